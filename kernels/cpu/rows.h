@@ -1,0 +1,185 @@
+/*
+ * Operations on blocks of rows: row i starts at x + i * stride and holds `cols` floats, cols being
+ * a multiple of FB_VW and the components beyond the head dimension being zero. Blocks are small
+ * enough for the first-level cache, so that each operation may walk them again.
+ */
+#ifndef FB_ROWS_H
+#define FB_ROWS_H
+
+#include "vector_math.h"
+
+/* Columns handled together: as many independent chains as hide the latency of an addition. */
+enum { FB_ROWS_CHUNK = 4 };
+
+/* out[i] = x_i . v for each row; v has cols components. Four rows at a time, four chains. */
+FB_ALWAYS_INLINE void fb_rows_dot(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                  int64_t cols, const float *FB_RESTRICT v, float *FB_RESTRICT out)
+{
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4) {
+        const float *r = x + i * stride;
+        fb_vf s0 = fb_vf_zero(), s1 = fb_vf_zero(), s2 = fb_vf_zero(), s3 = fb_vf_zero();
+        for (int64_t j = 0; j < cols; j += FB_VW) {
+            const fb_vf w = fb_vf_load(v + j);
+            s0 = fb_vf_fma(fb_vf_load(r + j), w, s0);
+            s1 = fb_vf_fma(fb_vf_load(r + stride + j), w, s1);
+            s2 = fb_vf_fma(fb_vf_load(r + 2 * stride + j), w, s2);
+            s3 = fb_vf_fma(fb_vf_load(r + 3 * stride + j), w, s3);
+        }
+        fb_vf_store_sums4(out + i, s0, s1, s2, s3);
+    }
+    for (; i < rows; i++) {
+        fb_vf s = fb_vf_zero();
+        for (int64_t j = 0; j < cols; j += FB_VW) {
+            s = fb_vf_fma(fb_vf_load(x + i * stride + j), fb_vf_load(v + j), s);
+        }
+        out[i] = fb_vf_sum(s);
+    }
+}
+
+FB_ALWAYS_INLINE void fb_rows_add_columns(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                          const float *FB_RESTRICT weight, const int chunk,
+                                          float *FB_RESTRICT sum)
+{
+    fb_vf s[FB_ROWS_CHUNK];
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        s[c] = fb_vf_zero();
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        const float *r = x + i * stride;
+        if (weight != NULL) {
+            const fb_vf w = fb_vf_set1(weight[i]);
+            FB_UNROLL
+            for (int c = 0; c < chunk; c++) {
+                s[c] = fb_vf_fma(w, fb_vf_load(r + c * FB_VW), s[c]);
+            }
+        } else {
+            FB_UNROLL
+            for (int c = 0; c < chunk; c++) {
+                s[c] = fb_vf_add(fb_vf_load(r + c * FB_VW), s[c]);
+            }
+        }
+    }
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        fb_vf_store(sum + c * FB_VW, fb_vf_add(fb_vf_load(sum + c * FB_VW), s[c]));
+    }
+}
+
+/* sum[cols] += sum_i weight[i] x_i, weight NULL meaning ones. */
+FB_ALWAYS_INLINE void fb_rows_accumulate(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                         int64_t cols, const float *FB_RESTRICT weight,
+                                         float *FB_RESTRICT sum)
+{
+    int64_t j = 0;
+    for (; j + FB_ROWS_CHUNK * FB_VW <= cols; j += FB_ROWS_CHUNK * FB_VW) {
+        fb_rows_add_columns(x + j, stride, rows, weight, FB_ROWS_CHUNK, sum + j);
+    }
+    for (; j < cols; j += FB_VW) {
+        fb_rows_add_columns(x + j, stride, rows, weight, 1, sum + j);
+    }
+}
+
+/* out_i = sigmoid(x_i), dim components, the rest up to whole vectors zero. */
+FB_ALWAYS_INLINE void fb_rows_sigmoid(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                      int64_t dim, float *FB_RESTRICT out, int64_t out_stride)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const float *r = x + i * stride;
+        float *o = out + i * out_stride;
+        int64_t j = 0;
+        for (; j + FB_VW <= dim; j += FB_VW) {
+            fb_vf_store(o + j, fb_vf_sigmoid(fb_vf_load(r + j)));
+        }
+        if (j < dim) {
+            const fb_vf y = fb_vf_sigmoid(fb_vf_load_part(r + j, dim - j));
+            fb_vf_store(o + j, fb_vf_keep(y, dim - j));
+        }
+    }
+}
+
+/* out_i = weight[i] * x_i, dim components, the rest up to whole vectors zero. */
+FB_ALWAYS_INLINE void fb_rows_scale(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                    int64_t dim, const float *FB_RESTRICT weight,
+                                    float *FB_RESTRICT out, int64_t out_stride)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const float *r = x + i * stride;
+        float *o = out + i * out_stride;
+        const fb_vf w = fb_vf_set1(weight[i]);
+        int64_t j = 0;
+        for (; j + FB_VW <= dim; j += FB_VW) {
+            fb_vf_store(o + j, fb_vf_mul(w, fb_vf_load(r + j)));
+        }
+        if (j < dim) {
+            fb_vf_store(o + j, fb_vf_mul(w, fb_vf_load_part(r + j, dim - j)));
+        }
+    }
+}
+
+/* hi += x + lo, and lo becomes the rounding error of that addition (compensated summation with
+ * Knuth's two-sum, exact whatever the magnitudes). */
+FB_ALWAYS_INLINE void fb_rows_carry_add(float *FB_RESTRICT hi, float *FB_RESTRICT lo,
+                                        const float *FB_RESTRICT x, int64_t count)
+{
+    for (int64_t j = 0; j < count; j += FB_VW) {
+        const fb_vf old = fb_vf_load(hi + j);
+        const fb_vf y = fb_vf_add(fb_vf_load(x + j), fb_vf_load(lo + j));
+        const fb_vf sum = fb_vf_add(old, y);
+        const fb_vf part = fb_vf_sub(sum, old);
+        const fb_vf error = fb_vf_add(fb_vf_sub(old, fb_vf_sub(sum, part)), fb_vf_sub(y, part));
+        fb_vf_store(hi + j, sum);
+        fb_vf_store(lo + j, error);
+    }
+}
+
+FB_ALWAYS_INLINE void fb_rows_zero(float *x, int64_t count)
+{
+    for (int64_t j = 0; j < count; j += FB_VW) {
+        fb_vf_store(x + j, fb_vf_zero());
+    }
+}
+
+#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
+FB_ALWAYS_INLINE void fb_rows_transpose_4x4(const float *x, int64_t stride, float *out,
+                                            int64_t out_stride)
+{
+    __m128 a = _mm_loadu_ps(x), b = _mm_loadu_ps(x + stride);
+    __m128 c = _mm_loadu_ps(x + 2 * stride), d = _mm_loadu_ps(x + 3 * stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + out_stride, b);
+    _mm_storeu_ps(out + 2 * out_stride, c);
+    _mm_storeu_ps(out + 3 * out_stride, d);
+}
+#else
+FB_ALWAYS_INLINE void fb_rows_transpose_4x4(const float *x, int64_t stride, float *out,
+                                            int64_t out_stride)
+{
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) {
+            out[j * out_stride + i] = x[i * stride + j];
+        }
+    }
+}
+#endif
+
+/* out[j * out_stride + i] = x[i * stride + j], for i < rows, j < cols. */
+FB_ALWAYS_INLINE void fb_rows_transpose(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                        int64_t cols, float *FB_RESTRICT out, int64_t out_stride)
+{
+    const int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
+    for (int64_t i = 0; i < whole_rows; i += 4) {
+        for (int64_t j = 0; j < whole_cols; j += 4) {
+            fb_rows_transpose_4x4(x + i * stride + j, stride, out + j * out_stride + i, out_stride);
+        }
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = i < whole_rows ? whole_cols : 0; j < cols; j++) {
+            out[j * out_stride + i] = x[i * stride + j];
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * Small matrix products for blocks that live in the first and second level caches, register-tiled,
+ * without packing. One function per instruction set: FB_ISA_SYMBOL(fb_tile_gemm).
+ *
+ *     C[i][j] = sum_p A(i, p) B[p][j]   (+ C[i][j] when accumulate)
+ *     A(i, p) = a[i * a_row + p * a_col],  B[p][j] = b[p * ldb + j],  C[i][j] = c[i * ldc + j]
+ *
+ * Strides in elements. A is read one float at a time, B and C by vectors of columns; no byte
+ * outside the given extents is touched. One of a_row, a_col should be 1. The sum over p is taken in
+ * order, from zero, in float; C is added last. C must not overlap A or B.
+ *
+ * Tiles, rows x vectors: AVX-512 6 x 4 (24 accumulators, 4 columns of B, broadcasts from memory),
+ * AVX2 6 x 2, NEON 6 x 4, scalar 4 x 3.
+ */
+#ifndef FB_TILE_GEMM_H
+#define FB_TILE_GEMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FB_TILE_GEMM_ARGS                                                                          \
+    int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b, \
+        int64_t ldb, float *c, int64_t ldc, bool accumulate
+
+void fb_tile_gemm_scalar(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_neon(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_avx2(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_avx512(FB_TILE_GEMM_ARGS);
+
+/* The same with a triangular A: the sum for row i runs over p <= i only (lower), so A's upper
+ * triangle is never read by more than a tile's height and must hold zeros there: for tile rows
+ * i0 .. i0+5 the sum runs over p <= min(i0+5, k-1). */
+void fb_tile_gemm_lower_scalar(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_lower_neon(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_lower_avx2(FB_TILE_GEMM_ARGS);
+void fb_tile_gemm_lower_avx512(FB_TILE_GEMM_ARGS);
+
+#endif

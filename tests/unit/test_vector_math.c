@@ -1,0 +1,247 @@
+/* Vector functions against double precision, and tiles against plain loops, for every instruction
+ * set that this machine has. */
+#include "cpu_features.h"
+#include "random.h"
+#include "tile_gemm.h"
+#include "vector_math_probe.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct probe {
+    enum fb_isa isa;
+    void (*exp)(const float *, float *, int64_t);
+    void (*sigmoid)(const float *, float *, int64_t);
+    void (*elu_plus_1)(const float *, float *, int64_t);
+    void (*transpose)(const float *, int64_t, int64_t, int64_t, float *, int64_t);
+    void (*carry_add)(float *, float *, const float *, int64_t);
+    void (*gemm)(FB_TILE_GEMM_ARGS);
+    void (*gemm_lower)(FB_TILE_GEMM_ARGS);
+    int64_t width;
+};
+
+#define PROBE(value, isa, width)                                                                   \
+    {                                                                                              \
+        value, probe_exp_##isa, probe_sigmoid_##isa, probe_elu_plus_1_##isa,                       \
+            probe_transpose_##isa, probe_carry_add_##isa, fb_tile_gemm_##isa,                      \
+            fb_tile_gemm_lower_##isa, width                                                        \
+    }
+static const struct probe probes[] = {
+    PROBE(FB_ISA_SCALAR, scalar, 1),
+#if defined(FB_BUILT_NEON)
+    PROBE(FB_ISA_NEON, neon, 4),
+#endif
+#if defined(FB_BUILT_AVX2)
+    PROBE(FB_ISA_AVX2, avx2, 8),
+#endif
+#if defined(FB_BUILT_AVX512)
+    PROBE(FB_ISA_AVX512, avx512, 16),
+#endif
+};
+
+enum { POINTS = 200003 };
+
+/* The largest error in units of the last place of the exact result. */
+static double worst_ulp(void (*f)(const float *, float *, int64_t), double (*exact)(double),
+                        float low, float high)
+{
+    float *x = malloc(POINTS * sizeof *x), *y = malloc(POINTS * sizeof *y);
+    assert_true(x != NULL && y != NULL);
+    for (int i = 0; i < POINTS; i++) {
+        x[i] = low + (high - low) * (float)i / (float)(POINTS - 1);
+    }
+    f(x, y, POINTS);
+    double worst = 0.0;
+    for (int i = 0; i < POINTS; i++) {
+        const double want = exact((double)x[i]);
+        int exponent;
+        frexp(want, &exponent);
+        const double error = fabs((double)y[i] - want) / ldexp(1.0, exponent - 24);
+        worst = error > worst || isnan(error) ? error : worst;
+    }
+    free(x);
+    free(y);
+    return worst;
+}
+
+static double exact_sigmoid(double x)
+{
+    return 1.0 / (1.0 + exp(-x));
+}
+
+static double exact_elu_plus_1(double x)
+{
+    return x > 0.0 ? x + 1.0 : exp(x);
+}
+
+#define FOR_EACH_PROBE(p)                                                                          \
+    for (const struct probe *p = probes; p < probes + sizeof probes / sizeof probes[0]; p++)       \
+        if (fb_cpu_has(p->isa))
+
+static void test_exp_full_range_within_two_ulp(void **state)
+{
+    (void)state;
+    FOR_EACH_PROBE(p)
+    {
+        assert_true(worst_ulp(p->exp, exp, -87.3F, 88.3F) < 2.0);
+        assert_true(worst_ulp(p->exp, exp, -1.0F, 1.0F) < 2.0);
+    }
+}
+
+static void test_sigmoid_full_range_within_three_ulp(void **state)
+{
+    (void)state;
+    FOR_EACH_PROBE(p)
+    {
+        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -86.9F, 100.0F) < 3.0);
+        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -4.0F, 4.0F) < 3.0);
+    }
+}
+
+static void test_elu_plus_1_within_two_ulp(void **state)
+{
+    (void)state;
+    FOR_EACH_PROBE(p)
+    {
+        assert_true(worst_ulp(p->elu_plus_1, exact_elu_plus_1, -80.0F, 1000.0F) < 2.0);
+        assert_true(worst_ulp(p->elu_plus_1, exact_elu_plus_1, -1.0F, 1.0F) < 2.0);
+    }
+}
+
+static void test_special_values_stay_special(void **state)
+{
+    (void)state;
+    const float x[4] = {-INFINITY, INFINITY, NAN, -1000.0F};
+    float y[4];
+    FOR_EACH_PROBE(p)
+    {
+        p->exp(x, y, 4);
+        assert_true(y[0] == 0.0F && y[1] > 2e38F && isnan(y[2]) && y[3] == 0.0F);
+        p->sigmoid(x, y, 4);
+        assert_true(y[0] >= 0.0F && y[0] < 1e-37F && y[1] == 1.0F && isnan(y[2]));
+        p->elu_plus_1(x, y, 4);
+        assert_true(y[0] == 0.0F && isinf(y[1]) && isnan(y[2]) && y[3] == 0.0F);
+    }
+}
+
+static void test_transpose_any_shape_moves_every_element(void **state)
+{
+    (void)state;
+    enum { STRIDE = 37, OUT = 41 };
+    float x[40 * STRIDE], y[STRIDE * OUT];
+    for (int i = 0; i < 40 * STRIDE; i++) {
+        x[i] = (float)i;
+    }
+    const int shapes[][2] = {{1, 1}, {4, 4}, {5, 3}, {7, 37}, {40, 16}, {13, 33}};
+    FOR_EACH_PROBE(p)
+    {
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            memset(y, 0xff, sizeof y);
+            p->transpose(x, STRIDE, shapes[s][0], shapes[s][1], y, OUT);
+            for (int i = 0; i < shapes[s][0]; i++) {
+                for (int j = 0; j < shapes[s][1]; j++) {
+                    assert_true(y[j * OUT + i] == x[i * STRIDE + j]);
+                }
+            }
+        }
+    }
+}
+
+static void test_carry_add_long_sum_keeps_digits(void **state)
+{
+    (void)state;
+    FOR_EACH_PROBE(p)
+    {
+        float hi[16] = {0}, lo[16] = {0}, x[16];
+        double exact = 0.0;
+        for (int i = 0; i < 100000; i++) {
+            const float value = 0.1F + 1e-3F * (float)(i % 7);
+            for (int j = 0; j < 16; j++) {
+                x[j] = value;
+            }
+            exact += (double)value;
+            p->carry_add(hi, lo, x, 16);
+        }
+        for (int j = 0; j < 16; j++) {
+            assert_true(fabs((double)hi[j] - exact) < 1e-7 * exact);
+        }
+    }
+}
+
+/* C by the definition, in double, against the tile product. */
+static void check_gemm(const struct probe *p, int64_t m, int64_t n, int64_t k, bool turned,
+                       bool accumulate, bool lower)
+{
+    const int64_t lda = turned ? m + 3 : k + 3, ldb = n + 5, ldc = n + 2;
+    const int64_t a_row = turned ? 1 : lda, a_col = turned ? lda : 1;
+    const int64_t a_count = turned ? k * lda : m * lda;
+    float *a = calloc((size_t)a_count, sizeof *a), *b = malloc((size_t)(k * ldb) * sizeof *b);
+    float *c = malloc((size_t)(m * ldc) * sizeof *c), *old = malloc((size_t)(m * ldc) * sizeof *c);
+    assert_true(a != NULL && b != NULL && c != NULL && old != NULL);
+    fb_random_fill_normal_f32(b, k * ldb, 1.0F, 1, 1, 1);
+    fb_random_fill_normal_f32(c, m * ldc, 1.0F, 1, 2, 1);
+    memcpy(old, c, (size_t)(m * ldc) * sizeof *c);
+    struct fb_random random;
+    fb_random_init(&random, 5, 5);
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t q = 0; q < k; q++) {
+            a[i * a_row + q * a_col] = lower && q > i ? 0.0F : (float)fb_random_normal(&random);
+        }
+    }
+    (lower ? p->gemm_lower : p->gemm)(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate);
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < ldc; j++) {
+            double want = j >= n || accumulate ? (double)old[i * ldc + j] : 0.0;
+            double size = fabs(want);
+            for (int64_t q = 0; j < n && q < k; q++) {
+                const double term = (double)a[i * a_row + q * a_col] * (double)b[q * ldb + j];
+                want += term;
+                size += fabs(term);
+            }
+            assert_true(fabs((double)c[i * ldc + j] - want) <=
+                        size * (double)FLT_EPSILON * 0.5 * (double)(k + 2));
+        }
+    }
+    free(a);
+    free(b);
+    free(c);
+    free(old);
+}
+
+static void test_tile_gemm_any_shape_matches_definition(void **state)
+{
+    (void)state;
+    const int64_t sizes[][3] = {{1, 1, 1},    {6, 64, 64},  {7, 65, 3}, {64, 64, 64}, {13, 5, 17},
+                                {5, 31, 100}, {12, 128, 8}, {3, 16, 1}, {65, 40, 65}};
+    FOR_EACH_PROBE(p)
+    {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            for (int flags = 0; flags < 4; flags++) {
+                check_gemm(p, sizes[i][0], sizes[i][1], sizes[i][2], (flags & 1) != 0,
+                           (flags & 2) != 0, false);
+            }
+            check_gemm(p, sizes[i][0], sizes[i][1], sizes[i][0], false, true, true);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exp_full_range_within_two_ulp),
+        cmocka_unit_test(test_sigmoid_full_range_within_three_ulp),
+        cmocka_unit_test(test_elu_plus_1_within_two_ulp),
+        cmocka_unit_test(test_special_values_stay_special),
+        cmocka_unit_test(test_transpose_any_shape_moves_every_element),
+        cmocka_unit_test(test_carry_add_long_sum_keeps_digits),
+        cmocka_unit_test(test_tile_gemm_any_shape_matches_definition),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
