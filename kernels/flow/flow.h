@@ -1,0 +1,46 @@
+/*
+ * Flow-Attention: Wu et al., "Flowformer: Linearizing Transformers with Conservation Flows",
+ * ICML 2022, eqs. 4-8, with phi = sigmoid, the clamp of the conserved outgoing flow at +-1 and
+ * eps = 1e-6 on both factors of each inner product, as in the released core module. Per head:
+ *
+ *   incoming    a_i = (phi(q_i)+eps) . (sum_j phi(k_j)+eps)           alpha_i = 1 / a_i
+ *   outgoing    b_j = (phi(k_j)+eps) . (sum_i phi(q_i)+eps)           beta_j  = 1 / b_j
+ *   conserved   c_i = (phi(q_i)+eps) . (sum_j beta_j phi(k_j)+eps)
+ *               o_j = (phi(k_j)+eps) . (sum_i alpha_i phi(q_i)+eps)
+ *   competition p_j = S softmax_j(clamp(o, -1, 1))
+ *   allocation  s_i = sigmoid(c_i L / S)
+ *   out_i       = s_i alpha_i phi(q_i) (sum_j phi(k_j) (p_j v_j)^T)
+ *
+ * The causal form takes every sum over j <= i (queries: i <= j) and weighs token t with n_t = t
+ * (counted from 1): alpha = n/a, beta = n/b, c and o divided by n, p_t = n_t e_t / sum_{u<=t} e_u,
+ * and out_t = s_t (alpha_t / n_t) phi(q_t) M_t. It needs L = S.
+ */
+#ifndef FB_FLOW_H
+#define FB_FLOW_H
+
+#include "attention.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FB_FLOW_EPSILON 1e-6F
+#define FB_FLOW_CLAMP   1.0F
+
+extern const struct fb_mechanism fb_flow;
+
+/* Linear memory, phi evaluated per block, products in register tiles; causal in one pass over
+ * chunks of tokens. */
+extern const struct fb_attention fb_flow_fused_scalar;
+extern const struct fb_attention fb_flow_fused_neon;
+extern const struct fb_attention fb_flow_fused_avx2;
+extern const struct fb_attention fb_flow_fused_avx512;
+
+/* As the released code computes it: whole matrices through OpenBLAS, and for the causal form the
+ * L x D x M tensor of running outer products. */
+extern const struct fb_attention fb_flow_plain;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
