@@ -99,10 +99,15 @@ FB_ALWAYS_INLINE float fb_vf_hmax(fb_vf x)
 {
     return _mm512_reduce_max_ps(x);
 }
+/* Without optimisation gcc's header makes this intrinsic a macro, whose mask of ones converts its
+ * sign. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 FB_ALWAYS_INLINE fb_vf fb_vf_round(fb_vf x)
 {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+#pragma GCC diagnostic pop
 /* x * 2^n for integral n with |n| <= 126. */
 FB_ALWAYS_INLINE fb_vf fb_vf_ldexp(fb_vf x, fb_vf n)
 {
