@@ -1,0 +1,82 @@
+/*
+ * A plan: the cases of a suite resolved against this machine, in the order in which they run.
+ */
+#ifndef FB_PLAN_H
+#define FB_PLAN_H
+
+#include "arena.h"
+#include "attention.h"
+#include "suite.h"
+
+#include <jansson.h>
+
+enum { FB_CASE_ID_SIZE = 17 };
+
+/* One case: one row of results.csv. All factors are resolved (threads counted, ISA named). */
+struct fb_case {
+    char id[FB_CASE_ID_SIZE]; /* 16 hexadecimal digits: XXH64 of the factors, equal across runs */
+    const struct fb_mechanism *mechanism;
+    const char *variant;
+    const struct fb_attention *attention; /* NULL when skip_reason is set */
+    enum fb_backend device;
+    enum fb_isa isa;
+    int threads;
+    enum fb_dtype dtype;
+    enum fb_layout layout;
+    bool causal;
+    enum fb_pass pass;
+    int64_t batch, heads, seq_len, kv_len, head_dim, value_dim;
+    double params[FB_PARAMS_MAX];
+    uint64_t seed;
+    const char *skip_reason; /* NULL: runs; else why the row is `skipped` from the start */
+};
+
+/* One fresh worker process of one case. */
+struct fb_job {
+    size_t case_index;
+    int process; /* 0 .. processes-1 */
+};
+
+struct fb_plan {
+    struct fb_case *cases; /* in the order of the suite */
+    size_t cases_count;
+    struct fb_job *jobs; /* in running order: a seeded shuffle, processes of a case interleaved */
+    size_t jobs_count;
+};
+
+/* What planning needs to know of a machine. */
+struct fb_plan_machine {
+    int threads; /* processors this process may run on */
+    enum fb_isa best_isa;
+    bool (*has_isa)(enum fb_isa isa);
+    bool (*has_device)(enum fb_backend backend);
+};
+void fb_plan_machine_here(struct fb_plan_machine *machine);
+
+/* Resolves and orders. A point that a mechanism or variant does not support becomes a case with a
+ * skip reason. A required device or ISA that is absent is refused (FB_ERROR_USAGE). `filter` is the
+ * text of --filter or NULL: "seq_len<=4096,mechanism=flow" (comma: and; | inside a value: or). */
+enum fb_status fb_plan_build(const struct fb_suite *suite, const char *filter,
+                             const struct fb_plan_machine *machine, struct fb_arena *arena,
+                             struct fb_plan *plan, struct fb_error *error) FB_MUST_CHECK;
+
+/* The attention problem of a case. */
+void fb_case_problem(const struct fb_case *item, struct fb_problem *problem);
+
+/* Bytes of inputs and outputs, workspace and constants for the case's pass. */
+struct fb_case_bytes {
+    size_t io_bytes, workspace_bytes, saved_bytes, constants_bytes, total_bytes;
+};
+void fb_case_bytes(const struct fb_case *item, struct fb_case_bytes *bytes);
+
+/* One line for people: "flow/fused cpu:avx512x2 f32 BHND causal forward B1 H8 N4096 D64". */
+void fb_case_describe(const struct fb_case *item, char *text, size_t text_size);
+
+/* The mechanism's parameters as a JSON object with sorted keys, e.g. {"features":256}. */
+json_t *fb_case_params_json(const struct fb_case *item);
+/* All factors, and back: what a worker process receives. */
+json_t *fb_case_to_json(const struct fb_case *item);
+enum fb_status fb_case_from_json(const json_t *json, struct fb_arena *arena, struct fb_case *item,
+                                 struct fb_error *error) FB_MUST_CHECK;
+
+#endif

@@ -1,0 +1,184 @@
+/* Cases: identity, problem, bytes, and their form in words and in JSON. */
+#include "plan_case.h"
+
+#include "factor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum { VALUE_SIZE = 96, CANONICAL_SIZE = 4096 };
+
+void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
+{
+    *factors = (struct fb_factors){
+        .mechanism = item->mechanism,
+        .variant = item->variant,
+        .device = item->device,
+        .isa = (int)item->isa,
+        .threads = item->threads,
+        .dtype = item->dtype,
+        .layout = item->layout,
+        .causal = item->causal,
+        .pass = item->pass,
+        .batch = item->batch,
+        .heads = item->heads,
+        .seq_len = item->seq_len,
+        .kv_len = item->kv_len,
+        .head_dim = item->head_dim,
+        .value_dim = item->value_dim,
+        .seed = item->seed,
+    };
+    memcpy(factors->params, item->params, sizeof factors->params);
+}
+
+void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
+{
+    item->mechanism = factors->mechanism;
+    item->variant = factors->variant;
+    item->device = factors->device;
+    item->isa = (enum fb_isa)factors->isa;
+    item->threads = factors->threads;
+    item->dtype = factors->dtype;
+    item->layout = factors->layout;
+    item->causal = factors->causal;
+    item->pass = factors->pass;
+    item->batch = factors->batch;
+    item->heads = factors->heads;
+    item->seq_len = factors->seq_len;
+    item->kv_len = factors->kv_len;
+    item->head_dim = factors->head_dim;
+    item->value_dim = factors->value_dim;
+    item->seed = factors->seed;
+    memcpy(item->params, factors->params, sizeof item->params);
+}
+
+/* "name=value;" for every factor in the order of the table, then the parameters as sorted JSON.
+ * This text is the identity of a case across runs and versions: it may grow by factors whose
+ * default adds nothing, never change. */
+enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
+{
+    struct fb_factors factors;
+    fb_case_factors(item, &factors);
+    char canonical[CANONICAL_SIZE];
+    size_t used = 0;
+    for (int key = 0; key < FB_FACTOR_COUNT; key++) {
+        char value[VALUE_SIZE];
+        fb_factor_format(&factors, (enum fb_factor_key)key, value, sizeof value);
+        used += (size_t)snprintf(canonical + used, sizeof canonical - used, "%s=%s;",
+                                 fb_factor_at((enum fb_factor_key)key)->name, value);
+    }
+    json_t *params = fb_case_params_json(item);
+    char *text = params != NULL ? json_dumps(params, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    json_decref(params);
+    if (text == NULL) {
+        return fb_error_set(error, FB_ERROR_MEMORY, "out of memory while naming a case");
+    }
+    (void)snprintf(canonical + used, sizeof canonical - used, "params=%s;", text);
+    free(text);
+    XXH64_hash_t hash = XXH64(canonical, strlen(canonical), 0);
+    (void)snprintf(item->id, sizeof item->id, "%016" PRIx64, (uint64_t)hash);
+    return FB_OK;
+}
+
+void fb_case_problem(const struct fb_case *item, struct fb_problem *problem)
+{
+    *problem = (struct fb_problem){
+        .batch = item->batch,
+        .heads = item->heads,
+        .kv_heads = item->heads,
+        .q_len = item->seq_len,
+        .kv_len = item->kv_len,
+        .qk_dim = item->head_dim,
+        .v_dim = item->value_dim,
+        .dtype = item->dtype,
+        .causal = item->causal,
+    };
+    memcpy(problem->params, item->params, sizeof problem->params);
+}
+
+static size_t add_saturating(size_t a, size_t b)
+{
+    return a > SIZE_MAX - b ? SIZE_MAX : a + b;
+}
+
+void fb_case_bytes(const struct fb_case *item, struct fb_case_bytes *bytes)
+{
+    *bytes = (struct fb_case_bytes){0};
+    struct fb_problem p;
+    fb_case_problem(item, &p);
+    /* Each product is at most 2^48 bytes: the suite has checked it. */
+    size_t rows = (size_t)p.batch * (size_t)p.heads * fb_dtype_bytes(p.dtype);
+    size_t q = rows * (size_t)p.q_len * (size_t)p.qk_dim;
+    size_t k = rows * (size_t)p.kv_len * (size_t)p.qk_dim;
+    size_t v = rows * (size_t)p.kv_len * (size_t)p.v_dim;
+    size_t out = rows * (size_t)p.q_len * (size_t)p.v_dim;
+    bool has_gradients = item->pass == FB_BACKWARD || item->pass == FB_BOTH;
+    bytes->io_bytes = (q + k + v + out) * (has_gradients ? 2 : 1);
+    if (item->attention != NULL) {
+        struct fb_sizes sizes;
+        fb_attention_sizes(item->attention, &p, item->threads, &sizes);
+        bytes->workspace_bytes = sizes.forward_scratch_bytes;
+        if (has_gradients) {
+            bytes->saved_bytes = sizes.saved_bytes;
+            if (sizes.backward_scratch_bytes > bytes->workspace_bytes) {
+                bytes->workspace_bytes = sizes.backward_scratch_bytes;
+            }
+        }
+        if (item->mechanism->constants_bytes != NULL) {
+            bytes->constants_bytes = item->mechanism->constants_bytes(&p);
+        }
+    }
+    bytes->total_bytes = add_saturating(add_saturating(bytes->io_bytes, bytes->workspace_bytes),
+                                        add_saturating(bytes->saved_bytes, bytes->constants_bytes));
+}
+
+/* " {features=256}" for parameters that differ from their defaults; empty when none does. */
+static void describe_params(const struct fb_case *item, char *text, size_t text_size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < item->mechanism->param_count && used + 1 < text_size; i++) {
+        const struct fb_param *param = &item->mechanism->params[i];
+        bool is_default =
+            !(item->params[i] < param->default_value) && !(item->params[i] > param->default_value);
+        if (is_default) {
+            continue;
+        }
+        const char *separator = used > 0 ? "," : " ";
+        int wrote = param->type == FB_PARAM_CHOICE
+                        ? snprintf(text + used, text_size - used, "%s%s=%s", separator, param->name,
+                                   param->choices[(size_t)item->params[i]])
+                        : snprintf(text + used, text_size - used, "%s%s=%g", separator, param->name,
+                                   item->params[i]);
+        used += wrote > 0 ? (size_t)wrote : 0;
+    }
+}
+
+void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
+{
+    char params[VALUE_SIZE];
+    char kv_len[40] = "";
+    char value_dim[40] = "";
+    char machine[48];
+    describe_params(item, params, sizeof params);
+    if (item->kv_len != item->seq_len) {
+        (void)snprintf(kv_len, sizeof kv_len, " S%" PRId64, item->kv_len);
+    }
+    if (item->value_dim != item->head_dim) {
+        (void)snprintf(value_dim, sizeof value_dim, " M%" PRId64, item->value_dim);
+    }
+    if (item->device == FB_CPU) {
+        (void)snprintf(machine, sizeof machine, "cpu:%sx%d", fb_isa_name(item->isa), item->threads);
+    } else {
+        (void)snprintf(machine, sizeof machine, "%s", fb_backend_name(item->device));
+    }
+    (void)snprintf(text, text_size,
+                   "%s/%s%s %s %s %s%s %s B%" PRId64 " H%" PRId64 " N%" PRId64 "%s D%" PRId64 "%s",
+                   item->mechanism->name, item->variant, params, machine,
+                   fb_dtype_name(item->dtype), fb_layout_name(item->layout),
+                   item->causal ? " causal" : "", fb_pass_name(item->pass), item->batch,
+                   item->heads, item->seq_len, kv_len, item->head_dim, value_dim);
+}
