@@ -1,0 +1,254 @@
+/* Reading results.csv and samples.csv back into rows: see results.h. */
+#include "csv.h"
+#include "results.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { SAMPLE_COLUMN_COUNT = 4 };
+
+static const char *const sample_columns[SAMPLE_COLUMN_COUNT] = {"case_id", "process", "sample",
+                                                                "time_s"};
+
+static enum fb_status parse_int(const char *text, int64_t *value)
+{
+    char *end;
+
+    errno = 0;
+    long long parsed = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0)
+        return FB_ERROR_INPUT;
+    *value = parsed;
+    return FB_OK;
+}
+
+static enum fb_status parse_real(const char *text, double *value)
+{
+    char *end;
+
+    *value = strtod(text, &end);
+    return end == text || *end != '\0' ? FB_ERROR_INPUT : FB_OK;
+}
+
+/* Where a message points: file, line and column's name. */
+struct place {
+    const char *path;
+    size_t line_number;
+};
+
+static enum fb_status set_field(struct fb_row *row, const struct fb_column *column,
+                                const char *cell, struct place place, struct fb_error *error)
+{
+    char *field = (char *)row + column->offset;
+    enum fb_status status = FB_OK;
+    int64_t integer = FB_ROW_NONE;
+    double real = (double)NAN;
+
+    switch (column->type) {
+    case FB_COLUMN_TEXT:
+        if (strlen(cell) >= column->size)
+            return fb_error_set(
+                error, FB_ERROR_INPUT, "%s:%zu: column '%s' has %zu characters, the limit is %zu",
+                place.path, place.line_number, column->name, strlen(cell), column->size - 1);
+        memcpy(field, cell, strlen(cell) + 1);
+        return FB_OK;
+    case FB_COLUMN_INT:
+        if (*cell != '\0')
+            status = parse_int(cell, &integer);
+        memcpy(field, &integer, sizeof integer);
+        break;
+    case FB_COLUMN_REAL:
+        if (*cell != '\0')
+            status = parse_real(cell, &real);
+        memcpy(field, &real, sizeof real);
+        break;
+    }
+    if (status != FB_OK)
+        return fb_error_set(error, status, "%s:%zu: column '%s': '%.60s' is not %s", place.path,
+                            place.line_number, column->name, cell,
+                            column->type == FB_COLUMN_INT ? "an integer" : "a number");
+    return FB_OK;
+}
+
+static enum fb_status check_row(const struct fb_row *row, struct place place,
+                                struct fb_error *error)
+{
+    if (row->schema != FB_ROW_NONE && row->schema > FB_RESULTS_SCHEMA)
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "%s:%zu: schema %" PRId64 " is newer than %d, the newest that this "
+                            "flowbench reads; use the flowbench that wrote the file",
+                            place.path, place.line_number, row->schema, FB_RESULTS_SCHEMA);
+    for (int i = 0; fb_row_statuses[i] != NULL; i++) {
+        if (strcmp(row->status, fb_row_statuses[i]) == 0)
+            return FB_OK;
+    }
+    return fb_error_set(error, FB_ERROR_INPUT,
+                        "%s:%zu: status '%s' is none of ok, skipped, oom, timeout, crash, wrong, "
+                        "error",
+                        place.path, place.line_number, row->status);
+}
+
+/* A header plus the records after it, as whole rows of equal width. */
+struct table {
+    const char *path;
+    struct fb_csv_record header;
+    struct fb_csv_record *records;
+    size_t count;
+};
+
+static enum fb_status read_table(const char *path, struct fb_arena *arena, struct table *table,
+                                 struct fb_error *error)
+{
+    struct fb_csv_reader reader;
+    struct fb_csv_record record;
+    char *text;
+    size_t length;
+    size_t lines = 0;
+    enum fb_status status = fb_csv_load(path, arena, &text, &length, error);
+
+    memset(table, 0, sizeof *table);
+    table->path = path;
+    if (status != FB_OK)
+        return status;
+    for (size_t i = 0; i < length; i++)
+        lines += text[i] == '\n';
+    table->records = fb_arena_alloc(arena, lines + 1, sizeof *table->records, error);
+    if (table->records == NULL)
+        return FB_ERROR_MEMORY;
+    fb_csv_reader_init(&reader, text, length, path);
+    for (;;) {
+        status = fb_csv_next(&reader, arena, &record, error);
+        if (status != FB_OK || record.cells_count == 0)
+            return status;
+        if (record.cut)
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "%s:%zu: the last line is cut: the run was killed while writing "
+                                "it; `flowbench run --resume` of its folder repairs that",
+                                path, record.line_number);
+        if (table->header.cells_count == 0) {
+            table->header = record;
+            continue;
+        }
+        if (record.cells_count != table->header.cells_count)
+            return fb_error_set(error, FB_ERROR_INPUT, "%s:%zu: %zu cells, but the header has %zu",
+                                path, record.line_number, record.cells_count,
+                                table->header.cells_count);
+        table->records[table->count++] = record;
+    }
+}
+
+static bool header_has(const struct fb_csv_record *header, const char *name)
+{
+    for (size_t i = 0; i < header->cells_count; i++) {
+        if (strcmp(header->cells[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static enum fb_status read_rows(const char *path, struct fb_arena *arena,
+                                struct fb_results *results, struct fb_error *error)
+{
+    static const char *const required[] = {"case_id", "mechanism", "status"};
+    struct table table;
+    enum fb_status status = read_table(path, arena, &table, error);
+
+    if (status != FB_OK)
+        return status;
+    for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
+        if (!header_has(&table.header, required[i]))
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "%s:1: not a results.csv: the header has no column '%s'", path,
+                                required[i]);
+    }
+    results->rows = fb_arena_alloc(arena, table.count + 1, sizeof *results->rows, error);
+    if (results->rows == NULL)
+        return FB_ERROR_MEMORY;
+    for (size_t r = 0; r < table.count; r++) {
+        const struct place place = {path, table.records[r].line_number};
+        struct fb_row *row = &results->rows[r];
+        fb_row_init(row);
+        for (size_t c = 0; c < table.header.cells_count && status == FB_OK; c++) {
+            const struct fb_column *column = fb_column_find(table.header.cells[c]);
+            if (column != NULL)
+                status = set_field(row, column, table.records[r].cells[c], place, error);
+        }
+        if (status == FB_OK)
+            status = check_row(row, place, error);
+        if (status != FB_OK)
+            return status;
+    }
+    results->rows_count = table.count;
+    return FB_OK;
+}
+
+static enum fb_status read_sample(const struct fb_csv_record *record, const char *path,
+                                  struct fb_sample *sample, struct fb_error *error)
+{
+    int64_t process, index;
+
+    if (strlen(record->cells[0]) >= sizeof sample->case_id ||
+        parse_int(record->cells[1], &process) != FB_OK || process < 0 || process > INT32_MAX ||
+        parse_int(record->cells[2], &index) != FB_OK || index < 0 || index > INT32_MAX ||
+        parse_real(record->cells[3], &sample->time_s) != FB_OK)
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "%s:%zu: not a sample: case_id, process, sample, time_s", path,
+                            record->line_number);
+    memcpy(sample->case_id, record->cells[0], strlen(record->cells[0]) + 1);
+    sample->process = (int)process;
+    sample->sample = (int)index;
+    return FB_OK;
+}
+
+static enum fb_status read_samples(const char *path, struct fb_arena *arena,
+                                   struct fb_results *results, struct fb_error *error)
+{
+    struct table table;
+    enum fb_status status = read_table(path, arena, &table, error);
+
+    if (status != FB_OK)
+        return status;
+    for (size_t i = 0; i < SAMPLE_COLUMN_COUNT; i++) {
+        if (i >= table.header.cells_count || strcmp(table.header.cells[i], sample_columns[i]) != 0)
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "%s:1: not a samples.csv: column %zu is not '%s'", path, i + 1,
+                                sample_columns[i]);
+    }
+    results->samples = fb_arena_alloc(arena, table.count + 1, sizeof *results->samples, error);
+    if (results->samples == NULL)
+        return FB_ERROR_MEMORY;
+    for (size_t i = 0; i < table.count && status == FB_OK; i++)
+        status = read_sample(&table.records[i], path, &results->samples[i], error);
+    results->samples_count = table.count;
+    return status;
+}
+
+enum fb_status fb_results_read(const char *path, struct fb_arena *arena, struct fb_results *results,
+                               struct fb_error *error)
+{
+    struct stat info;
+
+    memset(results, 0, sizeof *results);
+    if (stat(path, &info) != 0)
+        return fb_error_set(error, FB_ERROR_INPUT, "cannot read '%s': %s", path, strerror(errno));
+    if (!S_ISDIR(info.st_mode))
+        return read_rows(path, arena, results, error);
+
+    char *rows_path = fb_arena_printf(arena, error, "%s/results.csv", path);
+    char *samples_path = fb_arena_printf(arena, error, "%s/samples.csv", path);
+    results->dir = fb_arena_strdup(arena, path, error);
+    if (rows_path == NULL || samples_path == NULL || results->dir == NULL)
+        return FB_ERROR_MEMORY;
+    if (stat(rows_path, &info) != 0)
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "'%s' is not the folder of a run: it has no results.csv", path);
+    enum fb_status status = read_rows(rows_path, arena, results, error);
+    if (status == FB_OK && stat(samples_path, &info) == 0)
+        status = read_samples(samples_path, arena, results, error);
+    return status;
+}

@@ -1,0 +1,258 @@
+/* Starting a worker: see worker_spawn.h. memfd_create and pipe2 are Linux; so are the cgroups and
+ * /proc files that the rest of the room reads. */
+#define _GNU_SOURCE
+#include "worker_spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define FB_UNDER_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FB_UNDER_ASAN 1
+#endif
+#endif
+#ifndef FB_UNDER_ASAN
+#define FB_UNDER_ASAN 0
+#endif
+
+extern char **environ;
+
+/* Descriptors made here stay above those that the child's fixed ones (0 to 3) are put on. */
+enum { LOWEST_FD = 10 };
+
+/* ---- environment ----------------------------------------------------------------------------- */
+
+/* OMP_PROC_BIND stays off on purpose: once libgomp has bound the first thread to one processor,
+ * OpenBLAS (built on pthreads, as on Debian) sees a machine of one processor and starts no threads
+ * at all. Processes are placed by the kernel; `processes: k` averages its luck. */
+static const char *const fixed[] = {"OMP_DYNAMIC=false", "OMP_PROC_BIND=false",
+                                    "OMP_MAX_ACTIVE_LEVELS=1"};
+
+/* Whatever the caller's shell has set for threads must not leak into a measurement. */
+static const char *const dropped[] = {
+    "OMP_NUM_THREADS=",    "OMP_DYNAMIC=",      "OMP_PROC_BIND=",
+    "OMP_PLACES=",         "OMP_THREAD_LIMIT=", "OMP_MAX_ACTIVE_LEVELS=",
+    "OMP_NESTED=",         "OMP_SCHEDULE=",     "OMP_WAIT_POLICY=",
+    "GOMP_CPU_AFFINITY=",  "GOMP_SPINCOUNT=",   "OPENBLAS_NUM_THREADS=",
+    "OPENBLAS_CORETYPE=",  "GOTO_NUM_THREADS=", "OPENBLAS_MAIN_FREE=",
+    "GOTOBLAS_MAIN_FREE=", "OPENBLAS_VERBOSE=", "OPENBLAS_DEFAULT_NUM_THREADS=",
+    "KMP_AFFINITY=",       "KMP_BLOCKTIME=",    "OPENBLAS_BLOCK_FACTOR="};
+
+enum {
+    FIXED_COUNT = sizeof fixed / sizeof fixed[0],
+    DROPPED_COUNT = sizeof dropped / sizeof dropped[0],
+    OWN_MAX = FIXED_COUNT + 3
+};
+
+struct environment {
+    const char **entries; /* owned; the texts are not */
+    char omp_threads[40], blas_threads[40], blas_core[64];
+};
+
+static bool is_dropped(const char *entry)
+{
+    for (size_t i = 0; i < DROPPED_COUNT; i++) {
+        if (strncmp(entry, dropped[i], strlen(dropped[i])) == 0)
+            return true;
+    }
+    return false;
+}
+
+static enum fb_status make_environment(const struct fb_worker_task *task,
+                                       struct environment *environment, struct fb_error *error)
+{
+    size_t inherited = 0;
+    size_t count = 0;
+
+    while (environ != NULL && environ[inherited] != NULL)
+        inherited++;
+    environment->entries = calloc(inherited + OWN_MAX + 1, sizeof *environment->entries);
+    if (environment->entries == NULL)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's environment");
+    for (size_t i = 0; i < inherited; i++) {
+        if (!is_dropped(environ[i]))
+            environment->entries[count++] = environ[i];
+    }
+    for (size_t i = 0; i < FIXED_COUNT; i++)
+        environment->entries[count++] = fixed[i];
+    snprintf(environment->omp_threads, sizeof environment->omp_threads, "OMP_NUM_THREADS=%d",
+             task->threads);
+    snprintf(environment->blas_threads, sizeof environment->blas_threads, "OPENBLAS_NUM_THREADS=%d",
+             task->threads);
+    environment->entries[count++] = environment->omp_threads;
+    environment->entries[count++] = environment->blas_threads;
+    if (task->openblas_core != NULL) {
+        snprintf(environment->blas_core, sizeof environment->blas_core, "OPENBLAS_CORETYPE=%s",
+                 task->openblas_core);
+        environment->entries[count++] = environment->blas_core;
+    }
+    environment->entries[count] = NULL;
+    return FB_OK;
+}
+
+/* ---- descriptors ----------------------------------------------------------------------------- */
+
+static int lift(int fd)
+{
+    if (fd < 0)
+        return fd;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST_FD);
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return high;
+}
+
+static bool make_pipe(int *read_fd, int *write_fd)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return false;
+    *read_fd = lift(ends[0]);
+    *write_fd = lift(ends[1]);
+    return *read_fd >= 0 && *write_fd >= 0 && fcntl(*read_fd, F_SETFL, O_NONBLOCK) == 0;
+}
+
+/* The task as a file in memory: unlike a pipe it never blocks and never breaks. */
+static int make_input(const json_t *input)
+{
+    char *text = json_dumps(input, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    int fd = text == NULL ? -1 : lift(memfd_create("flowbench-task", MFD_CLOEXEC));
+    const size_t length = text == NULL ? 0 : strlen(text);
+
+    if (fd >= 0 && (write(fd, text, length) != (ssize_t)length || lseek(fd, 0, SEEK_SET) != 0)) {
+        close(fd);
+        fd = -1;
+    }
+    free(text);
+    return fd;
+}
+
+struct child_ends {
+    int input_fd, result_fd, tail_fd;
+};
+
+static void close_all(struct child_ends *ends)
+{
+    const int fds[] = {ends->input_fd, ends->result_fd, ends->tail_fd};
+
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+    }
+}
+
+/* ---- child ----------------------------------------------------------------------------------- */
+
+/* AddressSanitizer reserves terabytes of address space that such a limit would refuse. */
+static void limit_memory(size_t memory_bytes)
+{
+    const rlim_t bytes = (rlim_t)fb_worker_memory_allowance(memory_bytes);
+    struct rlimit limit;
+
+    if (FB_UNDER_ASAN || memory_bytes == 0 || getrlimit(RLIMIT_DATA, &limit) != 0)
+        return;
+    if (limit.rlim_max == RLIM_INFINITY || bytes < limit.rlim_max)
+        limit.rlim_max = bytes;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_DATA, &limit);
+}
+
+/* What this process itself has inherited without knowing must not reach the worker. */
+static void close_others(void)
+{
+    enum { FIRST = FB_WORKER_RESULT_FD + 1, LAST_USUAL = 1023 };
+
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, (unsigned)FIRST, ~0U, 0U) == 0)
+        return;
+#endif
+    for (int fd = FIRST; fd <= LAST_USUAL; fd++)
+        close(fd);
+}
+
+/* Between fork and exec: only what is safe in the child of a process with threads. */
+static void become_worker(const struct fb_worker_task *task, const struct child_ends *ends,
+                          const struct environment *environment, pid_t runner)
+{
+    static const char message[] = "cannot start the worker program\n";
+    const struct rlimit no_core = {0, 0};
+    const struct sigaction standard = {.sa_handler = SIG_DFL};
+    const char *program = task->program == NULL ? "/proc/self/exe" : task->program;
+    char *const arguments[] = {(char[]){"flowbench"}, (char[]){"worker"}, NULL};
+    sigset_t none;
+
+    setsid();
+    /* The runner may have died before the kernel knew that its death matters here. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != runner)
+        _exit(127);
+    sigaction(SIGINT, &standard, NULL);
+    sigaction(SIGTERM, &standard, NULL);
+    sigaction(SIGPIPE, &standard, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setrlimit(RLIMIT_CORE, &no_core);
+    limit_memory(task->memory_bytes);
+    if (dup2(ends->input_fd, 0) < 0 || dup2(ends->tail_fd, 1) < 0 || dup2(ends->tail_fd, 2) < 0 ||
+        dup2(ends->result_fd, FB_WORKER_RESULT_FD) < 0)
+        _exit(127);
+    close_others();
+    execve(program, arguments, (char *const *)environment->entries);
+    if (write(2, message, sizeof message - 1) < 0)
+        _exit(126);
+    _exit(127);
+}
+
+/* ---- public ---------------------------------------------------------------------------------- */
+
+size_t fb_worker_memory_allowance(size_t memory_bytes)
+{
+    return memory_bytes + memory_bytes / 4 + ((size_t)1 << 30);
+}
+
+enum fb_status fb_worker_spawn(const struct fb_worker_task *task, pid_t *pid,
+                               struct fb_worker_pipes *pipes, struct fb_error *error)
+{
+    struct child_ends ends = {-1, -1, -1};
+    struct environment environment;
+    const pid_t runner = getpid();
+
+    *pipes = (struct fb_worker_pipes){-1, -1};
+    enum fb_status status = make_environment(task, &environment, error);
+    if (status != FB_OK)
+        return status;
+    ends.input_fd = make_input(task->input);
+    if (ends.input_fd < 0 || !make_pipe(&pipes->result_fd, &ends.result_fd) ||
+        !make_pipe(&pipes->tail_fd, &ends.tail_fd)) {
+        status = fb_error_set(error, FB_ERROR_IO, "cannot prepare a worker process: %s",
+                              strerror(errno));
+    } else {
+        *pid = fork();
+        if (*pid == 0)
+            become_worker(task, &ends, &environment, runner);
+        if (*pid < 0)
+            status = fb_error_set(error, FB_ERROR_IO, "cannot start a worker process: %s",
+                                  strerror(errno));
+    }
+    close_all(&ends);
+    free(environment.entries);
+    if (status != FB_OK) {
+        if (pipes->result_fd >= 0)
+            close(pipes->result_fd);
+        if (pipes->tail_fd >= 0)
+            close(pipes->tail_fd);
+    }
+    return status;
+}

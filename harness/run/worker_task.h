@@ -1,0 +1,19 @@
+/* The JSON documents between the runner and a worker: what to do, and how it is answered. */
+#ifndef FB_WORKER_TASK_H
+#define FB_WORKER_TASK_H
+
+#include "measure.h"
+#include "plan.h"
+#include "suite.h"
+
+#include <jansson.h>
+
+/* {"task": "case", ...} and {"task": "ceilings", "threads": n}; NULL when memory is short. */
+json_t *fb_worker_task_case(const struct fb_case *item, const struct fb_suite *suite, int process);
+json_t *fb_worker_task_ceilings(int threads, enum fb_isa isa);
+
+/* The whole life of a worker: reads the task from `in`, does it, writes lines to `out_fd`
+ * (worker_process.h). Fails when it could not even answer. */
+enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error) FB_MUST_CHECK;
+
+#endif
