@@ -7,6 +7,8 @@
 
 #include "attention.h"
 
+#include <string.h>
+
 /* Every input read once, every output written once. Forward reads q, k, v and writes out; backward
  * reads q, k, v, dout and writes dq, dk, dv; decode is forward with q_len new tokens. */
 static inline double fb_problem_bytes(const struct fb_problem *p, enum fb_pass pass)
@@ -59,6 +61,33 @@ static inline enum fb_status fb_cpu_supports_common(const struct fb_problem *p, 
                             kernel, FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
     }
     return FB_OK;
+}
+
+/* Valid tokens of a batch element: its length, or the problem's when there are no lengths. */
+static inline int64_t fb_problem_queries(const struct fb_problem *p, int64_t batch)
+{
+    return p->q_lengths != NULL ? p->q_lengths[batch] : p->q_len;
+}
+
+static inline int64_t fb_problem_keys(const struct fb_problem *p, int64_t batch)
+{
+    return p->kv_lengths != NULL ? p->kv_lengths[batch] : p->kv_len;
+}
+
+/* Zeroes the padding rows of an f32 output or gradient; all rows of a batch element that has no
+ * queries or no keys. queries: the rows are queries (out, dq), else keys (dk, dv). */
+static inline void fb_clear_padding_f32(const struct fb_problem *p, const struct fb_tensor *x,
+                                        bool queries)
+{
+    for (int64_t b = 0; b < x->shape[0]; b++) {
+        const int64_t q = fb_problem_queries(p, b), kv = fb_problem_keys(p, b);
+        const int64_t valid = q == 0 || kv == 0 ? 0 : queries ? q : kv;
+        for (int64_t h = 0; h < x->shape[1]; h++) {
+            for (int64_t i = valid; i < x->shape[2]; i++) {
+                memset(fb_tensor_row_f32(x, b, h, i), 0, (size_t)x->shape[3] * sizeof(float));
+            }
+        }
+    }
 }
 
 /* Hands out aligned pieces of a scratch buffer; with base NULL it only counts. */

@@ -81,21 +81,95 @@ FB_ALWAYS_INLINE void fb_rows_accumulate(const float *FB_RESTRICT x, int64_t str
     }
 }
 
-/* out_i = sigmoid(x_i), dim components, the rest up to whole vectors zero. */
-FB_ALWAYS_INLINE void fb_rows_sigmoid(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
-                                      int64_t dim, float *FB_RESTRICT out, int64_t out_stride)
+/* The maps of queries and keys that rows are passed through. */
+enum fb_row_map { FB_ROW_SIGMOID, FB_ROW_RELU, FB_ROW_ELU };
+
+/* What relu adds: the released long-range code's numerical floor. */
+#define FB_ROW_RELU_FLOOR 1e-6F
+
+FB_ALWAYS_INLINE fb_vf fb_rows_map_one(const enum fb_row_map map, fb_vf x)
+{
+    switch (map) {
+    case FB_ROW_RELU:
+        return fb_vf_add(fb_vf_max(fb_vf_zero(), x), fb_vf_set1(FB_ROW_RELU_FLOOR));
+    case FB_ROW_ELU:
+        return fb_vf_elu_plus_1(x);
+    default:
+        return fb_vf_sigmoid(x);
+    }
+}
+
+FB_ALWAYS_INLINE void fb_rows_map_all(const enum fb_row_map map, const float *FB_RESTRICT x,
+                                      int64_t stride, int64_t rows, int64_t dim,
+                                      float *FB_RESTRICT out, int64_t out_stride)
 {
     for (int64_t i = 0; i < rows; i++) {
         const float *r = x + i * stride;
         float *o = out + i * out_stride;
         int64_t j = 0;
         for (; j + FB_VW <= dim; j += FB_VW) {
-            fb_vf_store(o + j, fb_vf_sigmoid(fb_vf_load(r + j)));
+            fb_vf_store(o + j, fb_rows_map_one(map, fb_vf_load(r + j)));
         }
         if (j < dim) {
-            const fb_vf y = fb_vf_sigmoid(fb_vf_load_part(r + j, dim - j));
+            const fb_vf y = fb_rows_map_one(map, fb_vf_load_part(r + j, dim - j));
             fb_vf_store(o + j, fb_vf_keep(y, dim - j));
         }
+    }
+}
+
+/* out_i = map(x_i), dim components, the rest up to whole vectors zero. */
+static inline void fb_rows_map(enum fb_row_map map, const float *x, int64_t stride, int64_t rows,
+                               int64_t dim, float *out, int64_t out_stride)
+{
+    switch (map) {
+    case FB_ROW_RELU:
+        fb_rows_map_all(FB_ROW_RELU, x, stride, rows, dim, out, out_stride);
+        break;
+    case FB_ROW_ELU:
+        fb_rows_map_all(FB_ROW_ELU, x, stride, rows, dim, out, out_stride);
+        break;
+    default:
+        fb_rows_map_all(FB_ROW_SIGMOID, x, stride, rows, dim, out, out_stride);
+        break;
+    }
+}
+
+/* The derivative of the map at x, without the cancellation of sigmoid (1 - sigmoid). */
+FB_ALWAYS_INLINE fb_vf fb_rows_map_slope(enum fb_row_map map, fb_vf x)
+{
+    const fb_vf zero = fb_vf_zero(), one = fb_vf_set1(1.0F);
+    switch (map) {
+    case FB_ROW_RELU:
+        return fb_vf_select_lt(zero, x, one, zero);
+    case FB_ROW_ELU:
+        return fb_vf_select_lt(zero, x, one, fb_vf_exp(fb_vf_min(zero, x)));
+    default: {
+        fb_vf negated = fb_vf_sub(zero, x);
+        negated = fb_vf_max(fb_vf_set1(FB_EXP_LOWEST), fb_vf_min(fb_vf_set1(87.0F), negated));
+        const fb_vf e = fb_vf_exp_in_range(negated);
+        const fb_vf s = fb_vf_reciprocal(fb_vf_add(one, e));
+        return fb_vf_mul(fb_vf_mul(e, s), s);
+    }
+    }
+}
+
+/* out[i] = x_i . y_i over dim components; x is padded with zeros to whole vectors, y need not be.
+ */
+FB_ALWAYS_INLINE void fb_rows_pair_dot(const float *FB_RESTRICT x, int64_t x_stride,
+                                       const float *FB_RESTRICT y, int64_t y_stride, int64_t rows,
+                                       int64_t dim, float *FB_RESTRICT out)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const float *a = x + i * x_stride, *b = y + i * y_stride;
+        fb_vf s = fb_vf_zero();
+        int64_t j = 0;
+        for (; j + FB_VW <= dim; j += FB_VW) {
+            s = fb_vf_fma(fb_vf_load(a + j), fb_vf_load(b + j), s);
+        }
+        if (j < dim) {
+            s = fb_vf_fma(fb_vf_load(a + j), fb_vf_load_part(b + j, dim - j), s);
+        }
+        out[i] = fb_vf_sum(s);
     }
 }
 

@@ -1,19 +1,23 @@
 /*
  * Flow-Attention: Wu et al., "Flowformer: Linearizing Transformers with Conservation Flows",
- * ICML 2022, eqs. 4-8, with phi = sigmoid, the clamp of the conserved outgoing flow at +-1 and
- * eps = 1e-6 on both factors of each inner product, as in the released core module. Per head:
+ * ICML 2022, eqs. 4-8, as in the released core module by default: phi = sigmoid, the conserved
+ * outgoing flow clamped to +-1, eps = 1e-6 on both factors of each inner product. Per head:
  *
  *   incoming    a_i = (phi(q_i)+eps) . (sum_j phi(k_j)+eps)           alpha_i = 1 / a_i
  *   outgoing    b_j = (phi(k_j)+eps) . (sum_i phi(q_i)+eps)           beta_j  = 1 / b_j
  *   conserved   c_i = (phi(q_i)+eps) . (sum_j beta_j phi(k_j)+eps)
  *               o_j = (phi(k_j)+eps) . (sum_i alpha_i phi(q_i)+eps)
- *   competition p_j = S softmax_j(clamp(o, -1, 1))
- *   allocation  s_i = sigmoid(c_i L / S)
+ *   competition p_j = S softmax_j(clamp(o))      over heads: S softmax_h(clamp(o_jh)); off: 1
+ *   allocation  s_i = sigmoid(c_i L / S)         off: 1
  *   out_i       = s_i alpha_i phi(q_i) (sum_j phi(k_j) (p_j v_j)^T)
  *
  * The causal form takes every sum over j <= i (queries: i <= j) and weighs token t with n_t = t
  * (counted from 1): alpha = n/a, beta = n/b, c and o divided by n, p_t = n_t e_t / sum_{u<=t} e_u,
- * and out_t = s_t (alpha_t / n_t) phi(q_t) M_t. It needs L = S.
+ * and out_t = s_t (alpha_t / n_t) phi(q_t) M_t. It needs L = S, and competes over tokens or not at
+ * all. The clamp has gradient 1 at its ends and inside, 0 outside.
+ *
+ * Padding: tokens beyond q_lengths[b] or kv_lengths[b] take no part in any sum, nor in L and S;
+ * their outputs and gradients are 0. A head without any key gives 0.
  */
 #ifndef FB_FLOW_H
 #define FB_FLOW_H
@@ -23,9 +27,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#define FB_FLOW_EPSILON 1e-6F
-#define FB_FLOW_CLAMP   1.0F
 
 extern const struct fb_mechanism fb_flow;
 

@@ -1,15 +1,20 @@
 /*
- * Fused Flow-Attention on the CPU, normal form; equations and symbols in flow.h.
+ * Fused Flow-Attention on the CPU, normal form: the passes and the variant. Equations and symbols
+ * in flow.h.
  *
- * Four phases over blocks of tokens, each needing the totals of the one before:
+ * Forward: four phases over blocks of tokens, each needing the totals of the one before:
  *   1  sum phi(k), sum phi(q)
  *   2  u = sum beta k, w = sum alpha q
  *   3  e = exp(clamp o), Z = sum e, G = sum phi(k) (e v)^T        2SDM flop
  *   4  out = s alpha phi(q) G S/Z                                 2LDM flop
- * The clamp bounds the exponential, so that no pass for a maximum is needed.
+ * A small clamp bounds the exponential, so that no maximum is needed; without one the maximum runs
+ * along with the sums. Competition over heads puts two phases between 2 and 3: the scores of all
+ * heads, and their softmax per token.
  *
- * Threads. With heads enough for all threads a thread takes a head through its four phases; with
- * few heads, tasks are slices of a head and the phases are barriers. In both cases partial sums are
+ * Backward: flow_cpu_gradient.c.
+ *
+ * Threads. With heads enough for all threads a thread takes a head through its phases; with few
+ * heads, tasks are slices of a head and the phases are barriers. In both cases partial sums are
  * formed per slice and added in the order of the slices, and the slices depend on the length alone,
  * so that the bits do not depend on the number of threads. Sums run in float within a slice (in
  * blocks), the vectors' totals in double.
@@ -27,137 +32,137 @@
 #include "kernel_support.h"
 #include "parallel.h"
 
-/* total + eps, in float, where totals have been gathered in `wide`; the padding stays zero. */
-static void finish_vector(const struct flow_shape *s, const double *wide, float *total)
-{
-    for (int64_t j = 0; j < s->cols; j++) {
-        total[j] = j < s->dim ? (float)(wide[j] + (double)FB_FLOW_EPSILON) : 0.0F;
-    }
-}
+/* ---- tasks --------------------------------------------------------------------------------- */
 
-static void add_vector(const struct flow_shape *s, const float *part, bool first, double *wide)
+/* The unit's heads and lengths in this round; the slice is filled in by run_slice. */
+static struct flow_task task_of(const struct flow_run *run, int64_t unit,
+                                const struct flow_head *state, struct flow_worker *worker)
 {
-    for (int64_t j = 0; j < s->cols; j++) {
-        wide[j] = (first ? 0.0 : wide[j]) + (double)part[j];
-    }
-}
-
-static void add_product(const struct flow_shape *s, const struct flow_slot *slot, bool first,
-                        const struct flow_head *state)
-{
-    const int64_t count = s->dim * s->value_cols;
-    for (int64_t j = 0; j < count; j += FB_VW) {
-        const fb_vf old = first ? fb_vf_zero() : fb_vf_load(state->product + j);
-        fb_vf_store(state->product + j, fb_vf_add(old, fb_vf_load(slot->product + j)));
-    }
-    *state->normaliser = (first ? 0.0 : *state->normaliser) + *slot->normaliser;
-}
-
-/* One slice of one phase. */
-static void run_slice(const struct flow_run *run, int phase, bool sources, int64_t head,
-                      int64_t slice, const struct flow_head *state, const struct flow_slot *slot,
-                      struct flow_worker *worker)
-{
-    const struct flow_slicing *cut = sources ? &run->shape.source_slices : &run->shape.sink_slices;
-    const int64_t first = slice * cut->slice;
-    const struct flow_task task = {
+    const struct fb_problem *p = run->problem;
+    const int64_t group = p->heads / p->kv_heads;
+    const int64_t per_batch = run->shape.units / p->batch;
+    const int64_t batch = unit / per_batch, index = unit % per_batch;
+    const int64_t head = run->shape.backward ? index * group + run->round : index;
+    return (struct flow_task){
         .run = run,
         .state = state,
-        .slot = slot,
         .worker = worker,
-        .batch = head / run->problem->heads,
-        .head = head % run->problem->heads,
-        .first = first,
-        .last = flow_minimum(first + cut->slice, cut->length),
+        .batch = batch,
+        .head = head,
+        .kv_head = head / group,
+        .sinks = fb_problem_queries(p, batch),
+        .sources = fb_problem_keys(p, batch),
     };
-    (sources ? fb_flow_normal_phases[phase].sources : fb_flow_normal_phases[phase].sinks)(&task);
 }
 
-/* Where the totals of the sum and weigh phases go: the sinks' vector is what sources are weighed
- * with, and the other way round. */
-static float *vector_total(const struct flow_head *state, int phase, bool sources)
+/* Where a head's totals live: what is saved, or the scratch of its state. */
+static struct flow_head state_of(const struct flow_run *run, int64_t unit,
+                                 const struct flow_head *table)
 {
-    if (phase == FLOW_SUM) {
-        return sources ? state->source_sum : state->sink_sum;
+    struct flow_head state = *table;
+    if (run->call->saved != NULL) {
+        const struct flow_task t = task_of(run, unit, table, NULL);
+        const size_t bytes = fb_flow_saved_bytes(run->problem, NULL, NULL);
+        const int64_t index = t.batch * run->problem->heads + t.head;
+        fb_flow_saved_bytes(run->problem, (unsigned char *)run->call->saved + (size_t)index * bytes,
+                            &state.totals);
     }
-    return sources ? state->source_flow : state->sink_flow;
+    return state;
 }
 
-/* Adds one slice's part to the head's totals; slices arrive in order. */
-static void reduce_slice(const struct flow_shape *s, int phase, const struct flow_slot *slot,
-                         bool first, const struct flow_head *state)
+static int64_t slice_count(const struct flow_task *t, int side)
 {
-    if (phase == FLOW_COLLECT) {
-        add_product(s, slot, first, state);
-    } else {
-        add_vector(s, slot->vector, first, state->wide);
-    }
+    return fb_flow_slicing_of(side == FLOW_SINKS ? t->sinks : t->sources).count;
 }
 
-static void run_head(void *context, int64_t head, int thread)
+static bool is_empty(const struct flow_task *t)
 {
-    const struct flow_run *run = context;
-    const struct flow_shape *s = &run->shape;
-    const struct flow_head *state = &run->heads[thread];
-    for (int phase = 0; phase < FLOW_PHASE_COUNT; phase++) {
-        for (int sources = 1; sources >= 0; sources--) {
-            if ((sources ? fb_flow_normal_phases[phase].sources
-                         : fb_flow_normal_phases[phase].sinks) == NULL) {
-                continue;
-            }
-            const struct flow_slicing *cut = sources ? &s->source_slices : &s->sink_slices;
-            const struct flow_slot *slot = &run->source_slots[thread];
-            for (int64_t slice = 0; slice < cut->count; slice++) {
-                run_slice(run, phase, sources, head, slice, state, slot, &run->workers[thread]);
-                if (phase != FLOW_EMIT) {
-                    reduce_slice(s, phase, slot, slice == 0, state);
-                }
-            }
-            if (phase < FLOW_COLLECT) {
-                finish_vector(s, state->wide, vector_total(state, phase, sources));
-            }
-        }
-    }
+    return t->sinks == 0 || t->sources == 0;
 }
 
-/* Split mode: task = (head, slice), sources first. */
-static void run_split_slice(void *context, int64_t task, int thread)
+static bool is_needed(const struct flow_run *run, int phase)
 {
-    const struct flow_run *run = context;
-    const struct flow_shape *s = &run->shape;
-    const int64_t sources =
-        fb_flow_normal_phases[run->phase].sources != NULL ? s->source_slices.count : 0;
-    const int64_t sinks =
-        fb_flow_normal_phases[run->phase].sinks != NULL ? s->sink_slices.count : 0;
-    const int64_t head = task / (sources + sinks), slice = task % (sources + sinks);
-    const bool is_source = slice < sources;
-    const int64_t index = is_source ? slice : slice - sources;
-    const struct flow_slot *slot = is_source
-                                       ? &run->source_slots[head * s->source_slices.count + index]
-                                       : &run->sink_slots[head * s->sink_slices.count + index];
-    run_slice(run, run->phase, is_source, head, index, &run->heads[head], slot,
-              &run->workers[thread]);
+    return !run->phases[phase].heads_only || run->options.competition == FB_FLOW_OVER_HEADS;
 }
 
-static void reduce_split_head(void *context, int64_t head, int thread)
+static void run_slice(struct flow_task *t, int side, int64_t slice, const struct flow_slot *slot,
+                      const struct flow_phase *phase)
 {
-    (void)thread;
-    const struct flow_run *run = context;
-    const struct flow_shape *s = &run->shape;
-    const struct flow_head *state = &run->heads[head];
-    for (int sources = 1; sources >= 0; sources--) {
-        if ((sources ? fb_flow_normal_phases[run->phase].sources
-                     : fb_flow_normal_phases[run->phase].sinks) == NULL) {
-            continue;
-        }
-        const int64_t count = sources ? s->source_slices.count : s->sink_slices.count;
-        const struct flow_slot *slots =
-            (sources ? run->source_slots : run->sink_slots) + head * count;
+    const struct flow_slicing cut = fb_flow_slicing_of(side == FLOW_SINKS ? t->sinks : t->sources);
+    t->slot = slot;
+    t->first = slice * cut.slice;
+    t->last = flow_minimum(t->first + cut.slice, cut.length);
+    phase->sides[side].run(t);
+}
+
+/* ---- whole heads --------------------------------------------------------------------------- */
+
+static void run_phase(struct flow_task *t, int thread, const struct flow_phase *phase)
+{
+    for (int side = FLOW_SIDES - 1; side >= 0; side--) {
+        const struct flow_side *what = &phase->sides[side];
+        const struct flow_slot *slot = &t->run->slots[side][thread];
+        const int64_t count = what->run == NULL ? 0 : slice_count(t, side);
         for (int64_t slice = 0; slice < count; slice++) {
-            reduce_slice(s, run->phase, &slots[slice], slice == 0, state);
+            run_slice(t, side, slice, slot, phase);
+            if (what->add != NULL) {
+                what->add(&t->run->shape, slot, slice == 0, t->state);
+            }
         }
-        if (run->phase < FLOW_COLLECT) {
-            finish_vector(s, state->wide, vector_total(state, run->phase, sources));
+        if (what->finish != NULL) {
+            what->finish(t);
+        }
+    }
+}
+
+static void run_unit(void *context, int64_t unit, int thread)
+{
+    struct flow_run run = *(const struct flow_run *)context;
+    for (run.round = 0; run.round < run.shape.rounds; run.round++) {
+        const struct flow_head state = state_of(&run, unit, &run.heads[thread]);
+        struct flow_task task = task_of(&run, unit, &state, &run.workers[thread]);
+        for (int phase = 0; phase < run.phase_count && !is_empty(&task); phase++) {
+            if (is_needed(&run, phase)) {
+                run_phase(&task, thread, &run.phases[phase]);
+            }
+        }
+    }
+}
+
+/* ---- heads shared by threads --------------------------------------------------------------- */
+
+/* Task = (unit, side, slice); slices beyond a shorter sequence's do nothing. */
+static void run_split_slice(void *context, int64_t index, int thread)
+{
+    const struct flow_run *run = context;
+    const struct flow_phase *phase = &run->phases[run->phase];
+    const int64_t *slices = run->shape.slices;
+    const int64_t unit = index / (slices[FLOW_SINKS] + slices[FLOW_SOURCES]);
+    int64_t slice = index % (slices[FLOW_SINKS] + slices[FLOW_SOURCES]);
+    const int side = slice < slices[FLOW_SOURCES] ? FLOW_SOURCES : FLOW_SINKS;
+    slice -= side == FLOW_SINKS ? slices[FLOW_SOURCES] : 0;
+    const struct flow_head state = state_of(run, unit, &run->heads[unit]);
+    struct flow_task task = task_of(run, unit, &state, &run->workers[thread]);
+    if (phase->sides[side].run != NULL && !is_empty(&task) && slice < slice_count(&task, side)) {
+        run_slice(&task, side, slice, &run->slots[side][unit * slices[side] + slice], phase);
+    }
+}
+
+static void finish_split_unit(void *context, int64_t unit, int thread)
+{
+    const struct flow_run *run = context;
+    const struct flow_phase *phase = &run->phases[run->phase];
+    const struct flow_head state = state_of(run, unit, &run->heads[unit]);
+    const struct flow_task task = task_of(run, unit, &state, &run->workers[thread]);
+    for (int side = FLOW_SIDES - 1; side >= 0 && !is_empty(&task); side--) {
+        const struct flow_side *what = &phase->sides[side];
+        const struct flow_slot *slots = run->slots[side] + unit * run->shape.slices[side];
+        const int64_t count = what->add == NULL ? 0 : slice_count(&task, side);
+        for (int64_t slice = 0; slice < count; slice++) {
+            what->add(&run->shape, &slots[slice], slice == 0, task.state);
+        }
+        if (what->finish != NULL) {
+            what->finish(&task);
         }
     }
 }
@@ -165,47 +170,92 @@ static void reduce_split_head(void *context, int64_t head, int thread)
 static void run_split(struct flow_run *run)
 {
     const struct flow_shape *s = &run->shape;
-    for (run->phase = 0; run->phase < FLOW_PHASE_COUNT; run->phase++) {
-        const int64_t slices =
-            (fb_flow_normal_phases[run->phase].sources != NULL ? s->source_slices.count : 0) +
-            (fb_flow_normal_phases[run->phase].sinks != NULL ? s->sink_slices.count : 0);
-        fb_parallel_for(s->workers, s->heads * slices, run_split_slice, run);
-        if (run->phase != FLOW_EMIT) {
-            fb_parallel_for(s->workers, s->heads, reduce_split_head, run);
+    const int64_t slices = s->slices[FLOW_SINKS] + s->slices[FLOW_SOURCES];
+    for (run->round = 0; run->round < s->rounds; run->round++) {
+        for (run->phase = 0; run->phase < run->phase_count; run->phase++) {
+            if (is_needed(run, run->phase)) {
+                fb_parallel_for(s->workers, s->units * slices, run_split_slice, run);
+                fb_parallel_for((int)flow_minimum(s->workers, s->units), s->units,
+                                finish_split_unit, run);
+            }
         }
     }
 }
 
 /* ---- the variant --------------------------------------------------------------------------- */
 
-static enum fb_status flow_forward(const struct fb_problem *problem, const struct fb_call *call,
-                                   struct fb_error *error)
+static void run_pass(const struct fb_problem *problem, const struct fb_call *call, bool backward)
 {
-    if (problem->causal) {
-        return fb_flow_causal_forward(problem, call, error);
-    }
-    struct flow_run run = {.problem = problem, .call = call};
-    fb_flow_normal_carve(problem, call->threads, call->scratch, &run);
+    struct flow_run run = {
+        .problem = problem,
+        .call = call,
+        .options = fb_flow_options_of(problem),
+        .phases = backward ? fb_flow_backward_phases : fb_flow_forward_phases,
+        .phase_count = backward ? FLOW_BACKWARD_PHASES : FLOW_FORWARD_PHASES,
+    };
+    fb_flow_normal_carve(problem, backward, call->threads, call->scratch, &run);
     if (run.shape.split) {
         run_split(&run);
     } else {
-        fb_parallel_for(run.shape.workers, run.shape.heads, run_head, &run);
+        fb_parallel_for(run.shape.workers, run.shape.units, run_unit, &run);
     }
+}
+
+static enum fb_status flow_forward(const struct fb_problem *problem, const struct fb_call *call,
+                                   struct fb_error *error)
+{
+    (void)error;
+    if (problem->causal) {
+        fb_flow_causal_forward(problem, call);
+    } else {
+        run_pass(problem, call, false);
+    }
+    fb_clear_padding_f32(problem, &call->out, true);
+    return FB_OK;
+}
+
+static enum fb_status flow_backward(const struct fb_problem *problem, const struct fb_call *call,
+                                    struct fb_error *error)
+{
+    (void)error;
+    if (problem->causal) {
+        fb_flow_causal_backward(problem, call);
+    } else {
+        run_pass(problem, call, true);
+    }
+    fb_clear_padding_f32(problem, &call->dq, true);
+    fb_clear_padding_f32(problem, &call->dk, false);
+    fb_clear_padding_f32(problem, &call->dv, false);
     return FB_OK;
 }
 
 static enum fb_status flow_supports(const struct fb_problem *problem, enum fb_pass pass,
                                     struct fb_error *why)
 {
-    (void)pass;
-    return fb_cpu_supports_common(problem, "flow/fused", why);
+    if (problem->dtype != FB_F32) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused computes in f32 only, the problem is in %s: use dtype f32",
+                            fb_dtype_name(problem->dtype));
+    }
+    if (pass != FB_FORWARD && problem->kv_heads != problem->heads &&
+        fb_flow_options_of(problem).competition == FB_FLOW_OVER_HEADS) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused has no gradient of competition over heads with grouped "
+                            "queries: make kv_heads equal heads");
+    }
+    return FB_OK;
 }
 
 static void flow_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
-    sizes->forward_scratch_bytes = problem->causal
-                                       ? fb_flow_causal_scratch_bytes(problem, threads)
-                                       : fb_flow_normal_carve(problem, threads, NULL, NULL);
+    if (problem->causal) {
+        fb_flow_causal_sizes(problem, threads, sizes);
+        return;
+    }
+    sizes->saved_bytes =
+        fb_flow_saved_bytes(problem, NULL, NULL) * (size_t)(problem->batch * problem->heads);
+    sizes->forward_scratch_bytes = fb_flow_normal_carve(problem, false, threads, NULL, NULL);
+    sizes->backward_scratch_bytes = fb_flow_normal_carve(problem, true, threads, NULL, NULL);
 }
 
 const struct fb_attention FB_ISA_SYMBOL(fb_flow_fused) = {
@@ -217,4 +267,5 @@ const struct fb_attention FB_ISA_SYMBOL(fb_flow_fused) = {
     .supports = flow_supports,
     .sizes = flow_sizes,
     .forward = flow_forward,
+    .backward = flow_backward,
 };

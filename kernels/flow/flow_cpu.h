@@ -1,14 +1,17 @@
-/* Between the two CPU sources of fused Flow-Attention; one set of symbols per instruction set. */
+/* Between the sources of fused Flow-Attention's two forms; one set of symbols per instruction set.
+ */
 #ifndef FB_FLOW_CPU_H
 #define FB_FLOW_CPU_H
 
 #include "simd.h"
 
-#define fb_flow_causal_forward       FB_ISA_SYMBOL(fb_flow_causal_forward)
-#define fb_flow_causal_scratch_bytes FB_ISA_SYMBOL(fb_flow_causal_scratch_bytes)
+#define fb_flow_causal_forward  FB_ISA_SYMBOL(fb_flow_causal_forward)
+#define fb_flow_causal_backward FB_ISA_SYMBOL(fb_flow_causal_backward)
+#define fb_flow_causal_sizes    FB_ISA_SYMBOL(fb_flow_causal_sizes)
 
-enum fb_status fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_call *call,
-                                      struct fb_error *error);
-size_t fb_flow_causal_scratch_bytes(const struct fb_problem *problem, int threads);
+/* The causal form; rows of padding are not written. */
+void fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_call *call);
+void fb_flow_causal_backward(const struct fb_problem *problem, const struct fb_call *call);
+void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes);
 
 #endif

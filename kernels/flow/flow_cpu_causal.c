@@ -14,147 +14,177 @@
  *
  * About 3.5 x the flop of the recurrence per token in tiles; nothing of size N is stored. The state
  * is carried in float with its rounding error beside it (compensated), so that a million tokens
- * cost no digits. Threads take whole heads.
+ * cost no digits. A training forward stores the state every 16 chunks. Threads take whole heads.
  *
  * Reference: Wu et al., Flowformer, ICML 2022, eqs. 4-8, causal form of the released core module.
  */
+#include "flow_causal.h"
 #include "flow_cpu.h"
 
-#include "flow.h"
-#include "kernel_support.h"
 #include "parallel.h"
-#include "rows.h"
 #include "tile_gemm.h"
 
 #include <string.h>
 
-enum { CHUNK = 64 };
+/* ---- shape, scratch and state -------------------------------------------------------------- */
 
-/* A vector carried over the chunks: its value, its rounding error, and value + eps as operand. */
-struct carried {
-    float *value, *error, *operand; /* [cols] */
-};
-
-struct causal_scratch {
-    float *q, *k;         /* [CHUNK][cols] phi */
-    float *turned;        /* [dim][CHUNK] phi(k)^T for A; then [CHUNK][cols] r phi(q) */
-    float *scores;        /* [CHUNK][CHUNK] A */
-    float *lower;         /* [CHUNK][CHUNK] r tril(A) */
-    float *weighted;      /* [CHUNK][value_cols] p v */
-    float *part;          /* [dim][value_cols], or [cols]: what a chunk adds */
-    float *product;       /* [dim][value_cols] M */
-    float *product_error; /* its rounding error */
-    float *ones;          /* [cols] ones up to dim */
-    struct carried keys, queries, u, w;
-};
-
-struct chunk_scalars {
-    float n[CHUNK];           /* 1-based position */
-    float a[CHUNK], b[CHUNK]; /* incoming, outgoing */
-    float alpha[CHUNK], beta[CHUNK];
-    float c[CHUNK], o[CHUNK];               /* conserved */
-    float p[CHUNK];                         /* competition */
-    float r[CHUNK];                         /* allocation / incoming */
-    float key_sum[CHUNK], query_sum[CHUNK]; /* sum of the components of phi */
-    float dots[CHUNK];
-};
-
-struct causal_run {
-    const struct fb_problem *problem;
-    const struct fb_call *call;
-    int64_t dim, value_dim, cols, value_cols;
-    size_t worker_bytes;
-};
-
-static int64_t minimum(int64_t a, int64_t b)
+static struct flow_carried take_carried(struct fb_scratch_cursor *cursor, int64_t cols)
 {
-    return a < b ? a : b;
+    return (struct flow_carried){fb_scratch_take_f32(cursor, cols),
+                                 fb_scratch_take_f32(cursor, cols),
+                                 fb_scratch_take_f32(cursor, cols)};
 }
 
-static struct carried take_carried(struct fb_scratch_cursor *cursor, int64_t cols)
-{
-    return (struct carried){fb_scratch_take_f32(cursor, cols), fb_scratch_take_f32(cursor, cols),
-                            fb_scratch_take_f32(cursor, cols)};
-}
-
-static size_t carve_scratch(const struct causal_run *run, void *base, struct causal_scratch *s)
+size_t fb_flow_causal_carve(const struct flow_causal_shape *shape, void *base,
+                            struct flow_causal_scratch *s)
 {
     struct fb_scratch_cursor cursor = {.base = base};
-    const int64_t widest =
-        run->dim * run->value_cols > run->cols ? run->dim * run->value_cols : run->cols;
-    *s = (struct causal_scratch){
-        .q = fb_scratch_take_f32(&cursor, CHUNK * run->cols),
-        .k = fb_scratch_take_f32(&cursor, CHUNK * run->cols),
-        .turned = fb_scratch_take_f32(&cursor, CHUNK * run->cols),
-        .scores = fb_scratch_take_f32(&cursor, CHUNK * CHUNK),
-        .lower = fb_scratch_take_f32(&cursor, CHUNK * CHUNK),
-        .weighted = fb_scratch_take_f32(&cursor, CHUNK * run->value_cols),
-        .part = fb_scratch_take_f32(&cursor, widest),
-        .product = fb_scratch_take_f32(&cursor, run->dim * run->value_cols),
-        .product_error = fb_scratch_take_f32(&cursor, run->dim * run->value_cols),
-        .ones = fb_scratch_take_f32(&cursor, run->cols),
-        .keys = take_carried(&cursor, run->cols),
-        .queries = take_carried(&cursor, run->cols),
-        .u = take_carried(&cursor, run->cols),
-        .w = take_carried(&cursor, run->cols),
+    const int64_t matrix = shape->dim * shape->value_cols;
+    *s = (struct flow_causal_scratch){
+        .q = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols),
+        .k = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols),
+        .turned = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols),
+        .scores = fb_scratch_take_f32(&cursor, FLOW_CHUNK * FLOW_CHUNK),
+        .lower = fb_scratch_take_f32(&cursor, FLOW_CHUNK * FLOW_CHUNK),
+        .weighted = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->value_cols),
+        .part = fb_scratch_take_f32(&cursor, matrix > shape->cols ? matrix : shape->cols),
+        .product = fb_scratch_take_f32(&cursor, matrix),
+        .product_error = fb_scratch_take_f32(&cursor, matrix),
+        .ones = fb_scratch_take_f32(&cursor, shape->cols),
+        .keys = take_carried(&cursor, shape->cols),
+        .queries = take_carried(&cursor, shape->cols),
+        .u = take_carried(&cursor, shape->cols),
+        .w = take_carried(&cursor, shape->cols),
     };
     return cursor.used_bytes;
 }
 
-static void make_run(const struct fb_problem *problem, struct causal_run *run)
+void fb_flow_causal_shape_of(const struct fb_problem *problem, const struct fb_call *call,
+                             struct flow_causal_shape *shape)
 {
-    *run = (struct causal_run){
+    *shape = (struct flow_causal_shape){
         .problem = problem,
+        .call = call,
+        .options = fb_flow_options_of(problem),
         .dim = problem->qk_dim,
         .value_dim = problem->v_dim,
         .cols = fb_vf_round_up(problem->qk_dim),
         .value_cols = fb_vf_round_up(problem->v_dim),
     };
-    struct causal_scratch counted;
-    run->worker_bytes = carve_scratch(run, NULL, &counted);
+    struct flow_causal_scratch counted;
+    shape->worker_bytes = fb_flow_causal_carve(shape, NULL, &counted);
 }
 
-/* operand = value + eps on the first dim components; returns eps * (their sum): the part of
- * (x+eps) . (value+eps) that x does not see. */
-static float refresh_operand(const struct carried *v, int64_t dim)
-{
-    double sum = 0.0;
-    for (int64_t j = 0; j < dim; j++) {
-        v->operand[j] = v->value[j] + FB_FLOW_EPSILON;
-        sum += (double)v->operand[j];
-    }
-    return (float)((double)FB_FLOW_EPSILON * sum);
-}
-
-static void clear_carried(const struct carried *v, int64_t cols)
+static void clear_carried(const struct flow_carried *v, int64_t cols)
 {
     fb_rows_zero(v->value, cols);
     fb_rows_zero(v->error, cols);
     fb_rows_zero(v->operand, cols);
 }
 
-/* v += sum_i weight[i] x_i over the chunk. */
-static void carry_rows(const struct causal_run *run, const float *x, int64_t rows,
-                       const float *weight, float *part, const struct carried *v)
+void fb_flow_causal_reset(const struct flow_causal_shape *shape, struct flow_causal_scratch *s,
+                          struct flow_normaliser *normaliser)
 {
-    fb_rows_zero(part, run->cols);
-    fb_rows_accumulate(x, run->cols, rows, run->cols, weight, part);
-    fb_rows_carry_add(v->value, v->error, part, run->cols);
+    fb_rows_zero(s->product, shape->dim * shape->value_cols);
+    fb_rows_zero(s->product_error, shape->dim * shape->value_cols);
+    clear_carried(&s->keys, shape->cols);
+    clear_carried(&s->queries, shape->cols);
+    clear_carried(&s->u, shape->cols);
+    clear_carried(&s->w, shape->cols);
+    for (int64_t j = 0; j < shape->cols; j++) {
+        s->ones[j] = j < shape->dim ? 1.0F : 0.0F;
+    }
+    *normaliser = (struct flow_normaliser){0.0, shape->options.online ? -INFINITY : 0.0F};
+}
+
+/* A stored state, in this order: normaliser, keys, queries, u, w, M. */
+struct stored_state {
+    struct flow_normaliser *normaliser;
+    float *vectors[4];
+    float *product;
+};
+
+static size_t carve_state(const struct flow_causal_shape *shape, void *base,
+                          struct stored_state *state)
+{
+    struct fb_scratch_cursor cursor = {.base = base};
+    state->normaliser = fb_scratch_take(&cursor, 1, sizeof *state->normaliser);
+    for (int i = 0; i < 4; i++) {
+        state->vectors[i] = fb_scratch_take_f32(&cursor, shape->cols);
+    }
+    state->product = fb_scratch_take_f32(&cursor, shape->dim * shape->value_cols);
+    return cursor.used_bytes;
+}
+
+size_t fb_flow_causal_state_size(const struct flow_causal_shape *shape)
+{
+    struct stored_state counted;
+    return carve_state(shape, NULL, &counted);
+}
+
+void fb_flow_causal_store(const struct flow_causal_shape *shape,
+                          const struct flow_causal_scratch *s,
+                          const struct flow_normaliser *normaliser, void *memory)
+{
+    struct stored_state state;
+    carve_state(shape, memory, &state);
+    const float *const values[4] = {s->keys.value, s->queries.value, s->u.value, s->w.value};
+    *state.normaliser = *normaliser;
+    for (int i = 0; i < 4; i++) {
+        memcpy(state.vectors[i], values[i], (size_t)shape->cols * sizeof(float));
+    }
+    memcpy(state.product, s->product, (size_t)(shape->dim * shape->value_cols) * sizeof(float));
+}
+
+void fb_flow_causal_load(const struct flow_causal_shape *shape, const void *memory,
+                         struct flow_causal_scratch *s, struct flow_normaliser *normaliser)
+{
+    struct stored_state state;
+    carve_state(shape, (void *)(uintptr_t)memory, &state);
+    fb_flow_causal_reset(shape, s, normaliser);
+    float *const values[4] = {s->keys.value, s->queries.value, s->u.value, s->w.value};
+    *normaliser = *state.normaliser;
+    for (int i = 0; i < 4; i++) {
+        memcpy(values[i], state.vectors[i], (size_t)shape->cols * sizeof(float));
+    }
+    memcpy(s->product, state.product, (size_t)(shape->dim * shape->value_cols) * sizeof(float));
+}
+
+/* ---- one chunk ----------------------------------------------------------------------------- */
+
+/* operand = value + eps on the first dim components; returns eps * (their sum) + extra: the part of
+ * (x+eps) . (value+eps) + extra that x does not see. */
+static float refresh_operand(const struct flow_causal_shape *shape, const struct flow_carried *v)
+{
+    double sum = 0.0;
+    for (int64_t j = 0; j < shape->dim; j++) {
+        v->operand[j] = v->value[j] + FB_FLOW_EPSILON;
+        sum += (double)v->operand[j];
+    }
+    return (float)((double)FB_FLOW_EPSILON * sum + (double)shape->options.extra_eps);
+}
+
+void fb_flow_carry_rows(const struct flow_causal_shape *shape, const float *x, int64_t rows,
+                        const float *weight, float *part, const struct flow_carried *v)
+{
+    fb_rows_zero(part, shape->cols);
+    fb_rows_accumulate(x, shape->cols, rows, shape->cols, weight, part);
+    fb_rows_carry_add(v->value, v->error, part, shape->cols);
 }
 
 /* lower[i] = sum_{j<=i} A_ij x_j, upper[j] = sum_{i<=j} A_ij y_i; x, y NULL meaning ones. */
 static void triangle_sums(const float *scores, int64_t rows, const float *x, const float *y,
                           float *lower, float *upper)
 {
-    memset(upper, 0, CHUNK * sizeof *upper);
+    memset(upper, 0, FLOW_CHUNK * sizeof *upper);
     for (int64_t i = 0; i < rows; i++) {
-        const float *row = scores + i * CHUNK;
+        const float *row = scores + i * FLOW_CHUNK;
         const fb_vf yi = fb_vf_set1(y == NULL ? 1.0F : y[i]);
         fb_vf sum = fb_vf_zero();
         for (int64_t j = 0; j < rows; j += FB_VW) {
             const fb_vf entry = fb_vf_load(row + j);
             if (j <= i) {
-                const int64_t seen = minimum(i + 1 - j, FB_VW);
+                const int64_t seen = flow_smaller(i + 1 - j, FB_VW);
                 const fb_vf low = fb_vf_keep(entry, seen);
                 sum = x == NULL ? fb_vf_add(sum, low) : fb_vf_fma(low, fb_vf_load(x + j), sum);
             }
@@ -189,71 +219,138 @@ static void divide(const float *numerator, const float *denominator, int64_t row
 }
 
 /* phi of a chunk, and A with what lies outside the chunk's rows zero. */
-static void load_chunk(const struct causal_run *run, int64_t batch, int64_t head, int64_t first,
-                       int64_t rows, const struct causal_scratch *s)
+static void load_chunk(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
+                       int64_t first, int64_t rows, const struct flow_causal_scratch *s)
 {
-    const struct fb_tensor *q = &run->call->q, *k = &run->call->k;
-    fb_rows_sigmoid(fb_tensor_row_f32(q, batch, head, first), q->stride[2], rows, run->dim, s->q,
-                    run->cols);
-    fb_rows_sigmoid(fb_tensor_row_f32(k, batch, head, first), k->stride[2], rows, run->dim, s->k,
-                    run->cols);
-    fb_rows_transpose(s->k, run->cols, rows, run->dim, s->turned, CHUNK);
-    if (rows < CHUNK) {
-        fb_rows_zero(s->scores, CHUNK * CHUNK);
+    const struct fb_tensor *q = &shape->call->q, *k = &shape->call->k;
+    const enum fb_row_map map = (enum fb_row_map)shape->options.phi;
+    const int64_t kv_head = fb_flow_kv_head(shape->problem, head);
+    fb_rows_map(map, fb_tensor_row_f32(q, batch, head, first), q->stride[2], rows, shape->dim, s->q,
+                shape->cols);
+    fb_rows_map(map, fb_tensor_row_f32(k, batch, kv_head, first), k->stride[2], rows, shape->dim,
+                s->k, shape->cols);
+    fb_rows_transpose(s->k, shape->cols, rows, shape->dim, s->turned, FLOW_CHUNK);
+    if (rows < FLOW_CHUNK) {
+        fb_rows_zero(s->scores, FLOW_CHUNK * FLOW_CHUNK);
     }
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (rows, rows, run->dim, s->q, run->cols, 1, s->turned, CHUNK, s->scores, CHUNK, false);
+    (rows, rows, shape->dim, s->q, shape->cols, 1, s->turned, FLOW_CHUNK, s->scores, FLOW_CHUNK,
+     false);
 }
 
 /* alpha, beta, c, o of a chunk. */
-static void conserve(const struct causal_run *run, const struct causal_scratch *s, int64_t rows,
-                     struct chunk_scalars *x)
+static void conserve(const struct flow_causal_shape *shape, const struct flow_causal_scratch *s,
+                     struct flow_chunk *x)
 {
-    const float key_term = refresh_operand(&s->keys, run->dim);
-    const float query_term = refresh_operand(&s->queries, run->dim);
-    const float u_term = refresh_operand(&s->u, run->dim);
-    const float w_term = refresh_operand(&s->w, run->dim);
-    fb_rows_dot(s->k, run->cols, rows, run->cols, s->ones, x->key_sum);
-    fb_rows_dot(s->q, run->cols, rows, run->cols, s->ones, x->query_sum);
+    const int64_t rows = x->rows, cols = shape->cols;
+    const float key_term = refresh_operand(shape, &s->keys);
+    const float query_term = refresh_operand(shape, &s->queries);
+    const float u_term = refresh_operand(shape, &s->u);
+    const float w_term = refresh_operand(shape, &s->w);
+    fb_rows_dot(s->k, cols, rows, cols, s->ones, x->key_sum);
+    fb_rows_dot(s->q, cols, rows, cols, s->ones, x->query_sum);
 
     triangle_sums(s->scores, rows, NULL, NULL, x->a, x->b);
-    fb_rows_dot(s->q, run->cols, rows, run->cols, s->keys.operand, x->dots);
+    fb_rows_dot(s->q, cols, rows, cols, s->keys.operand, x->dots);
     add_prefix(x->a, x->dots, key_term, x->key_sum, NULL, rows);
-    fb_rows_dot(s->k, run->cols, rows, run->cols, s->queries.operand, x->dots);
+    fb_rows_dot(s->k, cols, rows, cols, s->queries.operand, x->dots);
     add_prefix(x->b, x->dots, query_term, x->query_sum, NULL, rows);
     divide(x->n, x->a, rows, x->alpha);
     divide(x->n, x->b, rows, x->beta);
 
     triangle_sums(s->scores, rows, x->beta, x->alpha, x->c, x->o);
-    fb_rows_dot(s->q, run->cols, rows, run->cols, s->u.operand, x->dots);
+    fb_rows_dot(s->q, cols, rows, cols, s->u.operand, x->dots);
     add_prefix(x->c, x->dots, u_term, x->key_sum, x->beta, rows);
-    fb_rows_dot(s->k, run->cols, rows, run->cols, s->w.operand, x->dots);
+    fb_rows_dot(s->k, cols, rows, cols, s->w.operand, x->dots);
     add_prefix(x->o, x->dots, w_term, x->query_sum, x->alpha, rows);
     divide(x->c, x->n, rows, x->c);
     divide(x->o, x->n, rows, x->o);
 }
 
-/* p from o and the running normaliser, r from c and a. */
-static void compete_and_allocate(int64_t rows, double *normaliser, struct chunk_scalars *x)
+/* p of a chunk when exponents are bounded. */
+static void compete_bounded(float clamp, struct flow_normaliser *normaliser, struct flow_chunk *x)
 {
-    const fb_vf high = fb_vf_set1(FB_FLOW_CLAMP), low = fb_vf_set1(-FB_FLOW_CLAMP);
-    float running[CHUNK];
-    for (int64_t i = 0; i < CHUNK; i += FB_VW) {
+    const fb_vf high = fb_vf_set1(clamp), low = fb_vf_set1(-clamp);
+    for (int64_t i = 0; i < FLOW_CHUNK; i += FB_VW) {
         const fb_vf clamped = fb_vf_max(low, fb_vf_min(high, fb_vf_load(x->o + i)));
         fb_vf_store(x->p + i, fb_vf_exp_in_range(clamped));
-        const fb_vf s = fb_vf_sigmoid(fb_vf_load(x->c + i));
-        fb_vf_store(x->r + i, fb_vf_div(s, fb_vf_load(x->a + i)));
     }
     float within = 0.0F;
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = 0; i < x->rows; i++) {
         within += x->p[i];
-        running[i] = (float)(*normaliser + (double)within);
+        x->p[i] = x->n[i] * x->p[i] / (float)(normaliser->sum + (double)within);
     }
-    *normaliser += (double)within;
-    for (int64_t i = 0; i < rows; i++) {
-        x->p[i] = x->n[i] * x->p[i] / running[i];
+    normaliser->sum += (double)within;
+}
+
+/* p of a chunk with a running maximum. */
+static void compete_online(float clamp, struct flow_normaliser *normaliser, struct flow_chunk *x)
+{
+    for (int64_t i = 0; i < x->rows; i++) {
+        const float o = fminf(fmaxf(x->o[i], -clamp), clamp);
+        if (o > normaliser->peak) {
+            normaliser->sum *= exp((double)normaliser->peak - (double)o);
+            normaliser->peak = o;
+        }
+        const double e = exp((double)o - (double)normaliser->peak);
+        normaliser->sum += e;
+        x->p[i] = (float)((double)x->n[i] * e / normaliser->sum);
     }
 }
+
+static void compete_and_allocate(const struct flow_causal_shape *shape,
+                                 struct flow_normaliser *normaliser, struct flow_chunk *x)
+{
+    const struct fb_flow_options *options = &shape->options;
+    for (int64_t i = 0; i < FLOW_CHUNK; i += FB_VW) {
+        const fb_vf one = fb_vf_set1(1.0F);
+        fb_vf_store(x->p + i, one);
+        const fb_vf s = options->allocation ? fb_vf_sigmoid(fb_vf_load(x->c + i)) : one;
+        fb_vf_store(x->s + i, s);
+        fb_vf_store(x->r + i, fb_vf_div(s, fb_vf_load(x->a + i)));
+    }
+    if (options->competition == FB_FLOW_NO_COMPETITION) {
+        return;
+    }
+    if (options->online) {
+        compete_online(options->clamp, normaliser, x);
+    } else {
+        compete_bounded(options->clamp, normaliser, x);
+    }
+}
+
+void fb_flow_causal_visit(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
+                          int64_t first, int64_t rows, const struct flow_causal_scratch *s,
+                          struct flow_normaliser *normaliser, struct flow_chunk *x)
+{
+    x->rows = rows;
+    for (int64_t i = 0; i < FLOW_CHUNK; i++) {
+        x->n[i] = (float)(first + i + 1);
+    }
+    load_chunk(shape, batch, head, first, rows, s);
+    conserve(shape, s, x);
+    compete_and_allocate(shape, normaliser, x);
+}
+
+void fb_flow_causal_carry(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
+                          int64_t first, const struct flow_causal_scratch *s,
+                          const struct flow_chunk *x)
+{
+    const struct fb_tensor *v = &shape->call->v;
+    const int64_t kv_head = fb_flow_kv_head(shape->problem, head);
+    fb_rows_scale(fb_tensor_row_f32(v, batch, kv_head, first), v->stride[2], x->rows,
+                  shape->value_dim, x->p, s->weighted, shape->value_cols);
+    fb_flow_carry_rows(shape, s->q, x->rows, NULL, s->part, &s->queries);
+    fb_flow_carry_rows(shape, s->q, x->rows, x->alpha, s->part, &s->w);
+    fb_flow_carry_rows(shape, s->k, x->rows, NULL, s->part, &s->keys);
+    fb_flow_carry_rows(shape, s->k, x->rows, x->beta, s->part, &s->u);
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (shape->dim, shape->value_cols, x->rows, s->k, 1, shape->cols, s->weighted, shape->value_cols,
+     s->part, shape->value_cols, false);
+    fb_rows_carry_add(s->product, s->product_error, s->part, shape->dim * shape->value_cols);
+}
+
+/* ---- forward ------------------------------------------------------------------------------- */
 
 /* lower = r tril(A): zeros above the diagonal, as far as a tile of the product reaches. */
 static void weigh_lower(const float *scores, const float *r, int64_t rows, float *lower)
@@ -261,92 +358,81 @@ static void weigh_lower(const float *scores, const float *r, int64_t rows, float
     for (int64_t i = 0; i < rows; i++) {
         const fb_vf ri = fb_vf_set1(r[i]);
         for (int64_t j = 0; j < rows; j += FB_VW) {
-            const int64_t seen = i + 1 > j ? minimum(i + 1 - j, FB_VW) : 0;
-            const fb_vf entry = fb_vf_keep(fb_vf_load(scores + i * CHUNK + j), seen);
-            fb_vf_store(lower + i * CHUNK + j, fb_vf_mul(ri, entry));
+            const int64_t seen = i + 1 > j ? flow_smaller(i + 1 - j, FB_VW) : 0;
+            const fb_vf entry = fb_vf_keep(fb_vf_load(scores + i * FLOW_CHUNK + j), seen);
+            fb_vf_store(lower + i * FLOW_CHUNK + j, fb_vf_mul(ri, entry));
         }
     }
 }
 
-/* The chunk's outputs, then its part of the carried state. */
-static void emit_and_carry(const struct causal_run *run, const struct causal_scratch *s,
-                           int64_t batch, int64_t head, int64_t first, int64_t rows,
-                           const struct chunk_scalars *x)
+/* r (phi(q) M + tril(A) (p v)), M being the state before the chunk: the first half before the state
+ * moves on, the second when p v is there. */
+static void emit_before(const struct flow_causal_shape *shape, const struct flow_causal_scratch *s,
+                        const struct flow_chunk *x, float *to, int64_t stride)
 {
-    const struct fb_tensor *v = &run->call->v, *out = &run->call->out;
-    float *to = fb_tensor_row_f32(out, batch, head, first);
-    fb_rows_scale(fb_tensor_row_f32(v, batch, head, first), v->stride[2], rows, run->value_dim,
-                  x->p, s->weighted, run->value_cols);
-    weigh_lower(s->scores, x->r, rows, s->lower);
-    carry_rows(run, s->q, rows, NULL, s->part, &s->queries);
-    carry_rows(run, s->q, rows, x->alpha, s->part, &s->w);
-    fb_rows_scale(s->q, run->cols, rows, run->cols, x->r, s->turned, run->cols);
+    fb_rows_scale(s->q, shape->cols, x->rows, shape->cols, x->r, s->turned, shape->cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (rows, run->value_dim, run->dim, s->turned, run->cols, 1, s->product, run->value_cols, to,
-     out->stride[2], false);
+    (x->rows, shape->value_dim, shape->dim, s->turned, shape->cols, 1, s->product,
+     shape->value_cols, to, stride, false);
+}
+
+static void emit_within(const struct flow_causal_shape *shape, const struct flow_causal_scratch *s,
+                        const struct flow_chunk *x, float *to, int64_t stride)
+{
+    weigh_lower(s->scores, x->r, x->rows, s->lower);
     FB_ISA_SYMBOL(fb_tile_gemm_lower)
-    (rows, run->value_dim, rows, s->lower, CHUNK, 1, s->weighted, run->value_cols, to,
-     out->stride[2], true);
-
-    carry_rows(run, s->k, rows, NULL, s->part, &s->keys);
-    carry_rows(run, s->k, rows, x->beta, s->part, &s->u);
-    FB_ISA_SYMBOL(fb_tile_gemm)
-    (run->dim, run->value_cols, rows, s->k, 1, run->cols, s->weighted, run->value_cols, s->part,
-     run->value_cols, false);
-    fb_rows_carry_add(s->product, s->product_error, s->part, run->dim * run->value_cols);
+    (x->rows, shape->value_dim, x->rows, s->lower, FLOW_CHUNK, 1, s->weighted, shape->value_cols,
+     to, stride, true);
 }
 
-static void run_head(void *context, int64_t task, int thread)
+static void forward_head(void *context, int64_t task, int thread)
 {
-    const struct causal_run *run = context;
-    const int64_t batch = task / run->problem->heads, head = task % run->problem->heads;
-    struct causal_scratch s;
-    carve_scratch(run, (unsigned char *)run->call->scratch + (size_t)thread * run->worker_bytes,
-                  &s);
-    fb_rows_zero(s.product, run->dim * run->value_cols);
-    fb_rows_zero(s.product_error, run->dim * run->value_cols);
-    clear_carried(&s.keys, run->cols);
-    clear_carried(&s.queries, run->cols);
-    clear_carried(&s.u, run->cols);
-    clear_carried(&s.w, run->cols);
-    for (int64_t j = 0; j < run->cols; j++) {
-        s.ones[j] = j < run->dim ? 1.0F : 0.0F;
-    }
-    double normaliser = 0.0;
-    struct chunk_scalars x;
+    const struct flow_causal_shape *shape = context;
+    const struct fb_problem *p = shape->problem;
+    const int64_t batch = task / p->heads, head = task % p->heads;
+    const struct fb_tensor *out = &shape->call->out;
+    const size_t state_bytes = fb_flow_causal_state_size(shape);
+    unsigned char *saved = shape->call->saved;
+    struct flow_causal_scratch s;
+    struct flow_normaliser normaliser;
+    struct flow_chunk x;
     memset(&x, 0, sizeof x);
-    for (int64_t first = 0; first < run->problem->q_len; first += CHUNK) {
-        const int64_t rows = minimum(CHUNK, run->problem->q_len - first);
-        for (int64_t i = 0; i < CHUNK; i++) {
-            x.n[i] = (float)(first + i + 1);
+    fb_flow_causal_carve(
+        shape, (unsigned char *)shape->call->scratch + (size_t)thread * shape->worker_bytes, &s);
+    fb_flow_causal_reset(shape, &s, &normaliser);
+    const int64_t length = fb_problem_queries(p, batch);
+    for (int64_t first = 0; first < length; first += FLOW_CHUNK) {
+        const int64_t chunk = first / FLOW_CHUNK;
+        if (saved != NULL && chunk % FLOW_SEGMENT == 0) {
+            const int64_t index = task * fb_flow_causal_segments(p) + chunk / FLOW_SEGMENT;
+            fb_flow_causal_store(shape, &s, &normaliser, saved + (size_t)index * state_bytes);
         }
-        load_chunk(run, batch, head, first, rows, &s);
-        conserve(run, &s, rows, &x);
-        compete_and_allocate(rows, &normaliser, &x);
-        emit_and_carry(run, &s, batch, head, first, rows, &x);
+        float *to = fb_tensor_row_f32(out, batch, head, first);
+        const int64_t rows = flow_smaller(FLOW_CHUNK, length - first);
+        fb_flow_causal_visit(shape, batch, head, first, rows, &s, &normaliser, &x);
+        emit_before(shape, &s, &x, to, out->stride[2]);
+        fb_flow_causal_carry(shape, batch, head, first, &s, &x);
+        emit_within(shape, &s, &x, to, out->stride[2]);
     }
 }
 
-static int worker_count(const struct fb_problem *problem, int threads)
+void fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_call *call)
 {
-    return (int)minimum(threads, problem->batch * problem->heads);
+    struct flow_causal_shape shape;
+    fb_flow_causal_shape_of(problem, call, &shape);
+    const int64_t heads = problem->batch * problem->heads;
+    fb_parallel_for((int)flow_smaller(call->threads, heads), heads, forward_head, &shape);
 }
 
-size_t fb_flow_causal_scratch_bytes(const struct fb_problem *problem, int threads)
+void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
-    struct causal_run run;
-    make_run(problem, &run);
-    return run.worker_bytes * (size_t)worker_count(problem, threads);
-}
-
-enum fb_status fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_call *call,
-                                      struct fb_error *error)
-{
-    (void)error;
-    struct causal_run run;
-    make_run(problem, &run);
-    run.call = call;
-    fb_parallel_for(worker_count(problem, call->threads), problem->batch * problem->heads, run_head,
-                    &run);
-    return FB_OK;
+    struct flow_causal_shape shape;
+    fb_flow_causal_shape_of(problem, NULL, &shape);
+    const int64_t heads = problem->batch * problem->heads;
+    const int64_t units = problem->batch * problem->kv_heads;
+    sizes->saved_bytes =
+        fb_flow_causal_state_size(&shape) * (size_t)(heads * fb_flow_causal_segments(problem));
+    sizes->forward_scratch_bytes = shape.worker_bytes * (size_t)flow_smaller(threads, heads);
+    sizes->backward_scratch_bytes =
+        fb_flow_gradient_bytes(&shape) * (size_t)flow_smaller(threads, units);
 }

@@ -1,32 +1,29 @@
 /*
- * Fused Flow-Attention on the CPU, normal form: what each phase does to one slice of a head. The
- * order of the phases and the equations stand in flow_cpu.c and flow.h.
+ * Fused Flow-Attention on the CPU, normal form: what each forward phase does to one slice of a
+ * head. The order of the phases and the equations stand in flow_cpu.c and flow.h.
  */
 #include "flow_normal.h"
 
-#include "flow.h"
-#include "rows.h"
 #include "tile_gemm.h"
 
 /* ---- blocks -------------------------------------------------------------------------------- */
 
-/* phi(k) of the tokens first .. first+rows-1. Kept rows are filled by phase 1. */
-static const float *source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
+const float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
 {
     const struct flow_shape *s = &t->run->shape;
     const bool keep = first + rows <= s->kept;
     float *block = keep ? t->worker->kept + first * s->cols : t->worker->source_block;
     if (fresh || !keep) {
         const struct fb_tensor *k = &t->run->call->k;
-        fb_rows_sigmoid(fb_tensor_row_f32(k, t->batch, t->head, first), k->stride[2], rows, s->dim,
-                        block, s->cols);
+        fb_rows_map((enum fb_row_map)t->run->options.phi,
+                    fb_tensor_row_f32(k, t->batch, t->kv_head, first), k->stride[2], rows, s->dim,
+                    block, s->cols);
     }
     return block;
 }
 
-/* phi(q) likewise; *stride is set to the distance of its rows. */
-static const float *sink_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh,
-                              int64_t *stride)
+const float *fb_flow_sink_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh,
+                               int64_t *stride)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct fb_tensor *out = &t->run->call->out;
@@ -35,159 +32,358 @@ static const float *sink_rows(const struct flow_task *t, int64_t first, int64_t 
     *stride = s->parked ? out->stride[2] : s->cols;
     if (fresh || !s->parked) {
         const struct fb_tensor *q = &t->run->call->q;
-        fb_rows_sigmoid(fb_tensor_row_f32(q, t->batch, t->head, first), q->stride[2], rows, s->dim,
-                        block, *stride);
+        fb_rows_map((enum fb_row_map)t->run->options.phi,
+                    fb_tensor_row_f32(q, t->batch, t->head, first), q->stride[2], rows, s->dim,
+                    block, *stride);
     }
     return block;
 }
 
-/* eps * sum(v), v having eps on each component: the part of (x+eps) . v that x does not see. */
-static float epsilon_term(const float *v, int64_t dim)
+float fb_flow_epsilon_term(const struct flow_task *t, const float *v)
 {
     double sum = 0.0;
-    for (int64_t j = 0; j < dim; j++) {
+    for (int64_t j = 0; j < t->run->shape.dim; j++) {
         sum += (double)v[j];
     }
-    return (float)((double)FB_FLOW_EPSILON * sum);
+    return (float)((double)FB_FLOW_EPSILON * sum + (double)t->run->options.extra_eps);
 }
 
-/* x[i] = 1 / (x[i] + epsilon) over a block. */
-static void reciprocals(float *x, int64_t rows, float epsilon)
+void fb_flow_incoming(const struct flow_task *t, const float *x, int64_t stride, int64_t rows,
+                      const float *v, float *incoming)
 {
+    const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, v));
+    fb_rows_dot(x, stride, rows, t->run->shape.cols, v, incoming);
     for (int64_t i = 0; i < rows; i += FB_VW) {
-        const fb_vf sum = fb_vf_add(fb_vf_load(x + i), fb_vf_set1(epsilon));
-        fb_vf_store(x + i, fb_vf_div(fb_vf_set1(1.0F), sum));
+        const fb_vf sum = fb_vf_add(fb_vf_load(incoming + i), term);
+        fb_vf_store(incoming + i, fb_vf_div(fb_vf_set1(1.0F), sum));
     }
 }
 
-/* ---- phases -------------------------------------------------------------------------------- */
+/* ---- totals -------------------------------------------------------------------------------- */
+
+static void add_first_vector(const struct flow_shape *s, const struct flow_slot *slot, bool first,
+                             const struct flow_head *state)
+{
+    for (int64_t j = 0; j < s->cols; j++) {
+        state->wide[j] = (first ? 0.0 : state->wide[j]) + (double)slot->vectors[j];
+    }
+}
+
+/* total + eps in float, from the sum in double; the padding stays zero. */
+static void finish_vector(const struct flow_task *t, float *total)
+{
+    const struct flow_shape *s = &t->run->shape;
+    for (int64_t j = 0; j < s->cols; j++) {
+        total[j] = j < s->dim ? (float)(t->state->wide[j] + (double)FB_FLOW_EPSILON) : 0.0F;
+    }
+}
+
+/* ---- phase 1: sums of phi ------------------------------------------------------------------ */
 
 static void sum_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    fb_rows_zero(t->slot->vector, s->cols);
+    fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = source_rows(t, i, rows, true);
-        fb_rows_accumulate(k, s->cols, rows, s->cols, NULL, t->slot->vector);
+        const float *k = fb_flow_source_rows(t, i, rows, true);
+        fb_rows_accumulate(k, s->cols, rows, s->cols, NULL, t->slot->vectors);
     }
 }
 
 static void sum_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    fb_rows_zero(t->slot->vector, s->cols);
+    fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         int64_t stride;
-        const float *q = sink_rows(t, i, rows, true, &stride);
-        fb_rows_accumulate(q, stride, rows, s->cols, NULL, t->slot->vector);
+        const float *q = fb_flow_sink_rows(t, i, rows, true, &stride);
+        fb_rows_accumulate(q, stride, rows, s->cols, NULL, t->slot->vectors);
     }
 }
+
+static void finish_source_sum(const struct flow_task *t)
+{
+    finish_vector(t, t->state->totals.source_sum);
+}
+
+static void finish_sink_sum(const struct flow_task *t)
+{
+    finish_vector(t, t->state->totals.sink_sum);
+}
+
+/* ---- phase 2: conserved flows -------------------------------------------------------------- */
 
 static void weigh_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    const float epsilon = epsilon_term(t->state->sink_sum, s->dim);
     float *beta = t->worker->scalar[0];
-    fb_rows_zero(t->slot->vector, s->cols);
+    fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = source_rows(t, i, rows, false);
-        fb_rows_dot(k, s->cols, rows, s->cols, t->state->sink_sum, beta);
-        reciprocals(beta, rows, epsilon);
-        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vector);
+        const float *k = fb_flow_source_rows(t, i, rows, false);
+        fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
+        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
     }
 }
 
 static void weigh_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    const float epsilon = epsilon_term(t->state->source_sum, s->dim);
     float *alpha = t->worker->scalar[0];
-    fb_rows_zero(t->slot->vector, s->cols);
+    fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         int64_t stride;
-        const float *q = sink_rows(t, i, rows, false, &stride);
-        fb_rows_dot(q, stride, rows, s->cols, t->state->source_sum, alpha);
-        reciprocals(alpha, rows, epsilon);
-        fb_rows_accumulate(q, stride, rows, s->cols, alpha, t->slot->vector);
+        const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
+        fb_flow_incoming(t, q, stride, rows, t->state->totals.source_sum, alpha);
+        fb_rows_accumulate(q, stride, rows, s->cols, alpha, t->slot->vectors);
     }
 }
 
-/* flow[i] = exp(clamp(flow[i] + epsilon)); returns their sum. */
-static float compete(float *flow, int64_t rows, float epsilon)
+static void finish_source_flow(const struct flow_task *t)
 {
-    const fb_vf high = fb_vf_set1(FB_FLOW_CLAMP), low = fb_vf_set1(-FB_FLOW_CLAMP);
+    finish_vector(t, t->state->totals.source_flow);
+}
+
+static void finish_sink_flow(const struct flow_task *t)
+{
+    finish_vector(t, t->state->totals.sink_flow);
+}
+
+/* ---- phase 3: competition and the product -------------------------------------------------- */
+
+/* The largest of the first rows values. */
+static float largest(const float *x, int64_t rows)
+{
+    float peak = x[0];
+    for (int64_t i = 1; i < rows; i++) {
+        peak = x[i] > peak ? x[i] : peak;
+    }
+    return peak;
+}
+
+void fb_flow_outgoing(const struct flow_task *t, const float *k, int64_t rows, float *o)
+{
+    const struct flow_shape *s = &t->run->shape;
+    const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, t->state->totals.sink_flow));
+    fb_rows_dot(k, s->cols, rows, s->cols, t->state->totals.sink_flow, o);
+    for (int64_t i = 0; i < rows; i += FB_VW) {
+        fb_vf_store(o + i, fb_vf_add(fb_vf_load(o + i), term));
+    }
+}
+
+float fb_flow_compete(const struct flow_task *t, const float *k, int64_t first, int64_t rows,
+                      float *running, float *e)
+{
+    const struct fb_flow_options *options = &t->run->options;
+    if (options->competition == FB_FLOW_NO_COMPETITION) {
+        for (int64_t i = 0; i < rows; i += FB_VW) {
+            fb_vf_store(e + i, fb_vf_set1(1.0F));
+        }
+        return 1.0F;
+    }
+    if (options->competition == FB_FLOW_OVER_HEADS) {
+        const float *shares = t->run->scores + (t->batch * t->run->problem->heads + t->head) *
+                                                   t->run->problem->kv_len;
+        for (int64_t i = 0; i < rows; i++) {
+            e[i] = shares[first + i];
+        }
+        return 1.0F;
+    }
+    const fb_vf high = fb_vf_set1(options->clamp), low = fb_vf_set1(-options->clamp);
+    fb_flow_outgoing(t, k, rows, e);
+    float factor = 1.0F;
+    for (int64_t i = 0; i < rows; i += FB_VW) {
+        const fb_vf o = fb_vf_load(e + i);
+        fb_vf_store(e + i, fb_vf_max(low, fb_vf_min(high, o)));
+    }
+    float peak = options->online ? *t->state->totals.peak : 0.0F;
+    if (running != NULL && options->online) {
+        const float block = largest(e, rows);
+        if (block > *running) {
+            factor = expf(*running - block);
+            *running = block;
+        }
+        peak = *running;
+    }
+    for (int64_t i = 0; i < rows; i += FB_VW) {
+        fb_vf_store(e + i, fb_vf_exp(fb_vf_sub(fb_vf_load(e + i), fb_vf_set1(peak))));
+    }
+    return factor;
+}
+
+static float sum_block(const float *x, int64_t rows)
+{
     fb_vf sum = fb_vf_zero();
     for (int64_t i = 0; i < rows; i += FB_VW) {
-        const fb_vf o = fb_vf_add(fb_vf_load(flow + i), fb_vf_set1(epsilon));
-        const fb_vf e = fb_vf_exp_in_range(fb_vf_max(low, fb_vf_min(high, o)));
-        fb_vf_store(flow + i, e);
+        const fb_vf e = fb_vf_load(x + i);
         sum = fb_vf_add(sum, rows - i < FB_VW ? fb_vf_keep(e, rows - i) : e);
     }
     return fb_vf_sum(sum);
+}
+
+static void scale_matrix(float *x, int64_t count, float factor)
+{
+    for (int64_t j = 0; factor != 1.0F && j < count; j += FB_VW) {
+        fb_vf_store(x + j, fb_vf_mul(fb_vf_load(x + j), fb_vf_set1(factor)));
+    }
 }
 
 static void collect_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct fb_tensor *v = &t->run->call->v;
-    const float epsilon = epsilon_term(t->state->sink_flow, s->dim);
     float *e = t->worker->scalar[0];
+    float peak = -INFINITY;
     double normaliser = 0.0;
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = source_rows(t, i, rows, false);
-        fb_rows_dot(k, s->cols, rows, s->cols, t->state->sink_flow, e);
-        normaliser += (double)compete(e, rows, epsilon);
-        fb_rows_scale(fb_tensor_row_f32(v, t->batch, t->head, i), v->stride[2], rows, s->value_dim,
-                      e, t->worker->scaled, s->value_cols);
+        const float *k = fb_flow_source_rows(t, i, rows, false);
+        const float factor = fb_flow_compete(t, k, i, rows, &peak, e);
+        if (i != t->first) {
+            scale_matrix(t->slot->product, s->dim * s->value_cols, factor);
+        }
+        normaliser = normaliser * (double)factor + (double)sum_block(e, rows);
+        fb_rows_scale(fb_tensor_row_f32(v, t->batch, t->kv_head, i), v->stride[2], rows,
+                      s->value_dim, e, t->worker->scaled, s->value_cols);
         FB_ISA_SYMBOL(fb_tile_gemm)
         (s->dim, s->value_cols, rows, k, 1, s->cols, t->worker->scaled, s->value_cols,
          t->slot->product, s->value_cols, i != t->first);
     }
     *t->slot->normaliser = normaliser;
+    *t->slot->peak = peak;
 }
 
-/* alpha[i] <- sigmoid(ratio * conserved[i]) / alpha's reciprocal, times scale. */
-static void allocate(float *incoming, const float *conserved, int64_t rows, float epsilon_in,
-                     float epsilon_conserved, float ratio, float scale)
+/* Adds a slice's product and normaliser; the two parts are brought to the larger of their peaks. */
+static void add_product(const struct flow_shape *s, const struct flow_slot *slot, bool first,
+                        const struct flow_head *state)
 {
+    float *peak = state->totals.peak;
+    float keep = first ? 0.0F : 1.0F, take = 1.0F;
+    if (first) {
+        *peak = *slot->peak;
+        *state->normaliser = 0.0;
+    } else if (*slot->peak > *peak) {
+        keep = expf(*peak - *slot->peak);
+        *peak = *slot->peak;
+    } else if (*slot->peak < *peak) {
+        take = expf(*slot->peak - *peak);
+    }
+    const fb_vf keeping = fb_vf_set1(keep), taking = fb_vf_set1(take);
+    for (int64_t j = 0; j < s->dim * s->value_cols; j += FB_VW) {
+        const fb_vf part = fb_vf_mul(taking, fb_vf_load(slot->product + j));
+        const fb_vf old = first ? fb_vf_zero() : fb_vf_load(state->totals.product + j);
+        fb_vf_store(state->totals.product + j, fb_vf_fma(keeping, old, part));
+    }
+    *state->normaliser = *state->normaliser * (double)keep + *slot->normaliser * (double)take;
+}
+
+static void finish_product(const struct flow_task *t)
+{
+    switch (t->run->options.competition) {
+    case FB_FLOW_NO_COMPETITION:
+        *t->state->totals.scale = 1.0F;
+        break;
+    case FB_FLOW_OVER_HEADS:
+        *t->state->totals.scale = (float)t->sources;
+        break;
+    default:
+        *t->state->totals.scale = (float)((double)t->sources / *t->state->normaliser);
+        break;
+    }
+}
+
+/* ---- competition over heads ---------------------------------------------------------------- */
+
+void fb_flow_score_sources(const struct flow_task *t)
+{
+    const struct fb_problem *p = t->run->problem;
+    float *scores = t->run->scores + (t->batch * p->heads + t->head) * p->kv_len;
+    float *o = t->worker->scalar[0];
+    for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
+        const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
+        fb_flow_outgoing(t, fb_flow_source_rows(t, i, rows, false), rows, o);
+        for (int64_t j = 0; j < rows; j++) {
+            scores[i + j] = o[j];
+        }
+    }
+}
+
+/* One head of each batch element does it for all. */
+void fb_flow_share_sources(const struct flow_task *t)
+{
+    const struct fb_problem *p = t->run->problem;
+    const float clamp = t->run->options.clamp;
+    if (t->head != 0) {
+        return;
+    }
+    float *scores = t->run->scores + t->batch * p->heads * p->kv_len;
+    for (int64_t j = t->first; j < t->last; j++) {
+        float peak = -INFINITY, sum = 0.0F;
+        for (int64_t h = 0; h < p->heads; h++) {
+            float *o = &scores[h * p->kv_len + j];
+            *o = fminf(fmaxf(*o, -clamp), clamp);
+            peak = fmaxf(peak, *o);
+        }
+        for (int64_t h = 0; h < p->heads; h++) {
+            float *o = &scores[h * p->kv_len + j];
+            *o = expf(*o - peak);
+            sum += *o;
+        }
+        for (int64_t h = 0; h < p->heads; h++) {
+            scores[h * p->kv_len + j] /= sum;
+        }
+    }
+}
+
+/* ---- phase 4: outputs ---------------------------------------------------------------------- */
+
+/* r[i] = sigmoid(ratio * conserved[i]) * incoming[i] * scale. */
+static void allocate(const struct flow_task *t, const float *conserved, int64_t rows, float *r)
+{
+    const struct flow_totals *totals = &t->state->totals;
+    const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, totals->source_flow));
+    const fb_vf ratio = fb_vf_set1((float)((double)t->sinks / (double)t->sources));
+    const fb_vf scale = fb_vf_set1(*totals->scale);
     for (int64_t i = 0; i < rows; i += FB_VW) {
-        const fb_vf c = fb_vf_add(fb_vf_load(conserved + i), fb_vf_set1(epsilon_conserved));
-        const fb_vf a = fb_vf_add(fb_vf_load(incoming + i), fb_vf_set1(epsilon_in));
-        const fb_vf s = fb_vf_sigmoid(fb_vf_mul(c, fb_vf_set1(ratio)));
-        fb_vf_store(incoming + i, fb_vf_div(fb_vf_mul(s, fb_vf_set1(scale)), a));
+        fb_vf x = fb_vf_mul(fb_vf_load(r + i), scale);
+        if (t->run->options.allocation) {
+            const fb_vf c = fb_vf_add(fb_vf_load(conserved + i), term);
+            x = fb_vf_mul(x, fb_vf_sigmoid(fb_vf_mul(c, ratio)));
+        }
+        fb_vf_store(r + i, x);
     }
 }
 
 static void emit_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
+    const struct flow_totals *totals = &t->state->totals;
     const struct fb_tensor *out = &t->run->call->out;
-    const float epsilon_in = epsilon_term(t->state->source_sum, s->dim);
-    const float epsilon_conserved = epsilon_term(t->state->source_flow, s->dim);
-    const float scale = (float)((double)s->sources / *t->state->normaliser);
-    float *incoming = t->worker->scalar[0], *conserved = t->worker->scalar[1];
+    float *r = t->worker->scalar[0], *conserved = t->worker->scalar[1];
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         int64_t stride;
-        const float *q = sink_rows(t, i, rows, false, &stride);
-        fb_rows_dot(q, stride, rows, s->cols, t->state->source_sum, incoming);
-        fb_rows_dot(q, stride, rows, s->cols, t->state->source_flow, conserved);
-        allocate(incoming, conserved, rows, epsilon_in, epsilon_conserved, s->ratio, scale);
-        fb_rows_scale(q, stride, rows, s->cols, incoming, t->worker->scaled, s->cols);
+        const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
+        fb_flow_incoming(t, q, stride, rows, totals->source_sum, r);
+        fb_rows_dot(q, stride, rows, s->cols, totals->source_flow, conserved);
+        allocate(t, conserved, rows, r);
+        fb_rows_scale(q, stride, rows, s->cols, r, t->worker->scaled, s->cols);
         FB_ISA_SYMBOL(fb_tile_gemm)
-        (rows, s->value_dim, s->dim, t->worker->scaled, s->cols, 1, t->state->product,
-         s->value_cols, fb_tensor_row_f32(out, t->batch, t->head, i), out->stride[2], false);
+        (rows, s->value_dim, s->dim, t->worker->scaled, s->cols, 1, totals->product, s->value_cols,
+         fb_tensor_row_f32(out, t->batch, t->head, i), out->stride[2], false);
     }
 }
 
-const struct flow_phase fb_flow_normal_phases[FLOW_PHASE_COUNT] = {
-    [FLOW_SUM] = {sum_sources, sum_sinks},
-    [FLOW_WEIGH] = {weigh_sources, weigh_sinks},
-    [FLOW_COLLECT] = {collect_sources, NULL},
-    [FLOW_EMIT] = {NULL, emit_sinks},
+const struct flow_phase fb_flow_forward_phases[FLOW_FORWARD_PHASES] = {
+    {.sides = {[FLOW_SOURCES] = {sum_sources, add_first_vector, finish_source_sum},
+               [FLOW_SINKS] = {sum_sinks, add_first_vector, finish_sink_sum}}},
+    {.sides = {[FLOW_SOURCES] = {weigh_sources, add_first_vector, finish_source_flow},
+               [FLOW_SINKS] = {weigh_sinks, add_first_vector, finish_sink_flow}}},
+    {.sides = {[FLOW_SOURCES] = {fb_flow_score_sources, NULL, NULL}}, .heads_only = true},
+    {.sides = {[FLOW_SOURCES] = {fb_flow_share_sources, NULL, NULL}}, .heads_only = true},
+    {.sides = {[FLOW_SOURCES] = {collect_sources, add_product, finish_product}}},
+    {.sides = {[FLOW_SINKS] = {emit_sinks, NULL, NULL}}},
 };

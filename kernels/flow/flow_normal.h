@@ -1,101 +1,204 @@
 /*
- * Inside fused Flow-Attention, normal form, on the CPU: the data that its three sources share. One
- * set of symbols per instruction set. The algorithm is told in flow_cpu.c.
+ * Inside fused Flow-Attention, normal form, on the CPU: the data that its sources share. One set of
+ * symbols per instruction set. The algorithm is told in flow_cpu.c.
+ *
+ * A pass (forward or backward) is a table of phases. A phase does something to every slice of a
+ * head, on the side of its sources or its sinks or both, adds the slices' partial results in order
+ * and finishes the head's totals. A unit is what runs together: forward, one query head; backward,
+ * one key-value head, whose group of query heads is taken in rounds, since they share dk and dv.
  */
 #ifndef FB_FLOW_NORMAL_H
 #define FB_FLOW_NORMAL_H
 
-#include "simd.h"
+#include "flow_options.h"
+#include "rows.h"
 
-#define fb_flow_normal_phases FB_ISA_SYMBOL(fb_flow_normal_phases)
-#define fb_flow_normal_carve  FB_ISA_SYMBOL(fb_flow_normal_carve)
+#define fb_flow_forward_phases  FB_ISA_SYMBOL(fb_flow_forward_phases)
+#define fb_flow_backward_phases FB_ISA_SYMBOL(fb_flow_backward_phases)
+#define fb_flow_normal_carve    FB_ISA_SYMBOL(fb_flow_normal_carve)
+#define fb_flow_saved_bytes     FB_ISA_SYMBOL(fb_flow_saved_bytes)
+#define fb_flow_source_rows     FB_ISA_SYMBOL(fb_flow_source_rows)
+#define fb_flow_sink_rows       FB_ISA_SYMBOL(fb_flow_sink_rows)
+#define fb_flow_score_sources   FB_ISA_SYMBOL(fb_flow_score_sources)
+#define fb_flow_share_sources   FB_ISA_SYMBOL(fb_flow_share_sources)
+#define fb_flow_incoming        FB_ISA_SYMBOL(fb_flow_incoming)
+#define fb_flow_compete         FB_ISA_SYMBOL(fb_flow_compete)
+#define fb_flow_outgoing        FB_ISA_SYMBOL(fb_flow_outgoing)
+#define fb_flow_epsilon_term    FB_ISA_SYMBOL(fb_flow_epsilon_term)
 
 enum {
     FLOW_BLOCK = 128,      /* tokens per block: phi and e v of a block share a cache level */
     FLOW_SLICE_MIN = 2048, /* tokens: below it the partial products would weigh more than 1 % */
     FLOW_SLICES_MAX = 32,
+    FLOW_VECTORS = 3, /* vectors summed at once by a phase */
 };
+
+enum flow_side_name { FLOW_SINKS, FLOW_SOURCES, FLOW_SIDES };
 
 struct flow_slicing {
     int64_t length, slice, count;
 };
 
 struct flow_shape {
-    int64_t heads, sinks, sources, dim, value_dim;
-    int64_t cols;       /* dim rounded up to whole vectors */
-    int64_t value_cols; /* value_dim likewise */
-    struct flow_slicing sink_slices, source_slices;
-    bool split;   /* threads share heads */
-    bool parked;  /* phi(q) lives in out between the phases */
-    int64_t kept; /* sources whose phi(k) each thread keeps */
+    int64_t units, rounds;
+    int64_t dim, value_dim;
+    int64_t cols;               /* dim rounded up to whole vectors */
+    int64_t value_cols;         /* value_dim likewise */
+    int64_t widest;             /* the larger of the two */
+    int64_t slices[FLOW_SIDES]; /* of the longest sequence */
+    bool backward;
+    bool split;   /* threads share units */
+    bool parked;  /* forward: phi(q) lives in out between the phases */
+    bool turned;  /* backward: v dM^T lives in dk between the phases (no grouped queries) */
+    int64_t kept; /* forward: sources whose phi(k) each thread keeps */
     int workers;
-    float ratio; /* L / S */
 };
 
-/* Totals of one head. Vectors have `cols` floats. */
+/* What a training forward saves of a head, and the first half of its totals. */
+struct flow_totals {
+    float *source_sum;  /* [cols] sum phi(k) + eps */
+    float *sink_sum;    /* [cols] sum phi(q) + eps */
+    float *source_flow; /* [cols] u + eps */
+    float *sink_flow;   /* [cols] w + eps */
+    float *product;     /* [dim][value_cols] G */
+    float *scale;       /* M = scale G: S / Z over tokens, S over heads, 1 without competition */
+    float *peak;        /* subtracted from exponents */
+};
+
+/* Totals of one unit. */
 struct flow_head {
-    double *wide;       /* [cols] accumulator of the vector being summed */
-    float *source_sum;  /* sum phi(k) + eps */
-    float *sink_sum;    /* sum phi(q) + eps */
-    float *source_flow; /* u + eps */
-    float *sink_flow;   /* w + eps */
-    float *product;     /* G: [dim][value_cols] */
-    double *normaliser; /* Z: one value */
+    struct flow_totals totals;
+    double *wide;       /* [FLOW_VECTORS][cols] accumulators of the vectors being summed */
+    double *normaliser; /* Z */
+    /* backward only */
+    float *product_turned;  /* [value_dim][cols] M^T */
+    float *dproduct;        /* [dim][value_cols] dM */
+    float *dproduct_turned; /* [value_dim][cols] dM^T */
+    float *moment;          /* [dim][cols] sum alpha^2 phi(q) phi(q)^T */
+    float *dsource_flow;    /* [cols] du */
+    float *dsink_flow;      /* [cols] dw */
+    float *dsource_sum;     /* [cols] d(sum phi(k)) */
+    float *dsink_sum;       /* [cols] d(sum phi(q)) */
+    float *moments[2];      /* [cols] sum alpha^2 s dr (phi(q)+eps), sum alpha^2 phi(q) */
+    float *mean;            /* sum_j p_j dp_j / S */
 };
 
 /* Partial results of one slice. */
 struct flow_slot {
-    float *vector;      /* [cols] */
-    float *product;     /* [dim][value_cols] */
-    double *normaliser; /* one value */
+    float *vectors; /* [FLOW_VECTORS][cols] */
+    float *product; /* [dim][value_cols] */
+    float *moment;  /* [dim][cols], backward */
+    float *peak;
+    double *normaliser;
 };
 
 /* One thread's blocks. */
 struct flow_worker {
     float *source_block; /* [FLOW_BLOCK][cols] phi(k) */
     float *sink_block;   /* [FLOW_BLOCK][cols] phi(q) */
-    float *scaled;       /* [FLOW_BLOCK][max(cols, value_cols)]: e v, or s alpha phi(q) */
-    float *scalar[2];    /* [FLOW_BLOCK] */
-    float *kept;         /* [shape.kept][cols] phi(k), head mode only */
+    float *scaled;       /* [FLOW_BLOCK][widest] a block times a scalar per row */
+    float *turned;       /* [FLOW_BLOCK][cols] v dM^T when it is not parked in dk; backward */
+    float *scalar[8];    /* [FLOW_BLOCK] */
+    float *kept;         /* [shape.kept][cols] phi(k), forward, whole heads */
 };
+
+struct flow_phase;
 
 struct flow_run {
     const struct fb_problem *problem;
     const struct fb_call *call;
+    struct fb_flow_options options;
     struct flow_shape shape;
-    struct flow_head *heads; /* per worker in head mode, per head in split mode */
-    struct flow_slot *source_slots, *sink_slots; /* per worker, or per (head, slice) */
+    const struct flow_phase *phases;
+    int phase_count;
+    struct flow_head *heads;             /* per worker, or per unit in split mode */
+    struct flow_slot *slots[FLOW_SIDES]; /* per worker, or per (unit, slice) in split mode */
     struct flow_worker *workers;
+    float *scores, *dscores; /* [B H][S], competition over heads only */
     int phase;
+    int64_t round;
 };
 
-/* What a phase does to one slice; head is b * H + h. */
+/* What a phase does to one slice. */
 struct flow_task {
     const struct flow_run *run;
     const struct flow_head *state;
     const struct flow_slot *slot;
     struct flow_worker *worker;
-    int64_t batch, head;
-    int64_t first, last; /* tokens first .. last-1 */
+    int64_t batch, head, kv_head;
+    int64_t sinks, sources; /* valid lengths of this batch element, both at least 1 */
+    int64_t first, last;    /* tokens first .. last-1 */
 };
 
-/* What is done to one slice of a head, for its sources and its sinks; NULL: nothing. */
-enum { FLOW_SUM, FLOW_WEIGH, FLOW_COLLECT, FLOW_EMIT, FLOW_PHASE_COUNT };
+struct flow_side {
+    void (*run)(const struct flow_task *task);
+    /* Adds a slice's part to the totals; NULL: nothing to add. */
+    void (*add)(const struct flow_shape *shape, const struct flow_slot *slot, bool first,
+                const struct flow_head *state);
+    void (*finish)(const struct flow_task *task);
+};
+
 struct flow_phase {
-    void (*sources)(const struct flow_task *);
-    void (*sinks)(const struct flow_task *);
+    struct flow_side sides[FLOW_SIDES];
+    bool heads_only; /* of competition over heads */
 };
 
-extern const struct flow_phase fb_flow_normal_phases[FLOW_PHASE_COUNT];
+enum { FLOW_FORWARD_PHASES = 6, FLOW_BACKWARD_PHASES = 7 };
+extern const struct flow_phase fb_flow_forward_phases[FLOW_FORWARD_PHASES];
+extern const struct flow_phase fb_flow_backward_phases[FLOW_BACKWARD_PHASES];
 
 /* Cuts the problem into slices and lays the run's buffers out over scratch, filling run's shape and
  * tables; with run and scratch NULL only counts. Returns the bytes needed. */
-size_t fb_flow_normal_carve(const struct fb_problem *problem, int threads, void *scratch,
-                            struct flow_run *run);
+size_t fb_flow_normal_carve(const struct fb_problem *problem, bool backward, int threads,
+                            void *scratch, struct flow_run *run);
+
+/* Bytes that a training forward saves for one head; with base, totals points into it. */
+size_t fb_flow_saved_bytes(const struct fb_problem *problem, void *base,
+                           struct flow_totals *totals);
+
+/* phi of the tokens first .. first+rows-1. Forward keeps or parks them: fresh says that this is the
+ * first visit. Rows of sources are cols apart, those of sinks *stride. */
+const float *fb_flow_source_rows(const struct flow_task *task, int64_t first, int64_t rows,
+                                 bool fresh);
+const float *fb_flow_sink_rows(const struct flow_task *task, int64_t first, int64_t rows,
+                               bool fresh, int64_t *stride);
+
+/* eps * sum(v) + extra: the part of (x+eps) . v + extra that x does not see; v holds eps. */
+float fb_flow_epsilon_term(const struct flow_task *task, const float *v);
+
+/* incoming[i] = 1 / ((x_i + eps) . v + extra) over a block. */
+void fb_flow_incoming(const struct flow_task *task, const float *x, int64_t stride, int64_t rows,
+                      const float *v, float *incoming);
+
+/* o of a block, before the clamp: (phi(k_j) + eps) . w + extra. */
+void fb_flow_outgoing(const struct flow_task *task, const float *k, int64_t rows, float *o);
+
+/* e[j] = exp(clamp(o_j) - peak), or the head's share of the token when heads compete, or 1. When
+ * running is not NULL the peak is raised to the block's maximum first, and what the old sums must
+ * be multiplied by is returned (1 otherwise). */
+float fb_flow_compete(const struct flow_task *task, const float *k, int64_t first, int64_t rows,
+                      float *running, float *e);
+
+/* Phases of both passes when heads compete: o of every head into scores; then each token's scores
+ * into shares that sum to 1 over the heads. */
+void fb_flow_score_sources(const struct flow_task *task);
+void fb_flow_share_sources(const struct flow_task *task);
 
 static inline int64_t flow_minimum(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+static inline struct flow_slicing fb_flow_slicing_of(int64_t length)
+{
+    const int64_t count =
+        flow_minimum((length + FLOW_SLICE_MIN - 1) / FLOW_SLICE_MIN, FLOW_SLICES_MAX);
+    if (count == 0) {
+        return (struct flow_slicing){0, FLOW_BLOCK, 0};
+    }
+    const int64_t blocks = (length + FLOW_BLOCK - 1) / FLOW_BLOCK;
+    const int64_t slice = (blocks + count - 1) / count * FLOW_BLOCK;
+    return (struct flow_slicing){length, slice, (length + slice - 1) / slice};
 }
 
 #endif

@@ -1,0 +1,125 @@
+/*
+ * Inside fused Flow-Attention, causal form, on the CPU: what its two sources share. One set of
+ * symbols per instruction set. The algorithm is told in flow_cpu_causal.c.
+ */
+#ifndef FB_FLOW_CAUSAL_H
+#define FB_FLOW_CAUSAL_H
+
+#include "flow_options.h"
+#include "kernel_support.h"
+#include "rows.h"
+
+#define fb_flow_causal_shape_of   FB_ISA_SYMBOL(fb_flow_causal_shape_of)
+#define fb_flow_causal_state_size FB_ISA_SYMBOL(fb_flow_causal_state_size)
+#define fb_flow_causal_carve      FB_ISA_SYMBOL(fb_flow_causal_carve)
+#define fb_flow_causal_reset      FB_ISA_SYMBOL(fb_flow_causal_reset)
+#define fb_flow_causal_store      FB_ISA_SYMBOL(fb_flow_causal_store)
+#define fb_flow_causal_load       FB_ISA_SYMBOL(fb_flow_causal_load)
+#define fb_flow_causal_visit      FB_ISA_SYMBOL(fb_flow_causal_visit)
+#define fb_flow_causal_carry      FB_ISA_SYMBOL(fb_flow_causal_carry)
+#define fb_flow_carry_rows        FB_ISA_SYMBOL(fb_flow_carry_rows)
+#define fb_flow_gradient_bytes    FB_ISA_SYMBOL(fb_flow_gradient_bytes)
+
+enum {
+    FLOW_CHUNK = 64,
+    FLOW_SEGMENT = 16, /* chunks between two states saved for the backward pass */
+};
+
+struct flow_causal_shape {
+    const struct fb_problem *problem;
+    const struct fb_call *call;
+    struct fb_flow_options options;
+    int64_t dim, value_dim, cols, value_cols;
+    size_t worker_bytes;
+};
+
+/* A vector carried over the chunks: its value, its rounding error, and value + eps as operand. */
+struct flow_carried {
+    float *value, *error, *operand; /* [cols] */
+};
+
+/* One thread's buffers. */
+struct flow_causal_scratch {
+    float *q, *k;         /* [FLOW_CHUNK][cols] phi */
+    float *turned;        /* [dim][FLOW_CHUNK] phi(k)^T for A; then free for the caller */
+    float *scores;        /* [FLOW_CHUNK][FLOW_CHUNK] A */
+    float *lower;         /* [FLOW_CHUNK][FLOW_CHUNK] r tril(A), or another masked matrix */
+    float *weighted;      /* [FLOW_CHUNK][value_cols] p v */
+    float *part;          /* [dim][value_cols] or [cols]: what a chunk adds */
+    float *product;       /* [dim][value_cols] M */
+    float *product_error; /* its rounding error */
+    float *ones;          /* [cols] ones up to dim */
+    struct flow_carried keys, queries, u, w;
+};
+
+/* Scalars per token of a chunk. */
+struct flow_chunk {
+    int64_t rows;
+    float n[FLOW_CHUNK];                       /* 1-based position */
+    float a[FLOW_CHUNK], b[FLOW_CHUNK];        /* incoming, outgoing */
+    float alpha[FLOW_CHUNK], beta[FLOW_CHUNK]; /* n / a, n / b */
+    float c[FLOW_CHUNK], o[FLOW_CHUNK];        /* conserved, divided by n, before the clamp */
+    float p[FLOW_CHUNK];                       /* competition */
+    float s[FLOW_CHUNK];                       /* allocation */
+    float r[FLOW_CHUNK];                       /* s / a */
+    float key_sum[FLOW_CHUNK], query_sum[FLOW_CHUNK]; /* sum of the components of phi */
+    float dots[FLOW_CHUNK];
+};
+
+/* The running normaliser of the competition: sum of exp(o - peak). */
+struct flow_normaliser {
+    double sum;
+    float peak;
+};
+
+void fb_flow_causal_shape_of(const struct fb_problem *problem, const struct fb_call *call,
+                             struct flow_causal_shape *shape);
+/* Bytes of one thread's buffers; with base, they are laid out there. */
+size_t fb_flow_causal_carve(const struct flow_causal_shape *shape, void *base,
+                            struct flow_causal_scratch *scratch);
+/* The empty state, before the first token. */
+void fb_flow_causal_reset(const struct flow_causal_shape *shape, struct flow_causal_scratch *s,
+                          struct flow_normaliser *normaliser);
+
+/* The state between two chunks as stored: its bytes, writing it, and taking it up again. */
+size_t fb_flow_causal_state_size(const struct flow_causal_shape *shape);
+void fb_flow_causal_store(const struct flow_causal_shape *shape,
+                          const struct flow_causal_scratch *s,
+                          const struct flow_normaliser *normaliser, void *state);
+void fb_flow_causal_load(const struct flow_causal_shape *shape, const void *state,
+                         struct flow_causal_scratch *s, struct flow_normaliser *normaliser);
+
+/* phi, A and every scalar of the chunk that starts at token first, from the state before it. The
+ * normaliser is advanced over the chunk. */
+void fb_flow_causal_visit(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
+                          int64_t first, int64_t rows, const struct flow_causal_scratch *s,
+                          struct flow_normaliser *normaliser, struct flow_chunk *x);
+/* Advances the rest of the state over the visited chunk; fills weighted = p v. */
+void fb_flow_causal_carry(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
+                          int64_t first, const struct flow_causal_scratch *s,
+                          const struct flow_chunk *x);
+
+/* v += sum_i weight[i] x_i over the chunk, compensated. */
+void fb_flow_carry_rows(const struct flow_causal_shape *shape, const float *x, int64_t rows,
+                        const float *weight, float *part, const struct flow_carried *v);
+
+/* Bytes of one thread in the backward pass. */
+size_t fb_flow_gradient_bytes(const struct flow_causal_shape *shape);
+
+static inline int64_t flow_smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t fb_flow_causal_segments(const struct fb_problem *p)
+{
+    const int64_t tokens = FLOW_SEGMENT * FLOW_CHUNK;
+    return (p->q_len + tokens - 1) / tokens;
+}
+
+static inline int64_t fb_flow_kv_head(const struct fb_problem *p, int64_t head)
+{
+    return head / (p->heads / p->kv_heads);
+}
+
+#endif
