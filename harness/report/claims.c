@@ -1,0 +1,277 @@
+/* Claims judged. See claims.h. */
+#include "claims.h"
+
+#include "crossover.h"
+#include "random.h"
+#include "scaling.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { REPLICATES = 400 };
+
+const char *fb_claim_verdict_name(enum fb_claim_verdict verdict)
+{
+    static const char *const names[] = {[FB_CLAIM_HELD] = "held",
+                                        [FB_CLAIM_FAILED] = "failed",
+                                        [FB_CLAIM_AMBIGUOUS] = "ambiguous",
+                                        [FB_CLAIM_REPORTED_ONLY] = "reported only"};
+    return names[verdict];
+}
+
+enum fb_claim_verdict fb_claim_compare(const struct fb_claim *claim, double low, double high)
+{
+    double from = -(double)INFINITY, to = (double)INFINITY;
+    switch (claim->relation) {
+    case FB_CLAIM_WITHIN:
+        from = claim->value - claim->tolerance;
+        to = claim->value + claim->tolerance;
+        break;
+    case FB_CLAIM_AT_MOST:
+        to = claim->value;
+        break;
+    case FB_CLAIM_AT_LEAST:
+        from = claim->value;
+        break;
+    }
+    if (isnan(low) || isnan(high)) {
+        return FB_CLAIM_AMBIGUOUS;
+    }
+    if (high < from || low > to) {
+        return FB_CLAIM_FAILED;
+    }
+    return low >= from && high <= to ? FB_CLAIM_HELD : FB_CLAIM_AMBIGUOUS;
+}
+
+static bool matches(const struct fb_claim *claim, const struct fb_row *row)
+{
+    static const char *const causal[] = {"false", "true"};
+    return (!claim->mechanism || strcmp(claim->mechanism, row->mechanism) == 0) &&
+           (!claim->variant || strcmp(claim->variant, row->variant) == 0) &&
+           (claim->causal < 0 || strcmp(causal[claim->causal != 0], row->causal) == 0) &&
+           (claim->pass < 0 || strcmp(fb_pass_name((enum fb_pass)claim->pass), row->pass) == 0);
+}
+
+/* What is needed to find the value behind a claim. */
+struct context {
+    const struct fb_series_set *set;
+    uint64_t seed;
+    struct fb_arena *arena;
+};
+
+static enum fb_status find_exponent(const struct context *context, enum fb_metric metric,
+                                    struct fb_claim_result *result, struct fb_error *error)
+{
+    struct fb_scaling scaling;
+    enum fb_status status =
+        metric == FB_METRIC_TIME_EXPONENT
+            ? fb_scaling_of_time(result->series, context->seed, context->arena, &scaling, error)
+            : fb_scaling_of_memory(result->series, context->arena, &scaling, error);
+    if (status != FB_OK) {
+        return status;
+    }
+    if (scaling.verdict == FB_SCALING_SINGLE) {
+        result->value = scaling.fit.p;
+        result->interval = scaling.p;
+    } else {
+        result->why = scaling.verdict == FB_SCALING_NONE ? "no single exponent"
+                                                         : "too few sizes for an exponent";
+    }
+    return FB_OK;
+}
+
+static enum fb_status find_crossover(const struct context *context, struct fb_claim_result *result,
+                                     struct fb_error *error)
+{
+    struct fb_crossover crossover;
+    const struct fb_series *softmax = fb_series_softmax(context->set, result->series);
+    enum fb_status status =
+        fb_crossover_of(result->series, softmax, context->seed, context->arena, &crossover, error);
+    if (status != FB_OK) {
+        return status;
+    }
+    if (crossover.kind == FB_CROSSOVER_NONE) {
+        result->why = "no softmax was measured at the same sizes";
+        return FB_OK;
+    }
+    result->value = crossover.size;
+    result->interval = crossover.interval;
+    /* Outside the range only one side of the crossing is known. */
+    if (result->interval.low == 0 && crossover.kind == FB_CROSSOVER_BELOW) {
+        result->interval.high = fmax(result->interval.high, crossover.size_min);
+    }
+    if (isinf(result->interval.high) && crossover.kind == FB_CROSSOVER_ABOVE) {
+        result->interval.low = fmin(result->interval.low, crossover.size_max);
+    }
+    return FB_OK;
+}
+
+/* A value made of one measured time, value = scale * time^sign, or of a ratio of two. */
+static enum fb_status resample_ratio(const struct context *context, const struct fb_point *above,
+                                     const struct fb_point *below, double scale,
+                                     struct fb_claim_result *result, struct fb_error *error)
+{
+    size_t longest = above->times_count;
+    if (below && below->times_count > longest) {
+        longest = below->times_count;
+    }
+    uint32_t *counts = fb_arena_alloc(context->arena, longest + 1, sizeof *counts, error);
+    double *values = fb_arena_alloc(context->arena, REPLICATES, sizeof *values, error);
+    if (!counts || !values) {
+        return FB_ERROR_MEMORY;
+    }
+    struct fb_random random;
+    fb_random_init(&random, context->seed, 2000);
+    bool over_processes = result->interval.kind == FB_SPREAD_PROCESSES;
+    for (size_t i = 0; i < REPLICATES; i++) {
+        values[i] = scale * fb_point_resample(above, over_processes, &random, counts);
+        if (below) {
+            values[i] /= fb_point_resample(below, over_processes, &random, counts);
+        }
+    }
+    fb_spread_from_replicates(values, REPLICATES, &result->interval);
+    return FB_OK;
+}
+
+static enum fb_status find_floor_ratio(const struct context *context,
+                                       struct fb_claim_result *result, struct fb_error *error)
+{
+    const struct fb_point *last = fb_series_last_ok(result->series);
+    if (!(last->row->floor_s > 0)) {
+        result->why = "no floor was measured";
+        return FB_OK;
+    }
+    result->value = last->row->time_median_s / last->row->floor_s;
+    result->interval.kind = fb_series_spread_kind(result->series);
+    if (result->interval.kind == FB_SPREAD_NONE) {
+        return FB_OK;
+    }
+    return resample_ratio(context, last, NULL, 1.0 / last->row->floor_s, result, error);
+}
+
+/* At the largest size that both were measured at. */
+static enum fb_status find_speedup(const struct context *context, struct fb_claim_result *result,
+                                   struct fb_error *error)
+{
+    const struct fb_series *softmax = fb_series_softmax(context->set, result->series);
+    const struct fb_point *ours = NULL, *theirs = NULL;
+    for (size_t i = 0; softmax && i < result->series->points_count; i++) {
+        for (size_t j = 0; j < softmax->points_count; j++) {
+            if (result->series->points[i].ok && softmax->points[j].ok &&
+                result->series->points[i].x == softmax->points[j].x) {
+                ours = &result->series->points[i];
+                theirs = &softmax->points[j];
+            }
+        }
+    }
+    if (!ours) {
+        result->why = "no softmax was measured at the same sizes";
+        return FB_OK;
+    }
+    result->value = theirs->row->time_median_s / ours->row->time_median_s;
+    enum fb_spread_kind kind = fb_series_spread_kind(result->series);
+    enum fb_spread_kind other = fb_series_spread_kind(softmax);
+    result->interval.kind = kind < other ? kind : other;
+    if (result->interval.kind == FB_SPREAD_NONE) {
+        return FB_OK;
+    }
+    return resample_ratio(context, theirs, ours, 1.0, result, error);
+}
+
+static enum fb_status find_value(const struct context *context, enum fb_metric metric,
+                                 struct fb_claim_result *result, struct fb_error *error)
+{
+    switch (metric) {
+    case FB_METRIC_TIME_EXPONENT:
+    case FB_METRIC_MEMORY_EXPONENT:
+        return find_exponent(context, metric, result, error);
+    case FB_METRIC_CROSSOVER:
+        return find_crossover(context, result, error);
+    case FB_METRIC_FLOOR_RATIO:
+        return find_floor_ratio(context, result, error);
+    case FB_METRIC_SPEEDUP_VS_SOFTMAX:
+        return find_speedup(context, result, error);
+    case FB_METRIC_COUNT:
+        break;
+    }
+    return fb_error_set(error, FB_ERROR_INTERNAL, "a claim has the unknown metric %d", (int)metric);
+}
+
+/* Whether every measured case of the series has the processes that a verdict needs. */
+static bool enough_processes(const struct fb_series *series)
+{
+    for (size_t i = 0; i < series->points_count; i++) {
+        const struct fb_point *point = &series->points[i];
+        if (point->ok && point->row->processes < FB_CLAIM_PROCESSES_MIN) {
+            return false;
+        }
+    }
+    return series->ok_count > 0;
+}
+
+/* Softmax is not claimed to overtake itself. */
+static bool is_against_softmax(enum fb_metric metric)
+{
+    return metric == FB_METRIC_CROSSOVER || metric == FB_METRIC_SPEEDUP_VS_SOFTMAX;
+}
+
+static void decide(struct fb_claim_result *result)
+{
+    if (!enough_processes(result->series)) {
+        result->verdict = FB_CLAIM_REPORTED_ONLY;
+        if (result->why[0] == '\0') {
+            result->why = "judged from 5 processes on";
+        }
+        return;
+    }
+    if (!isnan(result->value) && result->interval.kind < FB_SPREAD_PROCESSES) {
+        result->verdict = FB_CLAIM_REPORTED_ONLY;
+        result->why = "samples.csv holds fewer than 5 processes";
+        return;
+    }
+    result->verdict = fb_claim_compare(result->claim, result->interval.low, result->interval.high);
+}
+
+enum fb_status fb_claims_judge(const struct fb_claim *claims, size_t claims_count,
+                               const struct fb_series_set *set, uint64_t seed,
+                               struct fb_arena *arena, struct fb_claim_results *results,
+                               struct fb_error *error)
+{
+    struct context context = {set, seed, arena};
+    results->count = 0;
+    results->items =
+        fb_arena_alloc(arena, claims_count * (set->count + 1) + 1, sizeof *results->items, error);
+    if (!results->items) {
+        return FB_ERROR_MEMORY;
+    }
+    for (size_t c = 0; c < claims_count; c++) {
+        size_t before = results->count;
+        const struct fb_claim_result empty = {
+            .claim = &claims[c],
+            .verdict = FB_CLAIM_REPORTED_ONLY,
+            .value = (double)NAN,
+            .interval = {(double)NAN, (double)NAN, FB_SPREAD_NONE},
+            .why = ""};
+        for (size_t s = 0; s < set->count; s++) {
+            const struct fb_series *series = &set->items[s];
+            if (series->ok_count == 0 || !matches(&claims[c], series->key) ||
+                (is_against_softmax(claims[c].metric) && !fb_series_softmax(set, series) &&
+                 strcmp(series->key->mechanism, "softmax") == 0)) {
+                continue;
+            }
+            struct fb_claim_result *result = &results->items[results->count++];
+            *result = empty;
+            result->series = series;
+            enum fb_status status = find_value(&context, claims[c].metric, result, error);
+            if (status != FB_OK) {
+                return status;
+            }
+            decide(result);
+        }
+        if (results->count == before) {
+            results->items[results->count] = empty;
+            results->items[results->count++].why = "nothing measured matches it";
+        }
+    }
+    return FB_OK;
+}

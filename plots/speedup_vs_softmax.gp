@@ -1,0 +1,6 @@
+# Time of softmax over time of the mechanism, against sequence length.
+fb_x_label = 'sequence length N, tokens'
+fb_y_label = 'times as fast as softmax'
+fb_base = 2
+fb_ratio = 1
+load fb_scripts . '/lines.gp'

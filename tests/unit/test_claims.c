@@ -1,0 +1,160 @@
+/* Claims: judged with 5 processes, failed only when the whole interval lies outside. */
+#include "claims.h"
+
+#include "made_results.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct fb_claim linear = {.mechanism = "flow",
+                                       .variant = "fused",
+                                       .causal = 0,
+                                       .pass = FB_FORWARD,
+                                       .metric = FB_METRIC_TIME_EXPONENT,
+                                       .relation = FB_CLAIM_WITHIN,
+                                       .value = 1.0,
+                                       .tolerance = 0.1,
+                                       .text = "time_exponent is 1.0 +- 0.1"};
+
+static void test_compare_follows_the_whole_interval(void **state)
+{
+    (void)state;
+    struct fb_claim claim = linear;
+    assert_int_equal(fb_claim_compare(&claim, 0.95, 1.05), FB_CLAIM_HELD);
+    assert_int_equal(fb_claim_compare(&claim, 1.05, 1.15), FB_CLAIM_AMBIGUOUS);
+    assert_int_equal(fb_claim_compare(&claim, 0.5, 1.5), FB_CLAIM_AMBIGUOUS);
+    assert_int_equal(fb_claim_compare(&claim, 1.11, 1.2), FB_CLAIM_FAILED);
+    assert_int_equal(fb_claim_compare(&claim, 0.1, 0.89), FB_CLAIM_FAILED);
+    assert_int_equal(fb_claim_compare(&claim, (double)NAN, 1), FB_CLAIM_AMBIGUOUS);
+    claim.relation = FB_CLAIM_AT_MOST;
+    claim.value = 3;
+    assert_int_equal(fb_claim_compare(&claim, 1, 3), FB_CLAIM_HELD);
+    assert_int_equal(fb_claim_compare(&claim, 2, 4), FB_CLAIM_AMBIGUOUS);
+    assert_int_equal(fb_claim_compare(&claim, 3.1, (double)INFINITY), FB_CLAIM_FAILED);
+    claim.relation = FB_CLAIM_AT_LEAST;
+    assert_int_equal(fb_claim_compare(&claim, 3, 9), FB_CLAIM_HELD);
+    assert_int_equal(fb_claim_compare(&claim, 1, 2.9), FB_CLAIM_FAILED);
+}
+
+/* Judges one claim on the made scaling run; returns the only result. */
+static struct fb_claim_result judge_one(const struct fb_claim *claim, int processes)
+{
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 200, 20000);
+    fb_made_scaling(&results, processes);
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(claim, 1, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 1);
+    struct fb_claim_result result = judged.items[0];
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+    return result;
+}
+
+static void test_judge_true_claim_with_six_processes_holds(void **state)
+{
+    (void)state;
+    struct fb_claim_result result = judge_one(&linear, 6);
+    assert_int_equal(result.verdict, FB_CLAIM_HELD);
+    assert_true(fabs(result.value - 1) < 0.03);
+}
+
+static void test_judge_false_claim_with_six_processes_fails(void **state)
+{
+    (void)state;
+    struct fb_claim claim = linear;
+    claim.value = 2.0;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_FAILED);
+}
+
+static void test_judge_false_claim_with_four_processes_is_reported_only(void **state)
+{
+    (void)state;
+    struct fb_claim claim = linear;
+    claim.value = 2.0;
+    struct fb_claim_result result = judge_one(&claim, 4);
+    assert_int_equal(result.verdict, FB_CLAIM_REPORTED_ONLY);
+    assert_true(result.why[0] != '\0');
+}
+
+static void test_judge_each_metric_on_known_answers(void **state)
+{
+    (void)state;
+    struct fb_claim claim = linear;
+    claim.relation = FB_CLAIM_AT_MOST;
+    claim.metric = FB_METRIC_CROSSOVER; /* 4e-7 N + 8e-6 meets 8e-10 N^2 near 507 */
+    claim.value = 600;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_HELD);
+    claim.value = 256;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_FAILED);
+    claim.metric = FB_METRIC_FLOOR_RATIO; /* 1.3 + 20 / 256 at 65536 */
+    claim.value = 1.6;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_HELD);
+    claim.metric = FB_METRIC_SPEEDUP_VS_SOFTMAX; /* 65 at 32768 */
+    claim.relation = FB_CLAIM_AT_LEAST;
+    claim.value = 60;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_HELD);
+    claim.value = 80;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_FAILED);
+    claim.metric = FB_METRIC_MEMORY_EXPONENT;
+    claim.relation = FB_CLAIM_WITHIN;
+    claim.value = 1;
+    assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_HELD);
+}
+
+static void test_judge_claim_that_matches_nothing_says_so(void **state)
+{
+    (void)state;
+    struct fb_claim claim = linear;
+    claim.mechanism = "reformer";
+    struct fb_claim_result result = judge_one(&claim, 6);
+    assert_null(result.series);
+    assert_int_equal(result.verdict, FB_CLAIM_REPORTED_ONLY);
+}
+
+static void test_judge_claim_without_variant_covers_every_variant(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    struct fb_claim claim = linear;
+    claim.variant = NULL;
+    claim.causal = -1;
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 200, 20000);
+    fb_made_scaling(&results, 5);
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(&claim, 1, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 4);
+    for (size_t i = 0; i < judged.count; i++) {
+        assert_int_equal(judged.items[i].verdict, FB_CLAIM_HELD);
+    }
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_compare_follows_the_whole_interval),
+        cmocka_unit_test(test_judge_true_claim_with_six_processes_holds),
+        cmocka_unit_test(test_judge_false_claim_with_six_processes_fails),
+        cmocka_unit_test(test_judge_false_claim_with_four_processes_is_reported_only),
+        cmocka_unit_test(test_judge_each_metric_on_known_answers),
+        cmocka_unit_test(test_judge_claim_that_matches_nothing_says_so),
+        cmocka_unit_test(test_judge_claim_without_variant_covers_every_variant),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
