@@ -55,9 +55,9 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
     memcpy(item->params, factors->params, sizeof item->params);
 }
 
-/* "name=value;" for every factor in the order of the table, then the parameters as sorted JSON.
- * This text is the identity of a case across runs and versions: it may grow by factors whose
- * default adds nothing, never change. */
+/* "name=value;" for every factor in the order of the table, then the parameters that are not at
+ * their defaults as sorted JSON. This text is the identity of a case across runs and versions: a
+ * mechanism may gain parameters without a change of identity, never change a default. */
 enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
 {
     struct fb_factors factors;
@@ -71,6 +71,12 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
                                  fb_factor_at((enum fb_factor_key)key)->name, value);
     }
     json_t *params = fb_case_params_json(item);
+    for (int i = 0; params != NULL && i < item->mechanism->param_count; i++) {
+        const struct fb_param *param = &item->mechanism->params[i];
+        if (item->params[i] == param->default_value) {
+            (void)json_object_del(params, param->name);
+        }
+    }
     char *text = params != NULL ? json_dumps(params, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     json_decref(params);
     if (text == NULL) {

@@ -29,7 +29,7 @@ expect_exit 2 run suite.yaml suite.yaml --out both
 expect_exit 2 run suite.yaml --filter 'seq_len>1000'
 expect_exit 2 run suite.yaml --set measure.cache=lukewarm
 expect_exit 2 run suite.yaml --resume nowhere
-expect_exit 2 worker
+(exec 3>&- && expect_exit 2 worker) || exit 1
 [ ! -e results ] && [ ! -e both ] || fail "a refusal made a folder"
 
 # A run: the table on stdout, progress on stderr without control characters.

@@ -133,7 +133,7 @@ static void test_plan_what_is_not_served_is_a_skip_with_its_reason(void **state)
         const char *axes, *reason;
     } cases[] = {
         {"mechanism: linear, seq_len: 8, variant: plain", "linear has no variant 'plain'"},
-        {"mechanism: flow, seq_len: 8, pass: both", "flow/fused on cpu has no both pass"},
+        {"mechanism: local, seq_len: 8, pass: both", "local/tiled on cpu has no both pass"},
         {"mechanism: flow, seq_len: 8, dtype: bf16", ""},
         {"mechanism: flow, seq_len: 8, kv_len: 4, causal: true", ""},
     };

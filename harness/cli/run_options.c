@@ -1,0 +1,187 @@
+/* argp for `flowbench run`: see run_options.h. */
+#include "run_options.h"
+
+#include <argp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    KEY_FILTER = 256,
+    KEY_SET,
+    KEY_BUDGET,
+    KEY_OUT,
+    KEY_LIST,
+    KEY_DRY_RUN,
+    KEY_STRICT,
+    KEY_COLOR,
+    KEY_RESUME
+};
+
+static const struct argp_option table[] = {
+    {"filter", KEY_FILTER, "EXPR", 0,
+     "Only the cases that match, e.g. 'seq_len<=4096,mechanism=flow|softmax'", 0},
+    {"set", KEY_SET, "KEY=VALUE", 0,
+     "Override a value of the suite, e.g. defaults.isa=avx2; may be repeated", 0},
+    {"budget", KEY_BUDGET, "TIME", 0,
+     "Start no case after this time (90s, 5m, 1h30m); what is left over is recorded as skipped", 0},
+    {"out", KEY_OUT, "DIR", 0, "Write to exactly this folder instead of results/SUITE/TIME-MACHINE",
+     0},
+    {"list", KEY_LIST, NULL, 0, "Print the cases and measure nothing", 0},
+    {"dry-run", KEY_DRY_RUN, NULL, 0,
+     "Print the cases with their predicted bytes and times and measure no case", 0},
+    {"strict", KEY_STRICT, NULL, 0, "Exit with 4 when a claim stays ambiguous", 0},
+    {"quiet", 'q', NULL, 0, "Only what failed", 0},
+    {"color", KEY_COLOR, "WHEN", 0, "auto (default), always or never; NO_COLOR is respected", 0},
+    {"resume", KEY_RESUME, "DIR", 0,
+     "Continue the run in this folder; its suite and options come from its run.json", 0},
+    {0}};
+
+static const char help[] =
+    "Measures every case of the suites and leaves rows, samples, provenance and plots in a folder."
+    "\vExit codes: 0 fine, 1 the tool failed, 2 usage or suite error, 3 a claim or a case failed, "
+    "4 ambiguous (only with --strict), 130 and 143 interrupted.";
+
+struct parsing {
+    struct fb_run_options *options;
+    const char **suites, **sets; /* room for argc of each */
+};
+
+bool fb_duration_parse(const char *text, double *seconds)
+{
+    static const struct {
+        const char *name;
+        double seconds;
+    } units[] = {{"ms", 1e-3}, {"min", 60}, {"s", 1}, {"m", 60}, {"h", 3600}};
+    double total = 0;
+
+    if (*text == '\0')
+        return false;
+    while (*text != '\0') {
+        char *end;
+        bool known = false;
+        if (*text == '-' || *text == '+')
+            return false;
+        const double value = strtod(text, &end);
+        if (end == text)
+            return false;
+        while (*end == ' ')
+            end++;
+        for (size_t i = 0; i < sizeof units / sizeof units[0] && !known; i++) {
+            const size_t length = strlen(units[i].name);
+            if (strncmp(end, units[i].name, length) == 0) {
+                total += value * units[i].seconds;
+                text = end + length;
+                known = true;
+            }
+        }
+        if (!known)
+            return false;
+        while (*text == ' ')
+            text++;
+    }
+    *seconds = total;
+    return total > 0 && total < 1e9;
+}
+
+static error_t parse_color(const char *text, struct argp_state *state, struct fb_run_options *o)
+{
+    static const struct {
+        const char *name;
+        enum fb_color value;
+    } choices[] = {{"auto", FB_COLOR_AUTO}, {"always", FB_COLOR_ALWAYS}, {"never", FB_COLOR_NEVER}};
+
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        if (strcmp(text, choices[i].name) == 0) {
+            o->color = choices[i].value;
+            return 0;
+        }
+    }
+    argp_error(state, "--color '%s' is none of auto, always, never", text);
+    return EINVAL;
+}
+
+static void check_together(const struct fb_run_options *o, struct argp_state *state)
+{
+    if (o->resume_dir != NULL &&
+        (o->suites_count > 0 || o->sets_count > 0 || o->filter != NULL || o->out_dir != NULL ||
+         o->budget_s > 0 || o->list || o->dry_run || o->strict))
+        argp_error(state, "--resume DIR stands alone (beside --quiet and --color): the suite and "
+                          "its options come from DIR/run.json");
+    if (o->resume_dir == NULL && o->suites_count == 0)
+        argp_error(state, "which suite? e.g. suites/quick.yaml");
+    if (o->out_dir != NULL && o->suites_count > 1)
+        argp_error(state, "--out is the folder of one run, but %zu suites are given",
+                   o->suites_count);
+    if (o->list && o->dry_run)
+        argp_error(state, "--list and --dry-run exclude each other: --dry-run lists too");
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct parsing *parsing = state->input;
+    struct fb_run_options *o = parsing->options;
+
+    switch (key) {
+    case KEY_FILTER:
+        o->filter = argument;
+        return 0;
+    case KEY_SET:
+        parsing->sets[o->sets_count++] = argument;
+        return 0;
+    case KEY_BUDGET:
+        if (!fb_duration_parse(argument, &o->budget_s))
+            argp_error(state, "--budget '%s' is not a time such as 90s, 5m or 1h30m", argument);
+        return 0;
+    case KEY_OUT:
+        o->out_dir = argument;
+        return 0;
+    case KEY_LIST:
+        o->list = true;
+        return 0;
+    case KEY_DRY_RUN:
+        o->dry_run = true;
+        return 0;
+    case KEY_STRICT:
+        o->strict = true;
+        return 0;
+    case 'q':
+        o->quiet = true;
+        return 0;
+    case KEY_COLOR:
+        return parse_color(argument, state, o);
+    case KEY_RESUME:
+        o->resume_dir = argument;
+        return 0;
+    case ARGP_KEY_ARG:
+        parsing->suites[o->suites_count++] = argument;
+        return 0;
+    case ARGP_KEY_END:
+        check_together(o, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *arena,
+                                    struct fb_run_options *options, struct fb_error *error)
+{
+    static const struct argp argp = {table, parse_option, "SUITE.yaml...\n--resume DIR", help, NULL,
+                                     NULL,  NULL};
+    struct parsing parsing = {
+        .options = options,
+        .suites = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.suites, error),
+        .sets = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.sets, error),
+    };
+
+    memset(options, 0, sizeof *options);
+    if (parsing.suites == NULL || parsing.sets == NULL)
+        return FB_ERROR_MEMORY;
+    options->suites = parsing.suites;
+    options->sets = parsing.sets;
+    options->argc = argc;
+    options->argv = argv;
+    if (argp_parse(&argp, argc, argv, 0, NULL, &parsing) != 0)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for the command line");
+    return FB_OK;
+}

@@ -1,0 +1,132 @@
+/* Listing and predicting: see run_preview.h. */
+#include "run_preview.h"
+
+#include "ceiling_book.h"
+#include "cpu_features.h"
+#include "interrupts.h"
+#include "prediction.h"
+#include "runner.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { DESCRIPTION_SIZE = 256 };
+
+void fb_run_preview_list(const struct fb_planned *planned)
+{
+    char description[DESCRIPTION_SIZE];
+
+    for (size_t i = 0; i < planned->plan.cases_count; i++) {
+        const struct fb_case *item = &planned->plan.cases[i];
+        fb_case_describe(item, description, sizeof description);
+        printf("%s  %s%s%s\n", item->id, description,
+               item->skip_reason == NULL ? "" : "  skipped: ",
+               item->skip_reason == NULL ? "" : item->skip_reason);
+    }
+}
+
+static enum fb_status measure_book(const struct fb_plan *plan, struct fb_ceiling_book *book,
+                                   struct fb_error *error)
+{
+    struct fb_interrupts interrupts;
+    enum fb_status status = fb_interrupts_begin(&interrupts, error);
+
+    if (status != FB_OK)
+        return status;
+    for (size_t i = 0; i < plan->cases_count && status == FB_OK; i++) {
+        const struct fb_case *item = &plan->cases[i];
+        const size_t known = book->count;
+        struct fb_error why;
+        struct fb_ceiling *entry = item->skip_reason == NULL && item->device == FB_CPU
+                                       ? fb_ceiling_book_entry(book, item)
+                                       : NULL;
+        if (entry == NULL || book->count == known)
+            continue;
+        status = fb_runner_measure_ceiling(book, entry, false, NULL, &interrupts, &why, error);
+        if (status == FB_OK && why.code != FB_OK)
+            fprintf(stderr, "flowbench run: warning: no ceilings for %d threads, %s: %s\n",
+                    entry->threads, fb_isa_name(entry->isa), why.text);
+        if (status == FB_OK && interrupts.count > 0)
+            status = fb_error_set(error, FB_ERROR_INTERRUPTED, "interrupted");
+    }
+    fb_interrupts_end(&interrupts);
+    return status;
+}
+
+struct totals {
+    size_t run_count, skipped_count;
+    double time_s, bytes_max;
+};
+
+static void print_case(const struct fb_planned *planned, size_t index,
+                       const struct fb_prediction_fact *facts, struct fb_ceiling_book *book,
+                       struct totals *totals)
+{
+    const struct fb_case *item = &planned->plan.cases[index];
+    const double timeout_s = planned->suite.limits.case_timeout_s;
+    const size_t limit_bytes = fb_limits_memory_bytes(&planned->suite.limits);
+    struct fb_prediction prediction;
+    struct fb_case_bytes bytes;
+    char description[DESCRIPTION_SIZE];
+    char memory[32];
+    char call[32];
+    char whole[32];
+    const char *fate = "";
+
+    fb_case_describe(item, description, sizeof description);
+    if (item->skip_reason != NULL) {
+        printf("%s  %s  skipped: %s\n", item->id, description, item->skip_reason);
+        totals->skipped_count++;
+        return;
+    }
+    fb_case_bytes(item, &bytes);
+    fb_predict_case(&planned->plan, facts, index, fb_ceiling_book_entry(book, item), &prediction);
+    double whole_s = fb_predict_worker_s(&planned->suite.measure, prediction.call_s);
+    if (timeout_s > 0)
+        whole_s = fmin(whole_s, timeout_s);
+    whole_s *= planned->suite.measure.processes;
+    if (limit_bytes > 0 && bytes.total_bytes > limit_bytes)
+        fate = "  would not start: more than the memory limit";
+    else if (fb_prediction_is_too_long(&prediction, timeout_s))
+        fate = "  would not start: longer than case_timeout";
+    printf("%s  %s  %s  %s per call  %s%s\n", item->id, description,
+           fb_human_bytes((double)bytes.total_bytes, memory, sizeof memory),
+           fb_human_time(prediction.call_s, call, sizeof call),
+           fb_human_duration(*fate == '\0' ? whole_s : 0, whole, sizeof whole), fate);
+    if (*fate == '\0') {
+        totals->run_count++;
+        totals->time_s += whole_s;
+        totals->bytes_max = fmax(totals->bytes_max, (double)bytes.total_bytes);
+    } else {
+        totals->skipped_count++;
+    }
+}
+
+enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, struct fb_error *error)
+{
+    struct fb_ceiling_book book;
+    struct totals totals = {0};
+    char memory[32];
+    char time[32];
+    struct fb_prediction_fact *facts = calloc(planned->plan.cases_count + 1, sizeof *facts);
+
+    if (facts == NULL)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu cases",
+                            planned->plan.cases_count);
+    fb_ceiling_book_init(&book, fb_cpu_best_isa());
+    enum fb_status status = measure_book(&planned->plan, &book, error);
+    if (status == FB_OK) {
+        for (size_t i = 0; i < planned->plan.cases_count; i++)
+            print_case(planned, i, facts, &book, &totals);
+        printf("suite %s: %zu cases run, %zu are skipped; about %s, at most %s at a time\n",
+               planned->suite.name, totals.run_count, totals.skipped_count,
+               fb_human_duration(totals.time_s, time, sizeof time),
+               fb_human_bytes(totals.bytes_max, memory, sizeof memory));
+        printf("times assume %d x the floor at the ceilings measured just now; bytes are inputs, "
+               "outputs and workspace\n",
+               FB_PREDICT_FLOOR_MULTIPLE);
+    }
+    free(facts);
+    return status;
+}
