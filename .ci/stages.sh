@@ -1,0 +1,143 @@
+# shellcheck shell=bash
+# The stages of .ci/run, one function each; stage_title says what each one proves.
+
+ci_jobs=$(nproc)
+
+stage_title() {
+    case $1 in
+    launcher) echo "the launcher installs what is missing and builds with gcc, warnings as errors" ;;
+    tools) echo "packages of the checks themselves" ;;
+    format) echo "clang-format" ;;
+    shell) echo "shellcheck" ;;
+    unit) echo "unit tests" ;;
+    quick) echo "suites/quick.yaml end to end" ;;
+    planted) echo "a wrong kernel turns the tests red" ;;
+    neon) echo "cross-compiled for 64-bit Arm, run in an emulator" ;;
+    clang) echo "clang, warnings as errors, unit tests" ;;
+    asan) echo "AddressSanitizer and LeakSanitizer" ;;
+    ubsan) echo "UndefinedBehaviourSanitizer" ;;
+    valgrind) echo "valgrind on one small run" ;;
+    tidy) echo "clang-tidy" ;;
+    *) echo "no such stage" ;;
+    esac
+}
+
+c_files() { find kernels baselines harness tests examples -name '*.[ch]' -print0; }
+
+stage_launcher() {
+    ./bench --version
+    ./bench list mechanisms
+}
+
+stage_tools() {
+    local packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev libomp-14-dev valgrind
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user shellcheck)
+    local missing=() package
+    for package in "${packages[@]}"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+            missing+=("$package")
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        return 0
+    fi
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/tmp/flowbench-ci-apt.log 2>&1 ||
+        { tail -n 30 /tmp/flowbench-ci-apt.log && return 1; }
+}
+
+stage_format() { c_files | xargs -0 clang-format-14 --dry-run -Werror; }
+
+stage_shell() {
+    shellcheck bench .ci/run .ci/*.sh
+    shellcheck -s dash -x -P SCRIPTDIR -S warning tests/cli/*.sh tests/faults/*.sh
+}
+
+stage_unit() { ./bench test -L unit -j "$ci_jobs"; }
+
+# preset_tests PRESET COMPILER [ctest arguments]
+preset_tests() {
+    local preset=$1 compiler=$2
+    shift 2
+    rm -rf "build-$preset"
+    CC=$compiler cmake --preset "$preset" >/dev/null
+    cmake --build --preset "$preset"
+    ctest --preset "$preset" "$@"
+}
+
+stage_clang() { preset_tests clang clang-14 -L unit -j "$ci_jobs"; }
+stage_asan() { preset_tests asan gcc -LE slow -j "$ci_jobs"; }
+stage_ubsan() { preset_tests ubsan clang-14 -LE slow -j "$ci_jobs"; }
+
+# The kernels alone: no emulator runs a harness that measures. The check needs no test library.
+stage_neon() {
+    rm -rf build-aarch64
+    cmake --preset aarch64 >/dev/null
+    cmake --build --preset aarch64
+    ctest --preset aarch64 --verbose
+}
+
+stage_quick() {
+    local out
+    out=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$out'" EXIT
+    ./bench run suites/quick.yaml --out "$out/run"
+    bash .ci/check_run.sh "$out/run"
+    # A finished run, resumed, measures nothing again.
+    cp "$out/run/results.csv" "$out/before.csv"
+    ./bench run --resume "$out/run"
+    cmp "$out/run/results.csv" "$out/before.csv"
+    # The pictures can be drawn anew from the stored files.
+    rm -rf "$out/run/plots"
+    ./bench plot "$out/run"
+    bash .ci/check_run.sh "$out/run"
+}
+
+# In a copy of the sources one line of a kernel is made wrong. Tests that stay green there are
+# worth nothing, so this stage fails unless they go red.
+stage_planted() {
+    local copy
+    copy=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$copy'" EXIT
+    cp -r CMakeLists.txt VERSION LICENSE README.md CHANGELOG.md cmake kernels baselines harness \
+        suites plots tests examples "$copy"
+    cmake -S "$copy" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+        -DFLOWBENCH_HARNESS=OFF >/dev/null
+    cmake --build "$copy/build" --target kernel_selfcheck >/dev/null
+    ctest --test-dir "$copy/build" -R '^kernel_selfcheck$' --no-tests=error --quiet ||
+        { echo "red before the fault" && return 1; }
+    bash .ci/plant_fault.sh "$copy"
+    cmake --build "$copy/build" --target kernel_selfcheck >/dev/null
+    local output
+    if output=$(ctest --test-dir "$copy/build" -R '^kernel_selfcheck$' --output-on-failure); then
+        echo "the planted fault was not noticed"
+        return 1
+    fi
+    echo "the planted fault was noticed, as it should be:"
+    grep FAILED <<<"$output" | head -n 4 | sed 's/^/    /'
+}
+
+# --trace-children: the workers, where the kernels run, are looked at as well.
+stage_valgrind() {
+    local out
+    out=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$out'" EXIT
+    valgrind --quiet --error-exitcode=99 --trace-children=yes --trace-children-skip='*gnuplot*' \
+        --leak-check=full --errors-for-leak-kinds=definite --suppressions=.ci/valgrind.supp \
+        build/flowbench run suites/quick.yaml --out "$out/run" --filter \
+        'mechanism=flow,seq_len<=256' --set limits.case_timeout='300 s' --set 'plots=[]'
+    grep -q ',ok,' "$out/run/results.csv"
+}
+
+# Uses the compile commands of the clang build, so that every flag is one that clang knows.
+stage_tidy() {
+    if [ ! -f build-clang/compile_commands.json ]; then
+        CC=clang-14 cmake --preset clang >/dev/null
+    fi
+    find kernels baselines harness tests examples -name '*.c' -print0 |
+        xargs -0 -P "$ci_jobs" -n 1 clang-tidy-14 -p build-clang --quiet 2>/dev/null
+}

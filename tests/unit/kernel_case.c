@@ -1,0 +1,285 @@
+/*
+ * See kernel_case.h. The failure count is the one mutable global of the test programs: cmocka runs
+ * tests one after another.
+ */
+#include "kernel_case.h"
+
+#include "cpu_features.h"
+#include "judge.h"
+#include "oracle.h"
+#include "random.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { GUARD = 64, FAILURES_SHOWN = 40, SCRATCH_GUARD_BYTES = 256, GUARD_BYTE = 0xa5 };
+
+static size_t failure_count;
+
+void kernel_report(const struct kernel_case *c, const struct fb_attention *attention,
+                   const char *format, ...)
+{
+    if (++failure_count > FAILURES_SHOWN)
+        return;
+    const struct fb_problem *p = &c->problem;
+    printf("FAIL %s/%s %s B%" PRId64 " H%" PRId64 " L%" PRId64 " S%" PRId64 " D%" PRId64
+           " M%" PRId64 " causal %d layout %d param %g scale %g seed %lu: ",
+           c->mechanism->name, attention->variant, fb_isa_name(attention->isa), p->batch, p->heads,
+           p->q_len, p->kv_len, p->qk_dim, p->v_dim, p->causal, (int)c->layout, p->params[0],
+           (double)c->scale, c->seed);
+    va_list arguments;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+}
+
+void kernel_expect_no_failures(void)
+{
+    const size_t count = failure_count;
+    failure_count = 0;
+    if (count > 0)
+        fail_msg("%zu failures", count);
+}
+
+bool kernel_is_runnable(const struct fb_attention *attention)
+{
+    return attention->backend == FB_CPU &&
+           (attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa));
+}
+
+static void *allocate(size_t bytes)
+{
+    void *memory = NULL;
+    /* exactly the bytes asked for: the address sanitizer then sees an overrun by one */
+    if (posix_memalign(&memory, FB_ALIGNMENT, bytes > 0 ? bytes : 1) != 0)
+        fail_msg("no memory for %zu bytes", bytes);
+    return memory;
+}
+
+/* The view of a layout over data; *count gets the elements from the first to the last. */
+static struct fb_tensor make_view(enum kernel_layout layout, int64_t batch, int64_t heads,
+                                  int64_t tokens, int64_t dim, size_t *count)
+{
+    struct fb_tensor view = fb_tensor_dense(NULL, FB_F32, layout == LAYOUT_BNHD ? FB_BNHD : FB_BHND,
+                                            batch, heads, tokens, dim);
+    if (layout == LAYOUT_PADDED) {
+        view.stride[2] = dim + 3;
+        view.stride[1] = tokens * view.stride[2] + 5;
+        view.stride[0] = heads * view.stride[1] + 7;
+    }
+    *count = (size_t)((batch - 1) * view.stride[0] + (heads - 1) * view.stride[1] +
+                      (tokens - 1) * view.stride[2] + dim);
+    return view;
+}
+
+static void draw_tensor(struct kernel_tensor *tensor, enum kernel_layout layout, int64_t heads,
+                        int64_t tokens, int64_t dim, const struct kernel_case *c, float scale,
+                        uint64_t stream)
+{
+    const int64_t batch = c->problem.batch;
+    tensor->view = make_view(layout, batch, heads, tokens, dim, &tensor->count);
+    tensor->buffer = allocate(tensor->count * sizeof(float));
+    memset(tensor->buffer, 0xff, tensor->count * sizeof(float));
+    tensor->view.data = tensor->buffer;
+    struct fb_random random;
+    fb_random_init(&random, c->seed, stream);
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t t = 0; t < tokens; t++)
+                for (int64_t d = 0; d < dim; d++)
+                    fb_tensor_row_f32(&tensor->view, b, h, t)[d] =
+                        scale * (float)fb_random_normal(&random);
+}
+
+void kernel_case_init(struct kernel_case *c)
+{
+    const struct fb_problem *p = &c->problem;
+    struct fb_error error = {0};
+    if (fb_problem_check(p, c->mechanism, &error) != FB_OK)
+        fail_msg("%s: %s", c->mechanism->name, error.text);
+    draw_tensor(&c->q, c->layout, p->heads, p->q_len, p->qk_dim, c, c->scale, 1);
+    draw_tensor(&c->k, c->layout, p->kv_heads, p->kv_len, p->qk_dim, c, c->scale, 2);
+    draw_tensor(&c->v, c->layout, p->kv_heads, p->kv_len, p->v_dim, c, 1.0f, 3);
+    c->constants = NULL;
+    c->rows = NULL;
+    c->reference = NULL;
+    if (c->mechanism->constants_bytes) {
+        c->constants = allocate(c->mechanism->constants_bytes(p));
+        if (c->mechanism->prepare(p, c->seed, c->constants, &error) != FB_OK)
+            fail_msg("%s: prepare: %s", c->mechanism->name, error.text);
+    }
+}
+
+static void choose_rows(struct kernel_case *c, size_t rows_max)
+{
+    const int64_t len = c->problem.q_len;
+    c->rows = allocate((size_t)len * sizeof *c->rows);
+    c->rows_count = 0;
+    const bool all = rows_max == 0 || (int64_t)rows_max >= len;
+    /* an odd step meets every residue of the kernels' block sizes */
+    const int64_t step = all ? 1 : (len / (int64_t)rows_max) | 1;
+    for (int64_t row = 0; row < len; row++)
+        if (row % step == 0 || row == len - 1 || (!all && row < 2))
+            c->rows[c->rows_count++] = row;
+}
+
+void kernel_case_reference(struct kernel_case *c, size_t rows_max)
+{
+    const struct fb_problem *p = &c->problem;
+    const struct fb_call call = {
+        .q = c->q.view, .k = c->k.view, .v = c->v.view, .constants = c->constants};
+    choose_rows(c, rows_max);
+    const size_t head_count = c->rows_count * (size_t)p->v_dim;
+    c->reference = allocate((size_t)(p->batch * p->heads) * head_count * sizeof(double));
+    for (int64_t b = 0; b < p->batch; b++)
+        for (int64_t h = 0; h < p->heads; h++) {
+            struct fb_error error = {0};
+            double *out = c->reference + (size_t)(b * p->heads + h) * head_count;
+            if (fb_oracle_forward_rows(c->mechanism, p, &call, b, h, c->rows, c->rows_count, out,
+                                       &error) != FB_OK)
+                fail_msg("%s: %s", c->mechanism->name, error.text);
+        }
+}
+
+void kernel_case_free(struct kernel_case *c)
+{
+    free(c->q.buffer);
+    free(c->k.buffer);
+    free(c->v.buffer);
+    free(c->constants);
+    free(c->rows);
+    free(c->reference);
+}
+
+/* Counts the words of the output buffer that are not elements of the tensor and have changed. */
+static size_t count_overwritten(const struct kernel_output *output)
+{
+    const struct fb_tensor *t = &output->view;
+    unsigned char *inside = calloc(output->count, 1);
+    assert_non_null(inside);
+    for (int64_t b = 0; b < t->shape[0]; b++)
+        for (int64_t h = 0; h < t->shape[1]; h++)
+            for (int64_t n = 0; n < t->shape[2]; n++)
+                memset(inside + (fb_tensor_row_f32(t, b, h, n) - output->buffer), 1,
+                       (size_t)t->shape[3]);
+    size_t overwritten = 0;
+    for (size_t i = 0; i < output->count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &output->buffer[i], sizeof bits);
+        overwritten += !inside[i] && bits != UINT32_MAX;
+    }
+    free(inside);
+    return overwritten;
+}
+
+static bool scratch_guard_intact(const unsigned char *guard)
+{
+    for (int i = 0; i < SCRATCH_GUARD_BYTES; i++)
+        if (guard[i] != GUARD_BYTE)
+            return false;
+    return true;
+}
+
+static void init_output(const struct kernel_case *c, struct kernel_output *output)
+{
+    const struct fb_problem *p = &c->problem;
+    size_t count;
+    output->view = make_view(c->layout, p->batch, p->heads, p->q_len, p->v_dim, &count);
+    output->count = count + (size_t)2 * GUARD;
+    output->buffer = allocate(output->count * sizeof(float));
+    memset(output->buffer, 0xff, output->count * sizeof(float));
+    output->view.data = output->buffer + GUARD;
+}
+
+bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *attention, int threads,
+                     int scratch_byte, struct kernel_output *output)
+{
+    struct fb_sizes sizes;
+    fb_attention_sizes(attention, &c->problem, threads, &sizes);
+    const size_t scratch_bytes = sizes.forward_scratch_bytes;
+    unsigned char *scratch = allocate(scratch_bytes + SCRATCH_GUARD_BYTES);
+    memset(scratch, scratch_byte, scratch_bytes);
+    memset(scratch + scratch_bytes, GUARD_BYTE, SCRATCH_GUARD_BYTES);
+    init_output(c, output);
+
+    const struct fb_call call = {.q = c->q.view,
+                                 .k = c->k.view,
+                                 .v = c->v.view,
+                                 .out = output->view,
+                                 .constants = c->constants,
+                                 .scratch = scratch_bytes > 0 ? scratch : NULL,
+                                 .threads = threads};
+    struct fb_error error = {0};
+    const enum fb_status status = fb_attention_forward(attention, &c->problem, &call, &error);
+    if (status != FB_OK)
+        kernel_report(c, attention, "forward failed: %s: %s", fb_status_name(status), error.text);
+    if (!scratch_guard_intact(scratch + scratch_bytes))
+        kernel_report(c, attention, "threads %d: wrote behind the %zu bytes of scratch", threads,
+                      scratch_bytes);
+    free(scratch);
+    const size_t overwritten = count_overwritten(output);
+    if (overwritten > 0)
+        kernel_report(c, attention, "threads %d: overwrote %zu words around the output", threads,
+                      overwritten);
+    if (status != FB_OK)
+        kernel_output_free(output);
+    return status == FB_OK;
+}
+
+void kernel_output_free(struct kernel_output *output)
+{
+    free(output->buffer);
+    output->buffer = NULL;
+}
+
+void kernel_case_judge(const struct kernel_case *c, const struct fb_attention *attention,
+                       const struct kernel_output *output, double budget)
+{
+    const struct fb_problem *p = &c->problem;
+    const size_t head_count = c->rows_count * (size_t)p->v_dim;
+    struct fb_judgement judgement;
+    fb_judge_init(&judgement, budget, fb_judge_max_abs(&c->v.view));
+    for (int64_t b = 0; b < p->batch; b++)
+        for (int64_t h = 0; h < p->heads; h++)
+            fb_judge_add_rows(&judgement, &output->view, b, h, c->rows, c->rows_count,
+                              c->reference + (size_t)(b * p->heads + h) * head_count);
+    fb_judge_scan_finite(&judgement, &output->view);
+    fb_judge_finish(&judgement);
+    char text[512];
+    fb_judge_describe(&judgement, text, sizeof text);
+    if (!judgement.passed)
+        kernel_report(c, attention, "%s (err_rel %.2e err_max %.2e)", text, judgement.err_rel,
+                      judgement.err_max);
+    else if (getenv("KERNEL_CASE_VERBOSE"))
+        printf("%s/%s %s L%" PRId64 " D%" PRId64 " causal %d: %s\n", c->mechanism->name,
+               attention->variant, fb_isa_name(attention->isa), p->q_len, p->qk_dim, p->causal,
+               text);
+}
+
+void kernel_case_bound(const struct kernel_case *c, const struct fb_attention *attention,
+                       const struct kernel_output *output, double bound)
+{
+    const double largest = fb_judge_max_abs(&output->view);
+    const double limit = bound * fb_judge_max_abs(&c->v.view);
+    if (!(largest <= limit))
+        kernel_report(c, attention, "an element of size %g; no answer passes %g", largest, limit);
+}
+
+void kernel_case_compare(const struct kernel_case *c, const struct fb_attention *attention,
+                         const struct kernel_output *a, const struct kernel_output *b,
+                         const char *what)
+{
+    size_t different = 0;
+    for (size_t i = 0; i < a->count; i++)
+        different += memcmp(&a->buffer[i], &b->buffer[i], sizeof(float)) != 0;
+    if (different > 0)
+        kernel_report(c, attention, "%s: %zu elements differ", what, different);
+}
