@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,8 +65,11 @@ static void do_hang(const char *argument)
     char line[64];
 
     signal(SIGTERM, SIG_IGN);
-    if (fork() == 0)
+    if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         rest(60);
+        _exit(0);
+    }
     if (*argument != '\0') {
         int fd = open(argument, O_WRONLY | O_CREAT, 0600);
         const int length = snprintf(line, sizeof line, "%ld", (long)getpid());
