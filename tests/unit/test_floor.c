@@ -45,15 +45,19 @@ static struct fb_case case_of(const struct fb_attention *attention, bool causal)
     return item;
 }
 
-static double floor_of(const struct fb_measure_result *result, double gemm_flop_per_s)
+/* The best that the machine has shown so far: what a run's ceilings are, too. */
+struct best {
+    double gemm_flop_per_s, touch_bytes_per_s;
+};
+
+static double floor_of(const struct fb_measure_result *result, const struct best *best)
 {
-    const double bytes_s = result->bytes_min * result->touch_s / result->touch_bytes;
-    const double flop_s = result->flop / fmax(result->gemm_flop_per_s, gemm_flop_per_s);
-    return fmax(bytes_s, flop_s);
+    return fmax(result->bytes_min / best->touch_bytes_per_s, result->flop / best->gemm_flop_per_s);
 }
 
-static void check_variant(const struct fb_attention *attention, bool causal,
-                          enum fb_cache_mode cache, double gemm_flop_per_s)
+/* One measurement; true when its median is not below the floor that the best so far allows. */
+static bool holds(const struct fb_attention *attention, bool causal, enum fb_cache_mode cache,
+                  struct best *best, double *median_s, double *floor_s)
 {
     const struct fb_case item = case_of(attention, causal);
     const struct fb_measure_settings settings = {.warmup_s = 0.005,
@@ -73,12 +77,35 @@ static void check_variant(const struct fb_attention *attention, bool causal,
                  fb_isa_name(attention->isa), result.reason);
     struct fb_summary summary;
     fb_stats_summarise(result.samples_s, result.samples_count, &summary);
-    const double floor_s = floor_of(&result, gemm_flop_per_s);
-    assert_true(floor_s > 0.0);
-    if (!(summary.median >= floor_s))
-        fail_msg("%s/%s/%s took %.4g s, below its floor of %.4g s", attention->mechanism->name,
-                 attention->variant, fb_isa_name(attention->isa), summary.median, floor_s);
+    best->gemm_flop_per_s = fmax(best->gemm_flop_per_s, result.gemm_flop_per_s);
+    best->touch_bytes_per_s =
+        fmax(best->touch_bytes_per_s, (double)result.touch_bytes / result.touch_s);
+    *floor_s = floor_of(&result, best);
+    *median_s = summary.median;
+    assert_true(*floor_s > 0.0);
     fb_measure_result_free(&result);
+    return *median_s >= *floor_s;
+}
+
+/* A processor that speeds up between the ceiling and the samples turns the comparison round once;
+ * a floor that is wrong stays wrong however often the ceilings are looked at again. */
+static void check_variant(const struct fb_attention *attention, bool causal,
+                          enum fb_cache_mode cache)
+{
+    enum { TRIES = 6 };
+    struct best best = {0.0, 0.0};
+    double median_s = 0.0, floor_s = 0.0;
+    for (int i = 0; i < TRIES; i++) {
+        struct fb_measure_ceilings ceilings;
+        struct fb_error error;
+        assert_int_equal(fb_ceilings_gemm(1, attention->isa, 0.1, &ceilings, &error), FB_OK);
+        best.gemm_flop_per_s = fmax(best.gemm_flop_per_s, ceilings.gemm_flop_per_s);
+        if (holds(attention, causal, cache, &best, &median_s, &floor_s))
+            return;
+    }
+    fail_msg("%s/%s/%s took %.4g s, below its floor of %.4g s, %d times",
+             attention->mechanism->name, attention->variant, fb_isa_name(attention->isa), median_s,
+             floor_s, TRIES);
 }
 
 static void test_floor_is_below_every_time(void **state)
@@ -90,11 +117,8 @@ static void test_floor_is_below_every_time(void **state)
         if (attention->backend != FB_CPU ||
             (attention->isa != FB_ISA_ANY && !fb_cpu_has(attention->isa)))
             continue;
-        struct fb_measure_ceilings ceilings;
-        struct fb_error error;
-        assert_int_equal(fb_ceilings_gemm(1, attention->isa, 0.1, &ceilings, &error), FB_OK);
-        check_variant(attention, checked % 2 == 1, FB_CACHE_COLD, ceilings.gemm_flop_per_s);
-        check_variant(attention, checked % 2 == 0, FB_CACHE_WARM, ceilings.gemm_flop_per_s);
+        check_variant(attention, checked % 2 == 1, FB_CACHE_COLD);
+        check_variant(attention, checked % 2 == 0, FB_CACHE_WARM);
         checked++;
     }
     assert_true(checked > 0);
