@@ -25,7 +25,9 @@ bool fb_oracle_exists(const char *mechanism_name);
  *            mechanism's prepare wrote (Performer: f32 [features][D], row-major).
  *   rows     strictly ascending, within 0 .. L-1; rows_count >= 1.
  * Allocates its own work space, at most O(S + features (D + M) + D M) doubles.
- * FB_ERROR_UNSUPPORTED: no oracle of that name, a tensor that is not f32, or q_lengths/kv_lengths.
+ * Rows beyond q_lengths[b], and all rows where kv_lengths[b] is 0, are 0.
+ * FB_ERROR_UNSUPPORTED: no oracle of that name, a parameter that it does not know, or a tensor that
+ * is not f32.
  * FB_ERROR_USAGE: rows, b or h out of range. FB_ERROR_MEMORY: no work space. */
 enum fb_status fb_oracle_forward_rows(const struct fb_mechanism *mechanism,
                                       const struct fb_problem *problem, const struct fb_call *call,
@@ -34,7 +36,7 @@ enum fb_status fb_oracle_forward_rows(const struct fb_mechanism *mechanism,
 
 /* Upper estimate of the work of one fb_oracle_forward_rows call (one head, rows_count rows), in
  * flop, an exponential counted as 20. Expect 1 to 4 Gflop/s on one core. Infinite for a mechanism
- * without an oracle. */
+ * without an oracle, or with a parameter unknown to it. */
 double fb_oracle_cost(const struct fb_mechanism *mechanism, const struct fb_problem *problem,
                       int64_t rows_count);
 

@@ -8,14 +8,38 @@
 #include "arena.h"
 #include "attention.h"
 
-/* Rows of one head: token t of q stands at q + t * q_stride, likewise k and v. */
+enum fb_oracle_phi { FB_ORACLE_SIGMOID, FB_ORACLE_RELU, FB_ORACLE_ELU };
+enum fb_oracle_competition {
+    FB_ORACLE_OVER_TOKENS,
+    FB_ORACLE_OVER_HEADS,
+    FB_ORACLE_NO_COMPETITION
+};
+
+/* The parameters of every mechanism, at the mechanism's own default where the problem has none. */
+struct fb_oracle_options {
+    int64_t window, features;
+    enum fb_oracle_phi phi;
+    double clamp; /* infinite: none */
+    double extra_eps;
+    enum fb_oracle_competition competition;
+    bool allocation;
+};
+
+/* One head: token t of q stands at q + t * q_stride, likewise k and v. The lengths are the valid
+ * ones of this batch; S may be 0, L not. */
 struct fb_oracle_head {
     int64_t q_len, kv_len, qk_dim, v_dim; /* L, S, D, M */
     bool causal;
     const float *q, *k, *v;
     int64_t q_stride, k_stride, v_stride;
     const float *constants;
-    int64_t window, features; /* the mechanism's parameter, 0 where it has none */
+    struct fb_oracle_options options;
+
+    /* all heads of this batch, for competition over heads: query head h reads key head
+     * h / kv_group */
+    int64_t heads, index, kv_group;
+    const float *q_first, *k_first;
+    int64_t q_head_stride, k_head_stride;
 };
 
 /* The rows wanted, strictly ascending, and where they go: out [count][M]. */

@@ -24,7 +24,7 @@ struct performer {
 static enum fb_status init_performer(struct performer *p, const struct fb_oracle_head *head,
                                      struct fb_arena *arena, struct fb_error *error)
 {
-    const int64_t d = head->qk_dim, m = head->v_dim, features = head->features;
+    const int64_t d = head->qk_dim, m = head->v_dim, features = head->options.features;
     p->head = head;
     p->projection = fb_oracle_doubles(arena, d * features, error);
     p->phi = p->projection ? fb_oracle_doubles(arena, features, error) : NULL;
@@ -42,7 +42,7 @@ static enum fb_status init_performer(struct performer *p, const struct fb_oracle
 /* p->phi = u of the token, and the return value g. */
 static double project(struct performer *p, const float *x)
 {
-    const int64_t d = p->head->qk_dim, features = p->head->features;
+    const int64_t d = p->head->qk_dim, features = p->head->options.features;
     const double root = pow((double)d, -0.25);
     double g = 0.0;
     for (int64_t f = 0; f < features; f++)
@@ -66,8 +66,8 @@ static double max_of(const double *x, int64_t count)
 /* u in p->phi becomes phi. */
 static void exponentiate(struct performer *p, double g, double max)
 {
-    const double root = sqrt((double)p->head->features);
-    for (int64_t f = 0; f < p->head->features; f++)
+    const double root = sqrt((double)p->head->options.features);
+    for (int64_t f = 0; f < p->head->options.features; f++)
         p->phi[f] = (exp(p->phi[f] - g - max) + eps) / root;
 }
 
@@ -75,14 +75,14 @@ enum fb_status fb_oracle_performer(const struct fb_oracle_head *head,
                                    const struct fb_oracle_rows *rows, struct fb_arena *arena,
                                    struct fb_error *error)
 {
-    if (!head->constants || head->features < 1)
+    if (!head->constants || head->options.features < 1)
         return fb_error_set(error, FB_ERROR_USAGE,
                             "oracle: performer needs its projection in call->constants");
     struct performer p;
     const enum fb_status status = init_performer(&p, head, arena, error);
     if (status != FB_OK)
         return status;
-    const int64_t m = head->v_dim, features = head->features;
+    const int64_t m = head->v_dim, features = head->options.features;
 
     double key_max = -HUGE_VAL;
     for (int64_t j = 0; j < head->kv_len; j++) {

@@ -75,5 +75,5 @@ enum fb_status fb_oracle_softmax(const struct fb_oracle_head *head,
 enum fb_status fb_oracle_local(const struct fb_oracle_head *head, const struct fb_oracle_rows *rows,
                                struct fb_arena *arena, struct fb_error *error)
 {
-    return softmax_window(head, rows, head->window, arena, error);
+    return softmax_window(head, rows, head->options.window, arena, error);
 }
