@@ -109,7 +109,12 @@ struct fb_cost {
 /* The buffers of one call. Which tensors must be set depends on the pass:
  *   forward   q [B,H,L,D]  k [B,Hkv,S,D]  v [B,Hkv,S,M] -> out [B,H,L,M], saved unless NULL
  *   backward  q k v out dout saved -> dq dk dv (shapes of q k v)
- *   decode    q k v of one token, decode_state -> out, decode_state */
+ *   decode    q [B,H,1,D]  k [B,Hkv,1,D]  v [B,Hkv,1,M], decode_state -> out [B,H,1,M],
+ *             decode_state; the problem has q_len 1, kv_len the most tokens that the state shall hold,
+ *             and causal unset, since decoding is causal by nature. A state of zero bytes is the one
+ *             before the first token; the state counts its tokens itself.
+ *   prefill   q k v of kv_len tokens, decode_state empty -> decode_state as after decoding them one
+ *             by one (out is not written); the problem is that of decode */
 struct fb_call {
     struct fb_tensor q, k, v, out;
     struct fb_tensor dout, dq, dk, dv;
@@ -161,7 +166,8 @@ struct fb_attention {
     void (*sizes)(const struct fb_problem *problem, int threads, struct fb_sizes *sizes);
     fb_attention_fn forward;
     fb_attention_fn backward;
-    fb_attention_fn decode;
+    fb_attention_fn decode;  /* one token; refuses a state that is full (FB_ERROR_INPUT) */
+    fb_attention_fn prefill; /* NULL where decoding the tokens one by one is the way */
 };
 
 /* ---- problems ------------------------------------------------------------------------------ */
