@@ -14,8 +14,14 @@
 #include <math.h>
 
 #define FB_ALWAYS_INLINE        static inline __attribute__((always_inline))
-#define FB_UNROLL               _Pragma("GCC unroll 16")
 #define FB_RESTRICT             __restrict
+
+/* clang ignores GCC's pragma and would keep the accumulators of a tile in memory. */
+#if defined(__clang__)
+#define FB_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FB_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #define FB_PASTE_(name, suffix) name##_##suffix
 #define FB_PASTE(name, suffix)  FB_PASTE_(name, suffix)

@@ -1,0 +1,130 @@
+/*
+ * The causal walk of the linear kernel: chunks of tokens, first their outputs, then their share of
+ * the sums. See linear_core.h for the method.
+ */
+#ifndef FB_LINEAR_CAUSAL_H
+#define FB_LINEAR_CAUSAL_H
+
+#include "linear/linear_outputs.h"
+#include "linear/linear_sums.h"
+#include "transpose.h"
+
+/* scores [chunk][chunk] = tril(phi(q) phi(k)^T), zero for the five sources after the sink as well,
+ * which is as far as fb_tile_gemm_lower reads. */
+static void linear_scores(const struct linear_kernel *w, const struct linear_scratch *s,
+                          int64_t sinks, int64_t sources)
+{
+    float *scores = s->keys;
+    for (int64_t i = 0; i < sinks; i += LINEAR_GROUP) {
+        const int64_t rows = linear_smaller(LINEAR_GROUP, sinks - i);
+        const int64_t columns = linear_smaller(i + rows, sources);
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (rows, columns, w->map->count, s->queries + i * w->ld_features, w->ld_features, 1,
+         s->transposed, LINEAR_CHUNK, scores + i * LINEAR_CHUNK, LINEAR_CHUNK, false);
+    }
+    for (int64_t i = 0; i < sinks; i++) {
+        const int64_t end = linear_smaller(i + 6, LINEAR_CHUNK);
+        for (int64_t j = i + 1; j < end; j++) {
+            scores[i * LINEAR_CHUNK + j] = 0.0F;
+        }
+    }
+}
+
+/* Outputs of one chunk, given the sums before it. The scores take the place of the keys. */
+static void linear_write_chunk(const struct linear_kernel *w, const struct linear_scratch *s,
+                               int64_t head, int64_t first, int64_t sinks, int64_t sources,
+                               const float *state)
+{
+    const struct fb_call *call = w->call;
+    const int64_t dim = w->problem->v_dim;
+    const int64_t b = head / w->problem->heads;
+    const int64_t h = head % w->problem->heads;
+    const int64_t out_stride = call->out.stride[2];
+    float *out = fb_tensor_row_f32(&call->out, b, h, first);
+    w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, b, h, first), call->q.stride[2], sinks,
+                    s->queries, w->ld_features);
+    if (sources > 0) {
+        linear_scores(w, s, sinks, sources);
+        FB_ISA_SYMBOL(fb_tile_gemm_lower)
+        (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1, fb_tensor_row_f32(&call->v, b, h, first),
+         call->v.stride[2], out, out_stride, false);
+    }
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out, out_stride,
+     sources > 0);
+    const float *key_sum = state + w->map->count * w->ld_value;
+    for (int64_t i = 0; i < sinks; i++) {
+        const float *row = s->keys + i * LINEAR_CHUNK;
+        const int64_t seen = linear_smaller(i + 1, sources);
+        fb_vf within = fb_vf_zero();
+        for (int64_t j = 0; j < seen; j += FB_VW) {
+            within = fb_vf_add(within, fb_vf_load_part(row + j, linear_smaller(FB_VW, seen - j)));
+        }
+        const float denominator =
+            linear_dot(s->queries + i * w->ld_features, key_sum, w->ld_features) +
+            fb_vf_sum(within) + w->map->epsilon;
+        linear_scale_row(out + i * out_stride, 1.0F / denominator, dim);
+    }
+}
+
+/* Adds the f32 part to the sums of the slice; base becomes their exact total, rounded. */
+static void linear_settle(const struct linear_kernel *w, const struct linear_scratch *s,
+                          const double *before)
+{
+    linear_add_f32(s->slice, s->product, w->state_count);
+    if (before == s->slice) {
+        linear_round(s->base, s->slice, w->state_count);
+    } else {
+        linear_round_sum(s->base, before, s->slice, w->state_count);
+    }
+}
+
+/* Walks the tokens first <= t < end of a head. before holds the sums of all earlier slices, or is
+ * s->slice when there are none; s->slice ends as the sums of this slice, bit for bit those of
+ * linear_sum_slice. */
+static void linear_walk_slice(const struct linear_kernel *w, const struct linear_scratch *s,
+                              int64_t head, int64_t first, int64_t end, float peak,
+                              const double *before)
+{
+    const struct fb_problem *p = w->problem;
+    const struct fb_call *call = w->call;
+    const int64_t b = head / p->heads;
+    const int64_t h = head % p->heads;
+    const int64_t source_end = linear_smaller(end, p->kv_len);
+    const int64_t sink_end = linear_smaller(end, p->q_len);
+    int64_t pending = 0;
+    linear_clear(s->slice, w->state_count);
+    linear_round(s->base, before, w->state_count);
+    const float *state = s->base;
+    for (int64_t t = first; t < sink_end; t += LINEAR_CHUNK) {
+        const int64_t sinks = linear_smaller(LINEAR_CHUNK, sink_end - t);
+        const int64_t sources = linear_larger(0, linear_smaller(LINEAR_CHUNK, source_end - t));
+        if (sources > 0) {
+            linear_keys(w, fb_tensor_row_f32(&call->k, b, h, t), call->k.stride[2], sources, peak,
+                        s->keys);
+            fb_transpose(s->keys, w->ld_features, sources, w->map->count, s->transposed,
+                         LINEAR_CHUNK);
+            linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, b, h, t), call->v.stride[2],
+                          sources, s->product, pending > 0);
+            pending += sources;
+        }
+        linear_write_chunk(w, s, head, t, sinks, sources, state);
+        if (pending >= LINEAR_F32_TOKENS || (sources > 0 && t + sources == source_end)) {
+            linear_settle(w, s, before);
+            pending = 0;
+            state = s->base;
+        } else if (sources > 0) {
+            linear_sum_f32(s->state, s->base, s->product, w->state_count);
+            state = s->state;
+        }
+    }
+}
+
+/* The tokens of a slice: the last one also has the sinks beyond the last source. */
+static int64_t linear_walk_end(const struct linear_kernel *w, int64_t slice)
+{
+    return slice == w->slices - 1 ? linear_larger(w->problem->q_len, w->problem->kv_len)
+                                  : (slice + 1) * w->slice_tokens;
+}
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * Outputs of the linear kernel from finished sums. See linear_core.h for the method.
+ */
+#ifndef FB_LINEAR_OUTPUTS_H
+#define FB_LINEAR_OUTPUTS_H
+
+#include "linear/linear_plan.h"
+
+FB_ALWAYS_INLINE float linear_dot(const float *a, const float *b, int64_t padded)
+{
+    fb_vf sum = fb_vf_zero();
+    for (int64_t c = 0; c < padded; c += FB_VW) {
+        sum = fb_vf_fma(fb_vf_load(a + c), fb_vf_load(b + c), sum);
+    }
+    return fb_vf_sum(sum);
+}
+
+FB_ALWAYS_INLINE void linear_scale_row(float *row, float factor, int64_t count)
+{
+    const fb_vf f = fb_vf_set1(factor);
+    int64_t c = 0;
+    for (; c + FB_VW <= count; c += FB_VW) {
+        fb_vf_store(row + c, fb_vf_mul(f, fb_vf_load(row + c)));
+    }
+    if (c < count) {
+        const int64_t rest = count - c;
+        fb_vf_store_part(row + c, fb_vf_mul(f, fb_vf_load_part(row + c, rest)), rest);
+    }
+}
+
+/* Outputs of the sinks first <= i < end from finished sums. */
+static void linear_write(const struct linear_kernel *w, const struct linear_scratch *s,
+                         int64_t head, int64_t first, int64_t end, const float *state)
+{
+    const struct fb_call *call = w->call;
+    const int64_t dim = w->problem->v_dim;
+    const int64_t b = head / w->problem->heads;
+    const int64_t h = head % w->problem->heads;
+    const float *key_sum = state + w->map->count * w->ld_value;
+    for (int64_t i = first; i < end; i += w->block_tokens) {
+        const int64_t rows = linear_smaller(w->block_tokens, end - i);
+        float *out = fb_tensor_row_f32(&call->out, b, h, i);
+        w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, b, h, i), call->q.stride[2], rows,
+                        s->keys, w->ld_features);
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out,
+         call->out.stride[2], false);
+        for (int64_t r = 0; r < rows; r++) {
+            const float denominator =
+                linear_dot(s->keys + r * w->ld_features, key_sum, w->ld_features) + w->map->epsilon;
+            linear_scale_row(out + r * call->out.stride[2], 1.0F / denominator, dim);
+        }
+    }
+}
+
+#endif
