@@ -30,6 +30,17 @@ static inline double fb_problem_bytes(const struct fb_problem *p, enum fb_pass p
     }
 }
 
+/* Decoding one token against a recurrent state of state_count numbers per head: the state read and
+ * written once, the token's q, k, v read, its out written. */
+static inline double fb_decode_bytes(const struct fb_problem *p, double state_count)
+{
+    const double heads = (double)p->batch * (double)p->heads;
+    const double kv_heads = (double)p->batch * (double)p->kv_heads;
+    const double dims = (double)p->qk_dim + (double)p->v_dim;
+    return (double)fb_dtype_bytes(p->dtype) *
+           (heads * (2.0 * state_count + dims) + kv_heads * dims);
+}
+
 /* Value of a parameter of the problem, by its position in the mechanism's table. */
 static inline int64_t fb_problem_int_param(const struct fb_problem *problem, int index)
 {

@@ -13,8 +13,8 @@
 
 #include <math.h>
 
-#define FB_ALWAYS_INLINE        static inline __attribute__((always_inline))
-#define FB_RESTRICT             __restrict
+#define FB_ALWAYS_INLINE static inline __attribute__((always_inline))
+#define FB_RESTRICT      __restrict
 
 /* clang ignores GCC's pragma and would keep the accumulators of a tile in memory. */
 #if defined(__clang__)

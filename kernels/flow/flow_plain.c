@@ -250,7 +250,7 @@ static float clamp(float x, float limit)
 /* p over the tokens, or over the tokens so far, or ones. */
 static void compete_in_head(const struct flow_plain_place *at, const struct flow_plain_head *s)
 {
-    double sum = 0.0, peak = -INFINITY;
+    double sum = 0.0, peak = -(double)INFINITY;
     for (int64_t j = 0; j < at->sources; j++) {
         const double o = (double)clamp(s->flow[j], at->options.clamp);
         if (o > peak) {
