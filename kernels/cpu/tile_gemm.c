@@ -151,18 +151,18 @@ FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower)
         const int64_t last = columns - (vectors - 1) * FB_VW;
         for (int64_t i = 0; i < m; i += TILE_ROWS) {
             const int rows = (int)smaller(m - i, TILE_ROWS);
-            const struct tile t = {
+            struct tile t = {
                 .a = a + i * a_row,
                 .a_row = a_row,
                 .a_col = a_col,
                 .b = b + j,
                 .ldb = ldb,
-                .c = c + i * ldc + j,
                 .ldc = ldc,
                 .k = lower ? smaller(k, i + rows) : k,
                 .last = last,
                 .accumulate = accumulate,
             };
+            t.c = c + i * ldc + j;
             tiles[rows - 1][vectors - 1][a_row == 1][last != FB_VW](&t);
         }
     }

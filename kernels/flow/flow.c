@@ -61,7 +61,7 @@ static void flow_cost(const struct fb_problem *problem, enum fb_pass pass, struc
     const double state = (double)problem->qk_dim * (double)problem->v_dim;
     if (pass == FB_DECODE) { /* the state takes the token in, then answers its query */
         cost->flop = 4.0 * heads * state;
-        cost->bytes_min = fb_decode_bytes(problem, state);
+        cost->bytes_min = fb_decode_bytes(problem, problem->heads, state);
         return;
     }
     const double tokens = (double)problem->q_len + (double)problem->kv_len;
