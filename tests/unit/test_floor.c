@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-static struct fb_case case_of(const struct fb_attention *attention, bool causal)
+static struct fb_case case_of(const struct fb_attention *attention, enum fb_pass pass, bool causal)
 {
     const struct fb_mechanism *mechanism = attention->mechanism;
     struct fb_case item = {
@@ -31,7 +31,7 @@ static struct fb_case case_of(const struct fb_attention *attention, bool causal)
         .dtype = FB_F32,
         .layout = FB_BHND,
         .causal = causal,
-        .pass = FB_FORWARD,
+        .pass = pass,
         .batch = 1,
         .heads = 2,
         .seq_len = 256,
@@ -52,10 +52,10 @@ static double floor_of(const struct fb_measure_result *result, double gemm_flop_
     return fmax(bytes_s, flop_s);
 }
 
-static void check_variant(const struct fb_attention *attention, bool causal,
+static void check_variant(const struct fb_attention *attention, enum fb_pass pass, bool causal,
                           enum fb_cache_mode cache, double gemm_flop_per_s)
 {
-    const struct fb_case item = case_of(attention, causal);
+    const struct fb_case item = case_of(attention, pass, causal);
     const struct fb_measure_settings settings = {.warmup_s = 0.005,
                                                  .min_samples = 6,
                                                  .samples = 7,
@@ -76,8 +76,9 @@ static void check_variant(const struct fb_attention *attention, bool causal,
     const double floor_s = floor_of(&result, gemm_flop_per_s);
     assert_true(floor_s > 0.0);
     if (!(summary.median >= floor_s))
-        fail_msg("%s/%s/%s took %.4g s, below its floor of %.4g s", attention->mechanism->name,
-                 attention->variant, fb_isa_name(attention->isa), summary.median, floor_s);
+        fail_msg("%s/%s/%s %s took %.4g s, below its floor of %.4g s", attention->mechanism->name,
+                 attention->variant, fb_isa_name(attention->isa), fb_pass_name(pass),
+                 summary.median, floor_s);
     fb_measure_result_free(&result);
 }
 
@@ -93,8 +94,18 @@ static void test_floor_is_below_every_time(void **state)
         struct fb_measure_ceilings ceilings;
         struct fb_error error;
         assert_int_equal(fb_ceilings_gemm(1, attention->isa, 0.1, &ceilings, &error), FB_OK);
-        check_variant(attention, checked % 2 == 1, FB_CACHE_COLD, ceilings.gemm_flop_per_s);
-        check_variant(attention, checked % 2 == 0, FB_CACHE_WARM, ceilings.gemm_flop_per_s);
+        const double rate = ceilings.gemm_flop_per_s;
+        const bool odd = checked % 2 == 1;
+        check_variant(attention, FB_FORWARD, odd, FB_CACHE_COLD, rate);
+        check_variant(attention, FB_FORWARD, !odd, FB_CACHE_WARM, rate);
+        if (attention->backward) {
+            check_variant(attention, FB_BACKWARD, odd, FB_CACHE_COLD, rate);
+            check_variant(attention, FB_BOTH, !odd, FB_CACHE_WARM, rate);
+        }
+        if (attention->decode) {
+            check_variant(attention, FB_DECODE, true, FB_CACHE_COLD, rate);
+            check_variant(attention, FB_DECODE, true, FB_CACHE_WARM, rate);
+        }
         checked++;
     }
     assert_true(checked > 0);
