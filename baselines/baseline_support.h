@@ -1,41 +1,14 @@
 /*
- * What the mechanism objects and the kernels of this room share: the bytes of the floor
- * (PERFORMANCE.md, "The floor"), what no kernel here serves yet, and the layout of scratch memory.
+ * What the CPU kernels of this room share beyond kernel_support.h: what none of them serves, the
+ * heads of keys that grouped queries share, and how a backward pass is cut into tasks.
  */
 #ifndef FB_BASELINE_SUPPORT_H
 #define FB_BASELINE_SUPPORT_H
 
-#include "attention.h"
-
-/* Every input read once, every output written once. Forward reads q, k, v and writes out; backward
- * reads q, k, v, dout and writes dq, dk, dv; decode is forward with q_len new tokens. */
-static inline double fb_baseline_bytes(const struct fb_problem *p, enum fb_pass pass)
-{
-    const double q = (double)p->batch * (double)p->heads * (double)p->q_len;
-    const double kv = (double)p->batch * (double)p->kv_heads * (double)p->kv_len;
-    const double inputs = q * (double)p->qk_dim + kv * ((double)p->qk_dim + (double)p->v_dim);
-    const double out = q * (double)p->v_dim;
-    const double forward = inputs + out;
-    const double backward = inputs + out + inputs;
-    const double element = (double)fb_dtype_bytes(p->dtype);
-    switch (pass) {
-    case FB_BACKWARD:
-        return element * backward;
-    case FB_BOTH:
-        return element * (forward + backward);
-    default:
-        return element * forward;
-    }
-}
-
-/* Value of a parameter of the problem, by its position in the mechanism's table. */
-static inline int64_t fb_baseline_int_param(const struct fb_problem *problem, int index)
-{
-    return (int64_t)problem->params[index];
-}
+#include "kernel_support.h"
 
 /* Refuses what none of the CPU kernels of this room serves. */
-static inline enum fb_status fb_baseline_cpu_supports(const struct fb_problem *p,
+static inline enum fb_status fb_baseline_cpu_supports(const struct fb_problem *p, enum fb_pass pass,
                                                       const char *kernel, struct fb_error *why)
 {
     if (p->dtype != FB_F32) {
@@ -43,47 +16,44 @@ static inline enum fb_status fb_baseline_cpu_supports(const struct fb_problem *p
                             "%s computes in f32 only, the problem is in %s: use dtype f32", kernel,
                             fb_dtype_name(p->dtype));
     }
-    if (p->kv_heads != p->heads) {
-        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "%s has no grouped queries: kv_heads is %lld, heads is %lld; make them "
-                            "equal",
-                            kernel, (long long)p->kv_heads, (long long)p->heads);
-    }
-    if (p->q_lengths != NULL || p->kv_lengths != NULL) {
-        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "%s has no padding: leave q_lengths and kv_lengths unset", kernel);
-    }
     if (p->qk_dim > FB_HEAD_DIM_MAX || p->v_dim > FB_HEAD_DIM_MAX) {
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "%s has head dimensions up to %d: qk_dim is %lld, v_dim is %lld",
                             kernel, FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
     }
+    if (pass == FB_DECODE && p->q_len != 1) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "%s decodes one token at a time: seq_len is %lld, it must be 1", kernel,
+                            (long long)p->q_len);
+    }
+    if (pass == FB_DECODE && (p->q_lengths != NULL || p->kv_lengths != NULL)) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "%s has no padding while decoding: leave q_lengths and kv_lengths "
+                            "unset",
+                            kernel);
+    }
     return FB_OK;
 }
 
-/* Hands out aligned pieces of a scratch buffer; with base NULL it only counts. */
-struct fb_scratch_cursor {
-    unsigned char *base;
-    size_t used_bytes;
-};
-
-static inline void *fb_scratch_take(struct fb_scratch_cursor *cursor, int64_t count,
-                                    size_t element_bytes)
+/* Query heads that share one head of keys and values. */
+static inline int64_t fb_baseline_group(const struct fb_problem *p)
 {
-    const size_t bytes = (size_t)count * element_bytes;
-    void *piece = cursor->base == NULL ? NULL : cursor->base + cursor->used_bytes;
-    cursor->used_bytes += (bytes + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT;
-    return piece;
+    return p->heads / p->kv_heads;
 }
 
-static inline float *fb_scratch_take_f32(struct fb_scratch_cursor *cursor, int64_t count)
+/* Whether tasks of whole units keep all threads busy; else units are split and work is done twice.
+ * Either way gives the same bits. */
+static inline bool fb_baseline_whole_units(int64_t units, int threads)
 {
-    return (float *)fb_scratch_take(cursor, count, sizeof(float));
+    return units % threads == 0 || units >= 4 * (int64_t)threads;
 }
 
-static inline double *fb_scratch_take_f64(struct fb_scratch_cursor *cursor, int64_t count)
+static inline void fb_baseline_clear_gradient_padding(const struct fb_problem *p,
+                                                      const struct fb_call *call)
 {
-    return (double *)fb_scratch_take(cursor, count, sizeof(double));
+    fb_clear_padding_f32(p, &call->dq, true);
+    fb_clear_padding_f32(p, &call->dk, false);
+    fb_clear_padding_f32(p, &call->dv, false);
 }
 
 #endif

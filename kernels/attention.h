@@ -42,14 +42,7 @@ enum fb_layout { FB_BHND, FB_BNHD, FB_LAYOUT_COUNT };
 
 /* Instruction sets of the CPU variants, weakest first on each architecture. FB_ISA_ANY marks code
  * that is compiled once (OpenBLAS variants, which dispatch on their own; device code). */
-enum fb_isa {
-    FB_ISA_ANY,
-    FB_ISA_SCALAR,
-    FB_ISA_NEON,
-    FB_ISA_AVX2,
-    FB_ISA_AVX512,
-    FB_ISA_COUNT
-};
+enum fb_isa { FB_ISA_ANY, FB_ISA_SCALAR, FB_ISA_NEON, FB_ISA_AVX2, FB_ISA_AVX512, FB_ISA_COUNT };
 
 /* Buffers handed to kernels start on this boundary, in bytes. */
 enum { FB_ALIGNMENT = 64, FB_PARAMS_MAX = 16, FB_HEAD_DIM_MAX = 256 };
@@ -85,19 +78,19 @@ struct fb_problem {
     int64_t qk_dim;   /* D */
     int64_t v_dim;    /* M */
     enum fb_dtype dtype;
-    bool causal;                   /* sink i sees source j when j <= i, counted from the top left */
-    const int64_t *q_lengths;      /* NULL, or B valid lengths: the rest of each row is padding */
-    const int64_t *kv_lengths;     /* likewise for keys and values */
-    double params[FB_PARAMS_MAX];  /* in the order of the mechanism's table */
+    bool causal;                  /* sink i sees source j when j <= i, counted from the top left */
+    const int64_t *q_lengths;     /* NULL, or B valid lengths: the rest of each row is padding */
+    const int64_t *kv_lengths;    /* likewise for keys and values */
+    double params[FB_PARAMS_MAX]; /* in the order of the mechanism's table */
 };
 
 /* Bytes that the caller provides, besides inputs and outputs. Each buffer may be NULL when 0. */
 struct fb_sizes {
-    size_t saved_bytes;            /* written by a training forward, read by backward */
-    size_t forward_scratch_bytes;  /* undefined on entry and on return */
+    size_t saved_bytes;           /* written by a training forward, read by backward */
+    size_t forward_scratch_bytes; /* undefined on entry and on return */
     size_t backward_scratch_bytes;
     size_t decode_scratch_bytes;
-    size_t decode_state_bytes;     /* the recurrent state or the key-value cache */
+    size_t decode_state_bytes; /* the recurrent state or the key-value cache */
 };
 
 /* The mechanism's own work, the same for all its variants: what the floor is made of. */
@@ -109,7 +102,13 @@ struct fb_cost {
 /* The buffers of one call. Which tensors must be set depends on the pass:
  *   forward   q [B,H,L,D]  k [B,Hkv,S,D]  v [B,Hkv,S,M] -> out [B,H,L,M], saved unless NULL
  *   backward  q k v out dout saved -> dq dk dv (shapes of q k v)
- *   decode    q k v of one token, decode_state -> out, decode_state */
+ *   decode    q [B,H,1,D]  k [B,Hkv,1,D]  v [B,Hkv,1,M], decode_state -> out [B,H,1,M],
+ *             decode_state; the problem has q_len 1, kv_len the most tokens that the state shall
+ * hold, and causal unset, since decoding is causal by nature. A state of zero bytes is the one
+ *             before the first token; the state counts its tokens itself.
+ *   prefill   q k v of at most kv_len tokens, decode_state empty -> decode_state as after decoding
+ *             them one by one; the problem is that of decode, and so is out, which may be written
+ */
 struct fb_call {
     struct fb_tensor q, k, v, out;
     struct fb_tensor dout, dq, dk, dv;
@@ -129,7 +128,7 @@ struct fb_mechanism {
     const char *reference; /* paper and equations */
     const struct fb_param *params;
     int param_count;
-    bool recurrent;        /* has an exact constant-size decoding state */
+    bool recurrent; /* has an exact constant-size decoding state */
 
     /* Refuses what the mechanism itself cannot mean (causal Flow-Attention with L != S). Pure.
      * Returns FB_OK, or FB_ERROR_UNSUPPORTED with the reason in words. */
@@ -153,7 +152,7 @@ struct fb_attention {
     const char *variant; /* "fused", "tiled", "plain" */
     enum fb_backend backend;
     enum fb_isa isa;
-    bool deterministic;  /* same bits for any number of threads */
+    bool deterministic; /* same bits for any number of threads */
 
     /* Refuses what this variant lacks beyond the mechanism's own limits; NULL: nothing more. */
     enum fb_status (*supports)(const struct fb_problem *problem, enum fb_pass pass,
@@ -161,7 +160,8 @@ struct fb_attention {
     void (*sizes)(const struct fb_problem *problem, int threads, struct fb_sizes *sizes);
     fb_attention_fn forward;
     fb_attention_fn backward;
-    fb_attention_fn decode;
+    fb_attention_fn decode;  /* one token; refuses a state that is full (FB_ERROR_INPUT) */
+    fb_attention_fn prefill; /* NULL where decoding the tokens one by one is the way */
 };
 
 /* ---- problems ------------------------------------------------------------------------------ */
@@ -173,8 +173,8 @@ void fb_problem_init(struct fb_problem *problem, const struct fb_mechanism *mech
 /* Checks sizes (positive, products that fit), parameters (range) and what the mechanism itself
  * supports. Names the field, the value and the limit. */
 enum fb_status fb_problem_check(const struct fb_problem *problem,
-                                const struct fb_mechanism *mechanism, struct fb_error *error)
-    FB_MUST_CHECK;
+                                const struct fb_mechanism *mechanism,
+                                struct fb_error *error) FB_MUST_CHECK;
 
 /* Index of a parameter in the mechanism's table, or -1. */
 int fb_param_index(const struct fb_mechanism *mechanism, const char *name);
@@ -213,6 +213,15 @@ enum fb_status fb_attention_forward(const struct fb_attention *attention,
 enum fb_status fb_attention_backward(const struct fb_attention *attention,
                                      const struct fb_problem *problem, const struct fb_call *call,
                                      struct fb_error *error) FB_MUST_CHECK;
+
+enum fb_status fb_attention_decode(const struct fb_attention *attention,
+                                   const struct fb_problem *problem, const struct fb_call *call,
+                                   struct fb_error *error) FB_MUST_CHECK;
+/* The state after the tokens of q, k and v: by the variant's prefill, else by decoding them one by
+ * one. */
+enum fb_status fb_attention_prefill(const struct fb_attention *attention,
+                                    const struct fb_problem *problem, const struct fb_call *call,
+                                    struct fb_error *error) FB_MUST_CHECK;
 
 /* ---- names --------------------------------------------------------------------------------- */
 

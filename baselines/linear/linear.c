@@ -18,11 +18,17 @@ static enum fb_status linear_supports(const struct fb_problem *problem, struct f
 static void linear_cost(const struct fb_problem *p, enum fb_pass pass, struct fb_cost *cost)
 {
     const double heads = (double)p->batch * (double)p->heads;
+    const double state = (double)p->qk_dim * (double)p->v_dim;
+    if (pass == FB_DECODE) { /* keys go into the state of their head, every query reads it */
+        cost->flop = 2.0 * state * (heads + (double)p->batch * (double)p->kv_heads);
+        cost->bytes_min = fb_decode_bytes(p, p->kv_heads, state);
+        return;
+    }
     const double tokens = (double)p->q_len + (double)p->kv_len;
-    const double product = heads * tokens * (double)p->qk_dim * (double)p->v_dim;
+    const double product = heads * tokens * state;
     const double forward = 2.0 * product;
     const double backward = 5.0 * product;
-    cost->bytes_min = fb_baseline_bytes(p, pass);
+    cost->bytes_min = fb_problem_bytes(p, pass);
     cost->flop = pass == FB_BACKWARD ? backward : pass == FB_BOTH ? forward + backward : forward;
 }
 

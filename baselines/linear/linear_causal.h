@@ -37,17 +37,17 @@ static void linear_write_chunk(const struct linear_kernel *w, const struct linea
 {
     const struct fb_call *call = w->call;
     const int64_t dim = w->problem->v_dim;
-    const int64_t b = head / w->problem->heads;
-    const int64_t h = head % w->problem->heads;
+    const struct linear_place at = linear_place_of(w, head);
     const int64_t out_stride = call->out.stride[2];
-    float *out = fb_tensor_row_f32(&call->out, b, h, first);
-    w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, b, h, first), call->q.stride[2], sinks,
-                    s->queries, w->ld_features);
+    float *out = fb_tensor_row_f32(&call->out, at.b, at.h, first);
+    w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, at.b, at.h, first), call->q.stride[2],
+                    sinks, s->queries, w->ld_features);
     if (sources > 0) {
         linear_scores(w, s, sinks, sources);
         FB_ISA_SYMBOL(fb_tile_gemm_lower)
-        (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1, fb_tensor_row_f32(&call->v, b, h, first),
-         call->v.stride[2], out, out_stride, false);
+        (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1,
+         fb_tensor_row_f32(&call->v, at.b, at.kv_head, first), call->v.stride[2], out, out_stride,
+         false);
     }
     FB_ISA_SYMBOL(fb_tile_gemm)
     (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out, out_stride,
@@ -64,6 +64,7 @@ static void linear_write_chunk(const struct linear_kernel *w, const struct linea
             linear_dot(s->queries + i * w->ld_features, key_sum, w->ld_features) +
             fb_vf_sum(within) + w->map->epsilon;
         linear_scale_row(out + i * out_stride, 1.0F / denominator, dim);
+        linear_save_reciprocal(w, head, first + i, 1.0F / denominator);
     }
 }
 
@@ -86,12 +87,10 @@ static void linear_walk_slice(const struct linear_kernel *w, const struct linear
                               int64_t head, int64_t first, int64_t end, float peak,
                               const double *before)
 {
-    const struct fb_problem *p = w->problem;
     const struct fb_call *call = w->call;
-    const int64_t b = head / p->heads;
-    const int64_t h = head % p->heads;
-    const int64_t source_end = linear_smaller(end, p->kv_len);
-    const int64_t sink_end = linear_smaller(end, p->q_len);
+    const struct linear_place at = linear_place_of(w, head);
+    const int64_t source_end = linear_smaller(end, at.sources);
+    const int64_t sink_end = linear_smaller(end, at.sinks);
     int64_t pending = 0;
     linear_clear(s->slice, w->state_count);
     linear_round(s->base, before, w->state_count);
@@ -100,12 +99,12 @@ static void linear_walk_slice(const struct linear_kernel *w, const struct linear
         const int64_t sinks = linear_smaller(LINEAR_CHUNK, sink_end - t);
         const int64_t sources = linear_larger(0, linear_smaller(LINEAR_CHUNK, source_end - t));
         if (sources > 0) {
-            linear_keys(w, fb_tensor_row_f32(&call->k, b, h, t), call->k.stride[2], sources, peak,
-                        s->keys);
+            linear_keys(w, fb_tensor_row_f32(&call->k, at.b, at.kv_head, t), call->k.stride[2],
+                        sources, peak, s->keys);
             fb_transpose(s->keys, w->ld_features, sources, w->map->count, s->transposed,
                          LINEAR_CHUNK);
-            linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, b, h, t), call->v.stride[2],
-                          sources, s->product, pending > 0);
+            linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, t),
+                          call->v.stride[2], sources, s->product, pending > 0);
             pending += sources;
         }
         linear_write_chunk(w, s, head, t, sinks, sources, state);

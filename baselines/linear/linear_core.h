@@ -30,9 +30,9 @@ static struct linear_scratch linear_thread_scratch(const struct linear_kernel *w
     return linear_scratch_at(w, w->thread_base + (size_t)thread * w->thread_bytes, &bytes);
 }
 
-static int64_t linear_slice_end(const struct linear_kernel *w, int64_t slice)
+static int64_t linear_slice_end(const struct linear_kernel *w, int64_t head, int64_t slice)
 {
-    return linear_smaller((slice + 1) * w->slice_tokens, w->problem->kv_len);
+    return linear_smaller((slice + 1) * w->slice_tokens, linear_place_of(w, head).sources);
 }
 
 /* The sums of one slice, not causal; returns their peak. */
@@ -40,7 +40,7 @@ static float linear_total_slice(const struct linear_kernel *w, const struct line
                                 int64_t head, int64_t slice, double *sums)
 {
     const int64_t first = slice * w->slice_tokens;
-    const int64_t end = linear_slice_end(w, slice);
+    const int64_t end = linear_slice_end(w, head, slice);
     if (w->running_peak) {
         return linear_sum_slice_running(w, s, head, first, end, sums);
     }
@@ -52,24 +52,28 @@ static void linear_run_head(void *context, int64_t head, int thread)
 {
     const struct linear_kernel *w = (const struct linear_kernel *)context;
     const struct linear_scratch s = linear_thread_scratch(w, thread);
+    const struct linear_place at = linear_place_of(w, head);
     float peak = linear_total_slice(w, &s, head, 0, s.before);
     for (int64_t slice = 1; slice < w->slices; slice++) {
         const float own = linear_total_slice(w, &s, head, slice, s.slice);
         linear_merge(w, s.before, &peak, s.slice, own);
     }
-    linear_finish(w, s.before, s.state);
-    linear_write(w, &s, head, 0, w->problem->q_len, s.state);
+    linear_finish(w, s.before, at.sources, s.state);
+    linear_write(w, &s, head, 0, at.sinks, s.state);
+    linear_save_peak(w, head, peak);
 }
 
 static void linear_run_causal_head(void *context, int64_t head, int thread)
 {
     const struct linear_kernel *w = (const struct linear_kernel *)context;
     const struct linear_scratch s = linear_thread_scratch(w, thread);
-    const float peak = linear_peak(w, &s, head, 0, w->problem->kv_len);
+    const struct linear_place at = linear_place_of(w, head);
+    const float peak = linear_peak(w, &s, head, 0, at.sources);
+    linear_save_peak(w, head, peak);
     linear_clear(s.before, w->state_count);
     for (int64_t slice = 0; slice < w->slices; slice++) {
         const int64_t first = slice * w->slice_tokens;
-        if (first >= w->problem->q_len) {
+        if (first >= at.sinks) {
             break;
         }
         linear_walk_slice(w, &s, head, first, linear_walk_end(w, slice), peak, s.before);
@@ -83,9 +87,10 @@ static void linear_run_peak(void *context, int64_t task, int thread)
 {
     const struct linear_kernel *w = (const struct linear_kernel *)context;
     const struct linear_scratch s = linear_thread_scratch(w, thread);
+    const int64_t head = task / w->slices;
     const int64_t slice = task % w->slices;
     w->peaks[task] =
-        linear_peak(w, &s, task / w->slices, slice * w->slice_tokens, linear_slice_end(w, slice));
+        linear_peak(w, &s, head, slice * w->slice_tokens, linear_slice_end(w, head, slice));
 }
 
 static float linear_head_peak(const struct linear_kernel *w, int64_t head)
@@ -112,7 +117,7 @@ static void linear_run_causal_sums(void *context, int64_t task, int thread)
     const struct linear_scratch s = linear_thread_scratch(w, thread);
     const int64_t head = task / w->slices;
     const int64_t slice = task % w->slices;
-    linear_sum_slice(w, &s, head, slice * w->slice_tokens, linear_slice_end(w, slice),
+    linear_sum_slice(w, &s, head, slice * w->slice_tokens, linear_slice_end(w, head, slice),
                      linear_head_peak(w, head), w->slots + task * w->state_count);
 }
 
@@ -127,7 +132,8 @@ static void linear_run_totals(void *context, int64_t head, int thread)
     for (int64_t slice = 1; slice < w->slices; slice++) {
         linear_merge(w, slots, &peak, slots + slice * w->state_count, peaks[slice]);
     }
-    linear_finish(w, slots, w->states + head * w->state_count);
+    linear_finish(w, slots, linear_place_of(w, head).sources, w->states + head * w->state_count);
+    linear_save_peak(w, head, peak);
 }
 
 /* Every slot of a head becomes the sum of those before it. */
@@ -159,7 +165,7 @@ static void linear_run_write(void *context, int64_t task, int thread)
     const int64_t tokens = w->block_tokens * LINEAR_OUT_BLOCKS;
     const int64_t head = task / linear_write_tasks(w);
     const int64_t first = task % linear_write_tasks(w) * tokens;
-    linear_write(w, &s, head, first, linear_smaller(first + tokens, w->problem->q_len),
+    linear_write(w, &s, head, first, linear_smaller(first + tokens, linear_place_of(w, head).sinks),
                  w->states + head * w->state_count);
 }
 
@@ -170,8 +176,12 @@ static void linear_run_walk(void *context, int64_t task, int thread)
     const int64_t head = task / w->slices;
     const int64_t slice = task % w->slices;
     const int64_t first = slice * w->slice_tokens;
+    const float peak = linear_head_peak(w, head);
+    if (slice == 0) {
+        linear_save_peak(w, head, peak);
+    }
     if (first < w->problem->q_len) {
-        linear_walk_slice(w, &s, head, first, linear_walk_end(w, slice), linear_head_peak(w, head),
+        linear_walk_slice(w, &s, head, first, linear_walk_end(w, slice), peak,
                           w->slots + task * w->state_count);
     }
 }
@@ -195,6 +205,7 @@ static void linear_forward(struct linear_kernel *w, const struct fb_call *call)
         fb_parallel_for(threads, w->heads, linear_run_totals, w);
         fb_parallel_for(threads, w->heads * linear_write_tasks(w), linear_run_write, w);
     }
+    fb_clear_padding_f32(w->problem, &call->out, true);
 }
 
 #endif

@@ -28,20 +28,34 @@ FB_ALWAYS_INLINE void linear_scale_row(float *row, float factor, int64_t count)
     }
 }
 
+static void linear_save_reciprocal(const struct linear_kernel *w, int64_t head, int64_t sink,
+                                   float reciprocal)
+{
+    if (w->call->saved != NULL) {
+        linear_saved_reciprocals(w->problem, w->call->saved, head)[sink] = reciprocal;
+    }
+}
+
+static void linear_save_peak(const struct linear_kernel *w, int64_t head, float peak)
+{
+    if (w->call->saved != NULL) {
+        *linear_saved_peak(w->problem, w->call->saved, head) = peak;
+    }
+}
+
 /* Outputs of the sinks first <= i < end from finished sums. */
 static void linear_write(const struct linear_kernel *w, const struct linear_scratch *s,
                          int64_t head, int64_t first, int64_t end, const float *state)
 {
     const struct fb_call *call = w->call;
     const int64_t dim = w->problem->v_dim;
-    const int64_t b = head / w->problem->heads;
-    const int64_t h = head % w->problem->heads;
+    const struct linear_place at = linear_place_of(w, head);
     const float *key_sum = state + w->map->count * w->ld_value;
     for (int64_t i = first; i < end; i += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - i);
-        float *out = fb_tensor_row_f32(&call->out, b, h, i);
-        w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, b, h, i), call->q.stride[2], rows,
-                        s->keys, w->ld_features);
+        float *out = fb_tensor_row_f32(&call->out, at.b, at.h, i);
+        w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, at.b, at.h, i), call->q.stride[2],
+                        rows, s->keys, w->ld_features);
         FB_ISA_SYMBOL(fb_tile_gemm)
         (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out,
          call->out.stride[2], false);
@@ -49,6 +63,7 @@ static void linear_write(const struct linear_kernel *w, const struct linear_scra
             const float denominator =
                 linear_dot(s->keys + r * w->ld_features, key_sum, w->ld_features) + w->map->epsilon;
             linear_scale_row(out + r * call->out.stride[2], 1.0F / denominator, dim);
+            linear_save_reciprocal(w, head, i + r, 1.0F / denominator);
         }
     }
 }

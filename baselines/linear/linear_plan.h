@@ -35,6 +35,12 @@ struct linear_map {
                         int64_t ld);
     void (*keys)(const void *own, const float *x, int64_t stride, int64_t rows, float peak,
                  float epsilon, float *phi, int64_t ld);
+    /* The largest exponent, peak 0, of one key whose scores are given; NULL like score_keys. */
+    float (*exponent)(const void *own, const float *x, const float *scores, int64_t ld);
+    /* dx = the gradient with respect to x, given phi(x) of queries or keys and the gradient with
+     * respect to it, which is spoilt. */
+    void (*pull)(const void *own, const float *x, int64_t stride, int64_t rows, const float *phi,
+                 float *dphi, int64_t ld, float *dx, int64_t dx_stride);
 };
 
 /* The sums G [count][ld_value], then z [ld_features], are one array of state_count numbers.
@@ -70,6 +76,38 @@ struct linear_scratch {
     float *base;       /* causal: the sums so far without product, rounded */
 };
 
+/* A head of queries: its indices, and its sinks and sources without padding. */
+struct linear_place {
+    int64_t b, h, kv_head;
+    int64_t sinks, sources;
+};
+
+static struct linear_place linear_place_of(const struct linear_kernel *w, int64_t head)
+{
+    const struct fb_problem *p = w->problem;
+    struct linear_place at = {.b = head / p->heads, .h = head % p->heads};
+    at.kv_head = at.h / fb_baseline_group(p);
+    at.sources = fb_problem_keys(p, at.b);
+    at.sinks = at.sources == 0 ? 0 : fb_problem_queries(p, at.b);
+    return at;
+}
+
+/* What a training forward saves: 1 / denominator per sink [B,H,L], then the peak per head [B,H]. */
+static size_t linear_saved_bytes(const struct fb_problem *p)
+{
+    return (size_t)(p->batch * p->heads * (p->q_len + 1)) * sizeof(float);
+}
+
+static float *linear_saved_reciprocals(const struct fb_problem *p, void *saved, int64_t head)
+{
+    return (float *)saved + head * p->q_len;
+}
+
+static float *linear_saved_peak(const struct fb_problem *p, void *saved, int64_t head)
+{
+    return (float *)saved + p->batch * p->heads * p->q_len + head;
+}
+
 static int64_t linear_smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -84,7 +122,7 @@ static struct linear_scratch linear_scratch_at(const struct linear_kernel *w, un
                                                size_t *bytes)
 {
     const bool causal = w->problem->causal;
-    struct fb_scratch_cursor cursor = {base, 0};
+    struct fb_scratch_cursor cursor = fb_scratch_at(base);
     struct linear_scratch s = {0};
     s.keys = fb_scratch_take_f32(
         &cursor, w->block_tokens * linear_larger(w->ld_features, causal ? LINEAR_CHUNK : 0));

@@ -108,7 +108,8 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, const
 }
 
 /* The totals, rounded: G + key_epsilon 1 (sum of v)^T and z + key_epsilon S. */
-static void linear_finish(const struct linear_kernel *w, const double *sums, float *state)
+static void linear_finish(const struct linear_kernel *w, const double *sums, int64_t sources,
+                          float *state)
 {
     linear_round(state, sums, w->state_count);
     if (w->running_peak) {
@@ -120,20 +121,25 @@ static void linear_finish(const struct linear_kernel *w, const double *sums, flo
                 state[f * ld + c] = (float)(sums[f * ld + c] + epsilon * v[c]);
             }
             state[w->map->count * ld + f] =
-                (float)(sums[w->map->count * ld + f] + epsilon * (double)w->problem->kv_len);
+                (float)(sums[w->map->count * ld + f] + epsilon * (double)sources);
         }
     }
 }
 
 /* Features of a block of keys; the scores come first where there are any. */
+static void linear_map_keys(const struct linear_map *map, const float *k, int64_t stride,
+                            int64_t rows, float peak, float *phi, int64_t ld)
+{
+    if (map->score_keys != NULL) {
+        (void)map->score_keys(map->own, k, stride, rows, phi, ld);
+    }
+    map->keys(map->own, k, stride, rows, peak, map->key_epsilon, phi, ld);
+}
+
 static void linear_keys(const struct linear_kernel *w, const float *k, int64_t stride, int64_t rows,
                         float peak, float *phi)
 {
-    const struct linear_map *map = w->map;
-    if (map->score_keys != NULL) {
-        (void)map->score_keys(map->own, k, stride, rows, phi, w->ld_features);
-    }
-    map->keys(map->own, k, stride, rows, peak, map->key_epsilon, phi, w->ld_features);
+    linear_map_keys(w->map, k, stride, rows, peak, phi, w->ld_features);
 }
 
 /* The sums of the sources first <= j < end, from zero, against the peak given. */
@@ -141,16 +147,15 @@ static void linear_sum_slice(const struct linear_kernel *w, const struct linear_
                              int64_t head, int64_t first, int64_t end, float peak, double *sums)
 {
     const struct fb_call *call = w->call;
-    const int64_t b = head / w->problem->heads;
-    const int64_t h = head % w->problem->heads;
+    const struct linear_place at = linear_place_of(w, head);
     int64_t pending = 0;
     linear_clear(sums, w->state_count);
     for (int64_t j = first; j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
-        linear_keys(w, fb_tensor_row_f32(&call->k, b, h, j), call->k.stride[2], rows, peak,
-                    s->keys);
-        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, b, h, j), call->v.stride[2], rows,
-                      s->product, pending > 0);
+        linear_keys(w, fb_tensor_row_f32(&call->k, at.b, at.kv_head, j), call->k.stride[2], rows,
+                    peak, s->keys);
+        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, j),
+                      call->v.stride[2], rows, s->product, pending > 0);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -165,15 +170,14 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
 {
     const struct fb_call *call = w->call;
     const struct linear_map *map = w->map;
-    const int64_t b = head / w->problem->heads;
-    const int64_t h = head % w->problem->heads;
+    const struct linear_place at = linear_place_of(w, head);
     const int64_t stride = call->k.stride[2];
     float peak = -FLT_MAX;
     int64_t pending = 0;
     linear_clear(sums, w->state_count);
     for (int64_t j = first; j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
-        const float *k = fb_tensor_row_f32(&call->k, b, h, j);
+        const float *k = fb_tensor_row_f32(&call->k, at.b, at.kv_head, j);
         const float found = map->score_keys(map->own, k, stride, rows, s->keys, w->ld_features);
         if (found > peak) {
             if (pending > 0) {
@@ -184,8 +188,8 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
             peak = found;
         }
         map->keys(map->own, k, stride, rows, peak, 0.0F, s->keys, w->ld_features);
-        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, b, h, j), call->v.stride[2], rows,
-                      s->product, pending > 0);
+        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, j),
+                      call->v.stride[2], rows, s->product, pending > 0);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -200,13 +204,13 @@ static float linear_peak(const struct linear_kernel *w, const struct linear_scra
                          int64_t head, int64_t first, int64_t end)
 {
     const struct fb_tensor *k = &w->call->k;
-    const int64_t b = head / w->problem->heads;
-    const int64_t h = head % w->problem->heads;
+    const struct linear_place at = linear_place_of(w, head);
     float peak = -FLT_MAX;
     for (int64_t j = first; w->map->score_keys != NULL && j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
-        const float found = w->map->score_keys(w->map->own, fb_tensor_row_f32(k, b, h, j),
-                                               k->stride[2], rows, s->keys, w->ld_features);
+        const float found =
+            w->map->score_keys(w->map->own, fb_tensor_row_f32(k, at.b, at.kv_head, j), k->stride[2],
+                               rows, s->keys, w->ld_features);
         peak = found > peak ? found : peak;
     }
     return peak;

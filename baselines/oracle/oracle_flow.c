@@ -1,42 +1,48 @@
 /*
  * Flow-Attention in float64, word for word from spec/attention.md sections 1 (normal) and 2
- * (causal), with the deviations of section 3 and the ablations of section 4 as options: phi, the
- * clamp of the conserved outgoing flow, an extra eps on the value of each inner product,
- * competition over tokens or heads or none, allocation or none.
- * eps = 1e-6 is added to both factors of the four inner products and to nothing else.
+ * (causal), with the options of sections 3 and 4: phi, the clamp of the conserved outgoing flow,
+ * an extra eps on the value of the four inner products, competition over tokens, over heads or
+ * none, allocation or none. eps = 1e-6 is added to both factors of the four inner products and to
+ * nothing else.
  */
-#include "oracle_head.h"
+#include "oracle_flow.h"
 
 #include <math.h>
 
-static const double eps = 1e-6;
-static const double relu_floor = 1e-6;
+static const double eps = FB_ORACLE_FLOW_EPS;
 
-static double sigmoid(double x)
+double fb_oracle_flow_sigmoid(double x)
 {
     return 1.0 / (1.0 + exp(-x));
 }
 
-static double phi_of(enum fb_oracle_phi phi, double x)
+void fb_oracle_flow_phi(const struct fb_oracle_head *head, const float *x, double *y)
 {
-    switch (phi) {
-    case FB_ORACLE_RELU:
-        return (x > 0.0 ? x : 0.0) + relu_floor;
-    case FB_ORACLE_ELU:
-        return x > 0.0 ? x + 1.0 : exp(x);
-    default:
-        return sigmoid(x);
+    for (int64_t i = 0; i < head->qk_dim; i++) {
+        const double value = (double)x[i];
+        if (head->options.phi == FB_ORACLE_SIGMOID)
+            y[i] = fb_oracle_flow_sigmoid(value);
+        else if (head->options.phi == FB_ORACLE_RELU)
+            y[i] = fmax(value, 0.0) + eps;
+        else
+            y[i] = value > 0.0 ? value + 1.0 : exp(value);
     }
 }
 
-static void load_phi(double *y, const float *x, const struct fb_oracle_head *head)
+void fb_oracle_flow_slope(const struct fb_oracle_head *head, const float *x, double *y)
 {
-    for (int64_t i = 0; i < head->qk_dim; i++)
-        y[i] = phi_of(head->options.phi, (double)x[i]);
+    for (int64_t i = 0; i < head->qk_dim; i++) {
+        const double value = (double)x[i];
+        if (head->options.phi == FB_ORACLE_SIGMOID)
+            y[i] = fb_oracle_flow_sigmoid(value) * fb_oracle_flow_sigmoid(-value);
+        else if (head->options.phi == FB_ORACLE_RELU)
+            y[i] = value > 0.0 ? 1.0 : 0.0;
+        else
+            y[i] = value > 0.0 ? 1.0 : exp(value);
+    }
 }
 
-/* (x + eps) . (y + eps) + extra eps */
-static double flow_between(const double *x, const double *y, const struct fb_oracle_head *head)
+double fb_oracle_flow_product(const struct fb_oracle_head *head, const double *x, const double *y)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < head->qk_dim; i++)
@@ -44,188 +50,228 @@ static double flow_between(const double *x, const double *y, const struct fb_ora
     return sum + head->options.extra_eps;
 }
 
-static double clamped(double x, double limit)
+double fb_oracle_flow_clamp(const struct fb_oracle_head *head, double x)
 {
+    const double limit = head->options.clamp;
     return x < -limit ? -limit : x > limit ? limit : x;
 }
 
-static double allocation(double incoming, const struct fb_oracle_head *head)
+double fb_oracle_flow_log_share(struct fb_oracle_flow_prefix *prefix, double clamped)
 {
-    return head->options.allocation ? sigmoid(incoming) : 1.0;
+    if (prefix->tokens++ == 0) {
+        prefix->log_sum = clamped;
+        return 0.0;
+    }
+    const double high = fmax(prefix->log_sum, clamped), low = fmin(prefix->log_sum, clamped);
+    prefix->log_sum = high + log1p(exp(low - high));
+    return clamped - prefix->log_sum;
 }
 
-/* Buffers of both forms. The four sums [D] mean totals in the normal form, prefixes in the causal.
- */
-struct flow_state {
-    double *qi, *kj, *vj;          /* one token: phi(q), phi(k), v */
-    double *ksum, *qsum, *kb, *qa; /* sum K, sum Q, sum K b, sum Q a */
-    double *kv;                    /* sum K (x) C V, [D][M] */
-    double *competition;           /* C of the S sources; normal form only */
-};
-
-static enum fb_status init_state(struct flow_state *s, const struct fb_oracle_head *head,
-                                 struct fb_arena *arena, struct fb_error *error)
+enum fb_status fb_oracle_flow_check(const struct fb_oracle_task *task, struct fb_error *error)
 {
-    const int64_t d = head->qk_dim, m = head->v_dim;
-    double **vectors[] = {&s->qi, &s->kj, &s->ksum, &s->qsum, &s->kb, &s->qa};
+    const struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
+    if (head.causal && head.q_len != head.kv_len)
+        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
+                            "oracle: causal flow needs equal lengths of queries and keys");
+    if (head.causal && head.options.competition == FB_ORACLE_OVER_HEADS)
+        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
+                            "oracle: causal flow has no competition over heads");
+    return FB_OK;
+}
+
+/* ---- normal form ----------------------------------------------------------------------------- */
+
+static enum fb_status init_normal(struct fb_oracle_flow *f, struct fb_arena *arena,
+                                  struct fb_error *error)
+{
+    const int64_t d = f->head.qk_dim, m = f->head.v_dim;
+    double **vectors[] = {&f->ksum, &f->qsum, &f->kb, &f->qa, &f->x};
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
         if (!(*vectors[i] = fb_oracle_doubles(arena, d, error)))
             return FB_ERROR_MEMORY;
-    s->vj = fb_oracle_doubles(arena, m, error);
-    s->kv = s->vj ? fb_oracle_doubles(arena, d * m, error) : NULL;
-    s->competition = s->kv ? fb_oracle_doubles(arena, head->kv_len, error) : NULL;
-    return s->competition ? FB_OK : FB_ERROR_MEMORY;
+    f->v = fb_oracle_doubles(arena, m, error);
+    f->kv = f->v ? fb_oracle_doubles(arena, d * m, error) : NULL;
+    f->outgoing = f->kv ? fb_oracle_doubles(arena, f->head.kv_len, error) : NULL;
+    f->c = f->outgoing ? fb_oracle_doubles(arena, f->head.kv_len, error) : NULL;
+    return f->c ? FB_OK : FB_ERROR_MEMORY;
 }
 
-/* The four sums of the normal form, for one head of this batch. */
-static void add_flows(struct flow_state *s, const struct fb_oracle_head *head)
+static const double *query(const struct fb_oracle_flow *f, int64_t i)
 {
+    fb_oracle_flow_phi(&f->head, f->head.q + i * f->head.q_stride, f->x);
+    return f->x;
+}
+
+static const double *key(const struct fb_oracle_flow *f, int64_t j)
+{
+    fb_oracle_flow_phi(&f->head, f->head.k + j * f->head.k_stride, f->x);
+    return f->x;
+}
+
+static void add_flows(const struct fb_oracle_flow *f)
+{
+    const struct fb_oracle_head *head = &f->head;
     const int64_t d = head->qk_dim;
-    for (int64_t c = 0; c < d; c++)
-        s->ksum[c] = s->qsum[c] = s->kb[c] = s->qa[c] = 0.0;
+    for (int64_t i = 0; i < head->q_len; i++)
+        fb_oracle_add_scaled(f->qsum, 1.0, query(f, i), d);
+    for (int64_t j = 0; j < head->kv_len; j++)
+        fb_oracle_add_scaled(f->ksum, 1.0, key(f, j), d);
     for (int64_t i = 0; i < head->q_len; i++) {
-        load_phi(s->qi, head->q + i * head->q_stride, head);
-        fb_oracle_add_scaled(s->qsum, 1.0, s->qi, d);
+        const double *q = query(f, i);
+        fb_oracle_add_scaled(f->qa, 1.0 / fb_oracle_flow_product(head, q, f->ksum), q, d);
     }
     for (int64_t j = 0; j < head->kv_len; j++) {
-        load_phi(s->kj, head->k + j * head->k_stride, head);
-        fb_oracle_add_scaled(s->ksum, 1.0, s->kj, d);
+        const double *k = key(f, j);
+        fb_oracle_add_scaled(f->kb, 1.0 / fb_oracle_flow_product(head, k, f->qsum), k, d);
     }
-    for (int64_t i = 0; i < head->q_len; i++) {
-        load_phi(s->qi, head->q + i * head->q_stride, head);
-        fb_oracle_add_scaled(s->qa, 1.0 / flow_between(s->qi, s->ksum, head), s->qi, d);
-    }
-    for (int64_t j = 0; j < head->kv_len; j++) {
-        load_phi(s->kj, head->k + j * head->k_stride, head);
-        fb_oracle_add_scaled(s->kb, 1.0 / flow_between(s->kj, s->qsum, head), s->kj, d);
-    }
+    for (int64_t j = 0; j < head->kv_len; j++)
+        f->outgoing[j] = fb_oracle_flow_product(head, key(f, j), f->qa);
 }
 
-/* Conserved outgoing flow of source j, clamped; the sums of this head are in s. */
-static double outgoing_flow(struct flow_state *s, const struct fb_oracle_head *head, int64_t j)
+/* C = S softmax over the sources of one head. */
+static void compete_over_tokens(const struct fb_oracle_flow *f)
 {
-    load_phi(s->kj, head->k + j * head->k_stride, head);
-    return clamped(flow_between(s->kj, s->qa, head), head->options.clamp);
-}
-
-/* C_j = S exp(o_j) / sum over sources of exp(o). */
-static void compete_over_tokens(struct flow_state *s, const struct fb_oracle_head *head)
-{
+    const int64_t count = f->head.kv_len;
     double max = -HUGE_VAL, sum = 0.0;
-    for (int64_t j = 0; j < head->kv_len; j++) {
-        s->competition[j] = outgoing_flow(s, head, j);
-        max = fmax(max, s->competition[j]);
+    for (int64_t j = 0; j < count; j++) {
+        f->c[j] = fb_oracle_flow_clamp(&f->head, f->outgoing[j]);
+        max = fmax(max, f->c[j]);
     }
-    for (int64_t j = 0; j < head->kv_len; j++)
-        sum += exp(s->competition[j] - max);
-    for (int64_t j = 0; j < head->kv_len; j++)
-        s->competition[j] = (double)head->kv_len * exp(s->competition[j] - max) / sum;
+    for (int64_t j = 0; j < count; j++)
+        sum += f->c[j] = exp(f->c[j] - max);
+    for (int64_t j = 0; j < count; j++)
+        f->c[j] *= (double)count / sum;
 }
 
-/* C_jh = S exp(o_jh) / sum over heads h' of exp(o_jh'): section 3.1. Leaves in s the sums of the
- * last head. flows has room for [heads][S]. */
-static void compete_over_heads(struct flow_state *s, const struct fb_oracle_head *head,
-                               double *flows)
+/* C = S softmax over the heads of each source. */
+static void compete_over_heads(const struct fb_oracle_flow *heads, int64_t head_count)
 {
-    const int64_t len = head->kv_len;
-    for (int64_t h = 0; h < head->heads; h++) {
-        struct fb_oracle_head other = *head;
-        other.q = head->q_first + h * head->q_head_stride;
-        other.k = head->k_first + h / head->kv_group * head->k_head_stride;
-        add_flows(s, &other);
-        for (int64_t j = 0; j < len; j++)
-            flows[h * len + j] = outgoing_flow(s, &other, j);
-    }
-    for (int64_t j = 0; j < len; j++) {
+    const int64_t count = heads[0].head.kv_len;
+    for (int64_t j = 0; j < count; j++) {
         double max = -HUGE_VAL, sum = 0.0;
-        for (int64_t h = 0; h < head->heads; h++)
-            max = fmax(max, flows[h * len + j]);
-        for (int64_t h = 0; h < head->heads; h++)
-            sum += exp(flows[h * len + j] - max);
-        s->competition[j] = (double)len * exp(flows[head->index * len + j] - max) / sum;
+        for (int64_t h = 0; h < head_count; h++) {
+            heads[h].c[j] = fb_oracle_flow_clamp(&heads[h].head, heads[h].outgoing[j]);
+            max = fmax(max, heads[h].c[j]);
+        }
+        for (int64_t h = 0; h < head_count; h++)
+            sum += heads[h].c[j] = exp(heads[h].c[j] - max);
+        for (int64_t h = 0; h < head_count; h++)
+            heads[h].c[j] *= (double)count / sum;
     }
 }
 
-static enum fb_status flow_normal(struct flow_state *s, const struct fb_oracle_head *head,
+static void add_products(const struct fb_oracle_flow *f)
+{
+    const struct fb_oracle_head *head = &f->head;
+    for (int64_t j = 0; j < head->kv_len; j++) {
+        fb_oracle_widen(f->v, head->v + j * head->v_stride, head->v_dim);
+        fb_oracle_add_outer(f->kv, f->c[j], key(f, j), head->qk_dim, f->v, head->v_dim);
+    }
+}
+
+enum fb_status fb_oracle_flow_normal(const struct fb_oracle_task *task, struct fb_arena *arena,
+                                     struct fb_oracle_flow **heads, int64_t *head_count,
+                                     int64_t *mine, struct fb_error *error)
+{
+    const enum fb_oracle_competition competition = task->options.competition;
+    const bool all = competition == FB_ORACLE_OVER_HEADS;
+    const int64_t count = all ? task->problem->heads : 1;
+    struct fb_oracle_flow *f = fb_arena_alloc(arena, (size_t)count, sizeof *f, error);
+    if (!f)
+        return FB_ERROR_MEMORY;
+    for (int64_t h = 0; h < count; h++) {
+        f[h].head = fb_oracle_head_of(task, all ? h : task->h);
+        if (init_normal(&f[h], arena, error) != FB_OK)
+            return FB_ERROR_MEMORY;
+        add_flows(&f[h]);
+        if (competition == FB_ORACLE_OVER_TOKENS)
+            compete_over_tokens(&f[h]);
+        for (int64_t j = 0; competition == FB_ORACLE_NO_COMPETITION && j < f[h].head.kv_len; j++)
+            f[h].c[j] = 1.0;
+    }
+    if (all)
+        compete_over_heads(f, count);
+    for (int64_t h = 0; h < count; h++)
+        add_products(&f[h]);
+    *heads = f;
+    *head_count = count;
+    *mine = all ? task->h : 0;
+    return FB_OK;
+}
+
+static enum fb_status flow_normal(const struct fb_oracle_task *task,
                                   const struct fb_oracle_rows *rows, struct fb_arena *arena,
                                   struct fb_error *error)
 {
-    const int64_t d = head->qk_dim, m = head->v_dim;
+    struct fb_oracle_flow *heads;
+    int64_t count, mine;
+    const enum fb_status status = fb_oracle_flow_normal(task, arena, &heads, &count, &mine, error);
+    if (status != FB_OK)
+        return status;
+    const struct fb_oracle_flow *f = &heads[mine];
+    const struct fb_oracle_head *head = &f->head;
     const double ratio = (double)head->q_len / (double)head->kv_len;
-    if (head->options.competition == FB_ORACLE_OVER_HEADS) {
-        double *flows = fb_oracle_doubles(arena, head->heads * head->kv_len, error);
-        if (!flows)
-            return FB_ERROR_MEMORY;
-        compete_over_heads(s, head, flows);
-    }
-    add_flows(s, head);
-    if (head->options.competition == FB_ORACLE_OVER_TOKENS)
-        compete_over_tokens(s, head);
-    for (int64_t j = 0; j < head->kv_len; j++) {
-        const bool off = head->options.competition == FB_ORACLE_NO_COMPETITION;
-        load_phi(s->kj, head->k + j * head->k_stride, head);
-        fb_oracle_widen(s->vj, head->v + j * head->v_stride, m);
-        fb_oracle_add_outer(s->kv, off ? 1.0 : s->competition[j], s->kj, d, s->vj, m);
-    }
     for (size_t r = 0; r < rows->count; r++) {
-        load_phi(s->qi, head->q + rows->index[r] * head->q_stride, head);
-        const double a = 1.0 / flow_between(s->qi, s->ksum, head);
-        const double share = allocation(flow_between(s->qi, s->kb, head) * ratio, head);
-        fb_oracle_apply(rows->out + (int64_t)r * m, share * a, s->qi, s->kv, d, m);
+        const double *q = query(f, rows->index[r]);
+        const double a = 1.0 / fb_oracle_flow_product(head, q, f->ksum);
+        const double incoming = fb_oracle_flow_product(head, q, f->kb);
+        const double allocation =
+            head->options.allocation ? fb_oracle_flow_sigmoid(incoming * ratio) : 1.0;
+        fb_oracle_apply(rows->out + (int64_t)r * head->v_dim, allocation * a, q, f->kv,
+                        head->qk_dim, head->v_dim);
     }
     return FB_OK;
 }
 
-/* The recurrence of section 2: the state after token t holds sums over u <= t. Without a clamp the
- * exponents grow, so the sum of exponentials is kept relative to their largest. */
-static void flow_causal(struct flow_state *s, const struct fb_oracle_head *head,
-                        const struct fb_oracle_rows *rows)
+/* ---- causal form ----------------------------------------------------------------------------- */
+
+/* The recurrence of section 2: the sums after token t are over u <= t. */
+static enum fb_status flow_causal(const struct fb_oracle_task *task,
+                                  const struct fb_oracle_rows *rows, struct fb_arena *arena,
+                                  struct fb_error *error)
 {
+    struct fb_oracle_flow f = {.head = fb_oracle_head_of(task, task->h)};
+    const struct fb_oracle_head *head = &f.head;
     const int64_t d = head->qk_dim, m = head->v_dim;
-    double exp_sum = 0.0, max = -HUGE_VAL;
+    double *k = fb_oracle_doubles(arena, d, error);
+    if (!k || init_normal(&f, arena, error) != FB_OK)
+        return FB_ERROR_MEMORY;
+    struct fb_oracle_flow_prefix prefix = {0};
     size_t r = 0;
     for (int64_t t = 0; r < rows->count; t++) {
         const double n = (double)(t + 1);
-        load_phi(s->qi, head->q + t * head->q_stride, head);
-        load_phi(s->kj, head->k + t * head->k_stride, head);
-        fb_oracle_widen(s->vj, head->v + t * head->v_stride, m);
-        fb_oracle_add_scaled(s->ksum, 1.0, s->kj, d);
-        fb_oracle_add_scaled(s->qsum, 1.0, s->qi, d);
-        const double a = n / flow_between(s->qi, s->ksum, head);
-        const double b = n / flow_between(s->kj, s->qsum, head);
-        fb_oracle_add_scaled(s->kb, b, s->kj, d);
-        fb_oracle_add_scaled(s->qa, a, s->qi, d);
-        const double incoming = flow_between(s->qi, s->kb, head) / n;
-        const double outgoing = clamped(flow_between(s->kj, s->qa, head) / n, head->options.clamp);
-        const double new_max = fmax(max, outgoing);
-        exp_sum = exp_sum * exp(max - new_max) + exp(outgoing - new_max);
-        max = new_max;
-        const bool off = head->options.competition == FB_ORACLE_NO_COMPETITION;
-        const double c = off ? 1.0 : n * exp(outgoing - max) / exp_sum;
-        fb_oracle_add_outer(s->kv, c, s->kj, d, s->vj, m);
+        const double *q = query(&f, t);
+        fb_oracle_flow_phi(head, head->k + t * head->k_stride, k);
+        fb_oracle_widen(f.v, head->v + t * head->v_stride, m);
+        fb_oracle_add_scaled(f.ksum, 1.0, k, d);
+        fb_oracle_add_scaled(f.qsum, 1.0, q, d);
+        const double a = n / fb_oracle_flow_product(head, q, f.ksum);
+        const double b = n / fb_oracle_flow_product(head, k, f.qsum);
+        fb_oracle_add_scaled(f.kb, b, k, d);
+        fb_oracle_add_scaled(f.qa, a, q, d);
+        const double incoming = fb_oracle_flow_product(head, q, f.kb) / n;
+        const double outgoing = fb_oracle_flow_product(head, k, f.qa) / n;
+        const double share =
+            fb_oracle_flow_log_share(&prefix, fb_oracle_flow_clamp(head, outgoing));
+        const double c =
+            head->options.competition == FB_ORACLE_NO_COMPETITION ? 1.0 : n * exp(share);
+        fb_oracle_add_outer(f.kv, c, k, d, f.v, m);
         if (t == rows->index[r]) {
-            const double share = allocation(incoming, head);
-            fb_oracle_apply(rows->out + (int64_t)r * m, share * a / n, s->qi, s->kv, d, m);
+            const double allocation =
+                head->options.allocation ? fb_oracle_flow_sigmoid(incoming) : 1.0;
+            fb_oracle_apply(rows->out + (int64_t)r * m, allocation * a / n, q, f.kv, d, m);
             r++;
         }
     }
+    return FB_OK;
 }
 
-enum fb_status fb_oracle_flow(const struct fb_oracle_head *head, const struct fb_oracle_rows *rows,
+enum fb_status fb_oracle_flow(const struct fb_oracle_task *task, const struct fb_oracle_rows *rows,
                               struct fb_arena *arena, struct fb_error *error)
 {
-    if (head->causal && head->q_len != head->kv_len)
-        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "oracle: causal flow needs equal lengths of queries and keys");
-    if (head->causal && head->options.competition == FB_ORACLE_OVER_HEADS)
-        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "oracle: causal flow has no competition over heads");
-    struct flow_state state;
-    const enum fb_status status = init_state(&state, head, arena, error);
+    const enum fb_status status = fb_oracle_flow_check(task, error);
     if (status != FB_OK)
         return status;
-    if (!head->causal)
-        return flow_normal(&state, head, rows, arena, error);
-    flow_causal(&state, head, rows);
-    return FB_OK;
+    return task->problem->causal ? flow_causal(task, rows, arena, error)
+                                 : flow_normal(task, rows, arena, error);
 }

@@ -15,7 +15,10 @@ enum { STREAM_DIRECTION = 0x50460000, STREAM_LENGTH = 0x504C0000 };
 
 static int64_t feature_count(const struct fb_problem *problem)
 {
-    return fb_baseline_int_param(problem, FB_PERFORMER_FEATURES);
+    if (fb_performer_is_relu(problem)) {
+        return problem->qk_dim;
+    }
+    return fb_problem_int_param(problem, FB_PERFORMER_FEATURES);
 }
 
 static enum fb_status performer_supports(const struct fb_problem *problem, struct fb_error *why)
@@ -32,16 +35,26 @@ static void performer_cost(const struct fb_problem *p, enum fb_pass pass, struct
     const double heads = (double)p->batch * (double)p->heads;
     const double tokens = (double)p->q_len + (double)p->kv_len;
     const double features = (double)feature_count(p);
-    const double project = 2.0 * heads * tokens * (double)p->qk_dim * features;
+    const double projections = fb_performer_is_relu(p) ? 0.0 : 1.0;
+    if (pass == FB_DECODE) { /* keys go into the state of their head, every query reads it */
+        const double rows = heads + (double)p->batch * (double)p->kv_heads;
+        cost->flop = 2.0 * rows * features * (projections * (double)p->qk_dim + (double)p->v_dim);
+        cost->bytes_min = fb_decode_bytes(p, p->kv_heads, features * (double)p->v_dim);
+        return;
+    }
+    const double project = projections * 2.0 * heads * tokens * (double)p->qk_dim * features;
     const double attend = 2.0 * heads * tokens * features * (double)p->v_dim;
     const double forward = project + attend;
     const double backward = 2.0 * project + 2.5 * attend;
-    cost->bytes_min = fb_baseline_bytes(p, pass);
+    cost->bytes_min = fb_problem_bytes(p, pass);
     cost->flop = pass == FB_BACKWARD ? backward : pass == FB_BOTH ? forward + backward : forward;
 }
 
 static size_t performer_constants_bytes(const struct fb_problem *problem)
 {
+    if (fb_performer_is_relu(problem)) {
+        return 0;
+    }
     return (size_t)feature_count(problem) * (size_t)problem->qk_dim * sizeof(float);
 }
 
@@ -111,6 +124,9 @@ static void draw_block(uint64_t seed, int64_t block_index, int64_t rows, int64_t
 static enum fb_status performer_prepare(const struct fb_problem *problem, uint64_t seed,
                                         void *constants, struct fb_error *error)
 {
+    if (fb_performer_is_relu(problem)) {
+        return FB_OK;
+    }
     const int64_t dim = problem->qk_dim;
     const int64_t features = feature_count(problem);
     const int64_t block_rows = dim < features ? dim : features;
@@ -131,14 +147,17 @@ static enum fb_status performer_prepare(const struct fb_problem *problem, uint64
     return FB_OK;
 }
 
-static const struct fb_param performer_params[] = {
-    {.name = "features",
-     .type = FB_PARAM_INT,
-     .default_value = 256,
-     .min = 1,
-     .max = 1024,
-     .choices = NULL,
-     .help = "random features per head"},
+static const char *const kernel_names[] = {"softmax", "relu", NULL};
+
+static const struct fb_param performer_params[FB_PERFORMER_PARAM_COUNT] = {
+    [FB_PERFORMER_FEATURES] = {"features", FB_PARAM_INT, 256, 1, 1024, NULL,
+                               "random features per head; kernel softmax only"},
+    [FB_PERFORMER_KERNEL] = {"kernel", FB_PARAM_CHOICE, FB_PERFORMER_SOFTMAX, 0, 1, kernel_names,
+                             "softmax: random features; relu: relu(x) + 0.001 without a "
+                             "projection, as in the released long-range code"},
+    [FB_PERFORMER_REDRAW] = {"redraw", FB_PARAM_BOOL, 0, 0, 1, NULL,
+                             "draw the features anew in each worker process instead of once per "
+                             "case; never within a call"},
 };
 
 const struct fb_mechanism fb_performer = {
@@ -146,7 +165,7 @@ const struct fb_mechanism fb_performer = {
     .title = "Performer",
     .reference = "Choromanski et al., Rethinking Attention with Performers, ICLR 2021 (FAVOR+)",
     .params = performer_params,
-    .param_count = sizeof performer_params / sizeof performer_params[0],
+    .param_count = FB_PERFORMER_PARAM_COUNT,
     .recurrent = true,
     .supports = performer_supports,
     .cost = performer_cost,

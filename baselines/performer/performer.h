@@ -9,7 +9,28 @@
  *   out_i = phi(q_i) . sum_j phi(k_j) v_j^T / (phi(q_i) . sum_j phi(k_j))
  *
  * The factor 1/sqrt(features) of either map cancels. Causal: j <= i in both sums, but the maximum
- * over the keys remains that of all tokens: through it a sink depends on later sources.
+ * over the keys remains that of all tokens: through it a sink depends on later sources. It carries
+ * no gradient. Padding takes no part in it; heads that share keys share it.
+ *
+ * Kernel relu is the "generalized" attention of the released Long Range Arena code: phi(x) =
+ * relu(x) + 0.001 on q and k as they are, without projection, scale or maximum; the parameters
+ * features and redraw then mean nothing, and there are no constants.
+ *
+ * Decoding cannot know the maximum over all keys. The caller passes a number in its place, the
+ * call's key_stabiliser c, one for all heads and the same for every token:
+ *   phi(k) = exp(u - g - c) + eps
+ * With one head and c = that head's maximum of u, decoding equals the causal forward pass to
+ * rounding. Any other c scales the sums by one factor, which cancels, but for the weight of eps
+ * against the rest; so heads whose own maximum lies far below c are blurred by eps more than in the
+ * forward pass, and a c below the maximum blurs less. Exponents above c are computed as they are,
+ * up to 60; a token beyond that is refused (FB_ERROR_INPUT) and leaves the state as it was, since
+ * clamping would change the weights of tokens against each other silently.
+ *
+ * redraw: whether W is drawn anew for each worker process. W is a constant of the kernel, drawn by
+ * prepare from the seed it is given, untimed, and the same for every call on it; the released code
+ * draws inside each call. false: every process gets the suite's seed and thus the same W. true: the
+ * harness hands each process of a case its own seed, the one its inputs are drawn from, so that the
+ * spread over processes includes that of the draw. The kernel itself does not read this parameter.
  */
 #ifndef FB_PERFORMER_H
 #define FB_PERFORMER_H
@@ -21,15 +42,28 @@ extern "C" {
 #endif
 
 /* Position of the parameters in problem->params. */
-enum { FB_PERFORMER_FEATURES = 0 };
+enum fb_performer_param {
+    FB_PERFORMER_FEATURES,
+    FB_PERFORMER_KERNEL, /* enum fb_performer_kernel */
+    FB_PERFORMER_REDRAW,
+    FB_PERFORMER_PARAM_COUNT
+};
 
-/* The constants are the projection W [features][D], f32, dense; one for all heads. */
+enum fb_performer_kernel { FB_PERFORMER_SOFTMAX, FB_PERFORMER_RELU };
+
+/* The constants are the projection W [features][D], f32, dense; one for all heads; kernel relu has
+ * none. */
 extern const struct fb_mechanism fb_performer;
 
 extern const struct fb_attention fb_performer_fused_scalar;
 extern const struct fb_attention fb_performer_fused_avx2;
 extern const struct fb_attention fb_performer_fused_avx512;
 extern const struct fb_attention fb_performer_fused_neon;
+
+static inline bool fb_performer_is_relu(const struct fb_problem *problem)
+{
+    return (int)problem->params[FB_PERFORMER_KERNEL] == FB_PERFORMER_RELU;
+}
 
 #ifdef __cplusplus
 }

@@ -1,18 +1,24 @@
 /*
  * Performer for one instruction set: positive orthogonal features of the softmax kernel. The
  * features of a block of tokens are one small product with the packed projection; the rest is
- * linear attention, see linear/linear_core.h. The maximum over all keys is a running one; causal,
- * it takes a pass of its own.
+ * linear attention, see linear/linear_core.h (and linear_gradient.h, linear_decode.h). The maximum
+ * over all keys is a running one; causal, it takes a pass of its own, and decoding is told it.
+ *
+ * Kernel relu is linear attention on the components themselves.
  */
 #include "performer/performer.h"
 
 #include "linear/linear_core.h"
+#include "linear/linear_decode.h"
+#include "linear/linear_gradient.h"
 
-#define PERFORMER_EPSILON 1e-4F
+#define PERFORMER_EPSILON      1e-4F
+#define PERFORMER_RELU_EPSILON 1e-3F
 
 struct performer_own {
     int64_t dim, features, ld;
-    float half_scale;  /* D^(-1/2) / 2: g = half_scale |x|^2 */
+    float half_scale;      /* D^(-1/2) / 2: g = half_scale |x|^2 */
+    const float *unpacked; /* [features][D] W, as the caller passed it */
     float *projection; /* [D][ld], W^T D^(-1/4); the columns beyond features repeat the last one, so
                           that a maximum may run over whole vectors */
 };
@@ -105,59 +111,200 @@ static void performer_keys(const void *context, const float *x, int64_t stride, 
     }
 }
 
-/* Lays out the packed projection and the linear kernel's scratch; returns the bytes needed. With
- * scratch NULL it only counts. */
-static size_t performer_plan(struct performer_own *own, struct linear_map *map,
-                             struct linear_kernel *kernel, const struct fb_problem *p, int threads,
-                             void *scratch)
+static float performer_exponent(const void *context, const float *x, const float *scores,
+                                int64_t ld)
 {
-    own->dim = p->qk_dim;
-    own->features = fb_baseline_int_param(p, FB_PERFORMER_FEATURES);
-    own->ld = fb_vf_round_up(own->features);
-    own->half_scale = (float)(0.5 / sqrt((double)own->dim));
-    *map = (struct linear_map){
+    return performer_largest(scores, ld) -
+           performer_half_norm((const struct performer_own *)context, x);
+}
+
+/* With e = phi - epsilon: du = dphi e, dx = D^(-1/4) W^T du - D^(-1/2) (sum of du) x. */
+static void performer_pull(const void *context, const float *x, int64_t stride, int64_t rows,
+                           const float *phi, float *dphi, int64_t ld, float *dx, int64_t dx_stride)
+{
+    const struct performer_own *own = (const struct performer_own *)context;
+    const fb_vf epsilon = fb_vf_set1(PERFORMER_EPSILON);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t c = 0; c < own->features; c += FB_VW) {
+            float *du = dphi + i * ld + c;
+            const fb_vf e = fb_vf_sub(fb_vf_load(phi + i * ld + c), epsilon);
+            fb_vf_store(du, fb_vf_mul(e, fb_vf_load(du)));
+        }
+    }
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (rows, own->dim, own->features, dphi, ld, 1, own->unpacked, own->dim, dx, dx_stride, false);
+    const fb_vf scale = fb_vf_set1((float)pow((double)own->dim, -0.25));
+    for (int64_t i = 0; i < rows; i++) {
+        fb_vf sum = fb_vf_zero();
+        for (int64_t c = 0; c < own->features; c += FB_VW) {
+            const int64_t lanes = linear_smaller(FB_VW, own->features - c);
+            sum = fb_vf_add(sum, fb_vf_load_part(dphi + i * ld + c, lanes));
+        }
+        const fb_vf dg = fb_vf_set1(2.0F * own->half_scale * fb_vf_sum(sum));
+        for (int64_t c = 0; c < own->dim; c += FB_VW) {
+            float *to = dx + i * dx_stride + c;
+            const int64_t lanes = linear_smaller(FB_VW, own->dim - c);
+            const fb_vf back = fb_vf_mul(dg, fb_vf_load_part(x + i * stride + c, lanes));
+            const fb_vf along = fb_vf_mul(scale, fb_vf_load_part(to, lanes));
+            fb_vf_store_part(to, fb_vf_sub(along, back), lanes);
+        }
+    }
+}
+
+/* ---- kernel relu --------------------------------------------------------------------------- */
+
+/* phi(x) = relu(x) + 0.001 component by component. */
+static void performer_relu(const void *context, const float *x, int64_t stride, int64_t rows,
+                           float *phi, int64_t ld)
+{
+    const int64_t dim = ((const struct performer_own *)context)->dim;
+    const fb_vf zero = fb_vf_zero();
+    const fb_vf added = fb_vf_set1(PERFORMER_RELU_EPSILON);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t c = 0; c < dim; c += FB_VW) {
+            const int64_t lanes = linear_smaller(FB_VW, dim - c);
+            const fb_vf value =
+                fb_vf_add(fb_vf_max(zero, fb_vf_load_part(x + i * stride + c, lanes)), added);
+            fb_vf_store(phi + i * ld + c, fb_vf_keep(value, lanes));
+        }
+    }
+}
+
+static void performer_relu_keys(const void *context, const float *x, int64_t stride, int64_t rows,
+                                float peak, float epsilon, float *phi, int64_t ld)
+{
+    (void)peak;
+    (void)epsilon;
+    performer_relu(context, x, stride, rows, phi, ld);
+}
+
+static void performer_relu_pull(const void *context, const float *x, int64_t stride, int64_t rows,
+                                const float *phi, float *dphi, int64_t ld, float *dx,
+                                int64_t dx_stride)
+{
+    (void)phi;
+    const int64_t dim = ((const struct performer_own *)context)->dim;
+    const fb_vf zero = fb_vf_zero();
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t c = 0; c < dim; c += FB_VW) {
+            const int64_t lanes = linear_smaller(FB_VW, dim - c);
+            const fb_vf at = fb_vf_load_part(x + i * stride + c, lanes);
+            const fb_vf value = fb_vf_select_lt(zero, at, fb_vf_load(dphi + i * ld + c), zero);
+            fb_vf_store_part(dx + i * dx_stride + c, value, lanes);
+        }
+    }
+}
+
+/* ---- the variant --------------------------------------------------------------------------- */
+
+/* What every pass starts with: the map, and where scratch goes on after the packed projection. */
+struct performer_setup {
+    struct performer_own own;
+    struct linear_map map;
+    size_t used_bytes;
+    void *rest; /* NULL when only counting */
+};
+
+static struct linear_map performer_map(const struct performer_own *own, bool relu)
+{
+    if (relu) {
+        return (struct linear_map){
+            .count = own->dim,
+            .own = own,
+            .queries = performer_relu,
+            .keys = performer_relu_keys,
+            .pull = performer_relu_pull,
+        };
+    }
+    return (struct linear_map){
         .count = own->features,
-        .epsilon = 0.0F,
         .key_epsilon = PERFORMER_EPSILON,
         .own = own,
         .queries = performer_queries,
         .score_keys = performer_score_keys,
         .keys = performer_keys,
+        .exponent = performer_exponent,
+        .pull = performer_pull,
     };
+}
+
+/* setup is pointed into by its map: it must stay where it is. With scratch NULL it only counts. */
+static void performer_set_up(struct performer_setup *setup, const struct fb_problem *p,
+                             const void *constants, void *scratch)
+{
+    const bool relu = fb_performer_is_relu(p);
     struct fb_scratch_cursor cursor = {(unsigned char *)scratch, 0};
-    own->projection = fb_scratch_take_f32(&cursor, own->dim * own->ld);
-    void *rest = scratch == NULL ? NULL : cursor.base + cursor.used_bytes;
-    return cursor.used_bytes + linear_plan(kernel, p, map, threads, rest);
+    struct performer_own *own = &setup->own;
+    own->dim = p->qk_dim;
+    own->features = fb_problem_int_param(p, FB_PERFORMER_FEATURES);
+    own->ld = fb_vf_round_up(own->features);
+    own->half_scale = (float)(0.5 / sqrt((double)own->dim));
+    own->unpacked = (const float *)constants;
+    own->projection = relu ? NULL : fb_scratch_take_f32(&cursor, own->dim * own->ld);
+    setup->map = performer_map(own, relu);
+    setup->used_bytes = cursor.used_bytes;
+    setup->rest = scratch == NULL ? NULL : cursor.base + cursor.used_bytes;
+    if (scratch != NULL && !relu) {
+        performer_pack(own, own->unpacked);
+    }
 }
 
 static enum fb_status performer_cpu_supports(const struct fb_problem *problem, enum fb_pass pass,
                                              struct fb_error *why)
 {
-    (void)pass;
-    return fb_baseline_cpu_supports(problem, "performer fused", why);
+    return fb_baseline_cpu_supports(problem, pass, "performer fused", why);
 }
 
 static void performer_cpu_sizes(const struct fb_problem *problem, int threads,
                                 struct fb_sizes *sizes)
 {
-    struct performer_own own;
-    struct linear_map map;
-    struct linear_kernel kernel = {0};
-    *sizes = (struct fb_sizes){0};
-    sizes->forward_scratch_bytes = performer_plan(&own, &map, &kernel, problem, threads, NULL);
+    struct performer_setup setup;
+    struct linear_kernel forward = {0};
+    struct linear_gradient gradient;
+    struct linear_decode decode;
+    performer_set_up(&setup, problem, NULL, NULL);
+    sizes->saved_bytes = linear_saved_bytes(problem);
+    sizes->forward_scratch_bytes =
+        setup.used_bytes + linear_plan(&forward, problem, &setup.map, threads, NULL);
+    sizes->backward_scratch_bytes =
+        setup.used_bytes + linear_plan_gradient(&gradient, problem, &setup.map, threads, NULL);
+    sizes->decode_scratch_bytes =
+        setup.used_bytes + linear_plan_decode(&decode, problem, &setup.map, threads, NULL);
+    sizes->decode_state_bytes = linear_decode_state_bytes(&decode);
 }
 
 static enum fb_status performer_cpu_forward(const struct fb_problem *problem,
                                             const struct fb_call *call, struct fb_error *error)
 {
     (void)error;
-    struct performer_own own;
-    struct linear_map map;
+    struct performer_setup setup;
     struct linear_kernel kernel = {0};
-    (void)performer_plan(&own, &map, &kernel, problem, call->threads, call->scratch);
-    performer_pack(&own, (const float *)call->constants);
+    performer_set_up(&setup, problem, call->constants, call->scratch);
+    (void)linear_plan(&kernel, problem, &setup.map, call->threads, setup.rest);
     linear_forward(&kernel, call);
     return FB_OK;
+}
+
+static enum fb_status performer_cpu_backward(const struct fb_problem *problem,
+                                             const struct fb_call *call, struct fb_error *error)
+{
+    (void)error;
+    struct performer_setup setup;
+    struct linear_gradient gradient;
+    performer_set_up(&setup, problem, call->constants, call->scratch);
+    (void)linear_plan_gradient(&gradient, problem, &setup.map, call->threads, setup.rest);
+    linear_backward(&gradient, call);
+    return FB_OK;
+}
+
+static enum fb_status performer_cpu_decode(const struct fb_problem *problem,
+                                           const struct fb_call *call, struct fb_error *error)
+{
+    struct performer_setup setup;
+    struct linear_decode decode;
+    performer_set_up(&setup, problem, call->constants, call->scratch);
+    (void)linear_plan_decode(&decode, problem, &setup.map, call->threads, setup.rest);
+    return linear_decode_token(&decode, call, error);
 }
 
 const struct fb_attention FB_ISA_SYMBOL(fb_performer_fused) = {
@@ -169,6 +316,6 @@ const struct fb_attention FB_ISA_SYMBOL(fb_performer_fused) = {
     .supports = performer_cpu_supports,
     .sizes = performer_cpu_sizes,
     .forward = performer_cpu_forward,
-    .backward = NULL,
-    .decode = NULL,
+    .backward = performer_cpu_backward,
+    .decode = performer_cpu_decode,
 };

@@ -33,7 +33,7 @@ static void softmax_cost(const struct fb_problem *p, enum fb_pass pass, struct f
     const double heads = (double)p->batch * (double)p->heads;
     const double forward = 2.0 * heads * softmax_pairs(p) * ((double)p->qk_dim + (double)p->v_dim);
     const double backward = 2.5 * forward;
-    cost->bytes_min = fb_baseline_bytes(p, pass);
+    cost->bytes_min = fb_problem_bytes(p, pass);
     cost->flop = pass == FB_BACKWARD ? backward : pass == FB_BOTH ? forward + backward : forward;
 }
 

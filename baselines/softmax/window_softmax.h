@@ -1,9 +1,8 @@
 /*
- * Tiled softmax attention over a band of keys, the kernel of softmax and local attention: sink i
- * sees the sources i - back <= j <= i + ahead. Included by the CPU source of each, once per
- * instruction set.
+ * Tiled softmax attention over a band of keys, the kernel of softmax and local attention, forward.
+ * Included by the CPU source of each, once per instruction set; the band is told by window_plan.h.
  *
- * A task is one block of 64 sinks of one head. It walks the sources in blocks, with a running
+ * A task is one block of 64 sinks of one sequence. It walks the sources in blocks, with a running
  * maximum and sum per sink (Milakov & Gimelshein, "Online normalizer calculation for softmax",
  * 2018; Dao et al., "FlashAttention", NeurIPS 2022), so that memory does not grow with N.
  *
@@ -12,30 +11,13 @@
  *   scores^T [keys][64]  = K [keys][D] . queries^T [D][64]   K row by row, queries^T packed once
  *   out      [64][M]    += scores^T read by columns . V [keys][M]
  * Sinks are grouped by 16; a group reads only the sources that some sink of it sees.
+ *
+ * A training forward saves the logarithm of the sum of exponentials per sink, [B,H,L].
  */
 #ifndef FB_WINDOW_SOFTMAX_H
 #define FB_WINDOW_SOFTMAX_H
 
-#include "baseline_support.h"
-#include "parallel.h"
-#include "tile_gemm.h"
-#include "transpose.h"
-#include "vector_math.h"
-
-#include <float.h>
-
-enum {
-    WINDOW_SINKS = 64,
-    WINDOW_SOURCES = 192,
-    WINDOW_GROUP = 16,
-    WINDOW_GROUPS = WINDOW_SINKS / WINDOW_GROUP
-};
-
-/* Wider than any sequence, and far from overflow when added to a position. */
-#define WINDOW_UNBOUNDED (INT64_MAX / 4)
-
-/* The score of a source that a sink does not see, and the maximum before any source. */
-#define WINDOW_UNSEEN (-FLT_MAX)
+#include "softmax/window_plan.h"
 
 /* Scratch of one thread. */
 struct window_scratch {
@@ -47,24 +29,10 @@ struct window_scratch {
     float *factor;  /* [64] */
 };
 
-struct window_kernel {
-    const struct fb_problem *problem;
-    const struct fb_call *call;
-    int64_t back, ahead;
-    int64_t sink_blocks;
-    int64_t ld_sum;
-    size_t thread_bytes;
-};
-
-/* The sources that a group of sinks sees within the current block, first <= j < end. */
-struct window_range {
-    int64_t first, end;
-};
-
 static struct window_scratch window_scratch_at(const struct fb_problem *p, unsigned char *base,
                                                size_t *bytes)
 {
-    struct fb_scratch_cursor cursor = {base, 0};
+    struct fb_scratch_cursor cursor = fb_scratch_at(base);
     struct window_scratch s;
     s.queries = fb_scratch_take_f32(&cursor, p->qk_dim * WINDOW_SINKS);
     s.scores = fb_scratch_take_f32(&cursor, (int64_t)WINDOW_SOURCES * WINDOW_SINKS);
@@ -76,104 +44,16 @@ static struct window_scratch window_scratch_at(const struct fb_problem *p, unsig
     return s;
 }
 
-static int64_t window_smaller(int64_t a, int64_t b)
+static int64_t window_tasks(const struct window_kernel *w)
 {
-    return a < b ? a : b;
+    return w->problem->batch * w->problem->heads * w->band.step * w->sink_blocks;
 }
 
-static int64_t window_larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static int64_t window_tasks(const struct fb_problem *p)
-{
-    return p->batch * p->heads * ((p->q_len + WINDOW_SINKS - 1) / WINDOW_SINKS);
-}
-
-static void window_sizes(const struct fb_problem *p, int threads, struct fb_sizes *sizes)
+static size_t window_forward_bytes(const struct window_kernel *w, int threads)
 {
     size_t bytes;
-    (void)window_scratch_at(p, NULL, &bytes);
-    *sizes = (struct fb_sizes){0};
-    sizes->forward_scratch_bytes = bytes * (size_t)window_smaller(threads, window_tasks(p));
-}
-
-static void window_pack_queries(const struct window_scratch *s, const float *q, int64_t stride,
-                                int64_t sinks, int64_t dim)
-{
-    const fb_vf scale = fb_vf_set1((float)(1.0 / sqrt((double)dim)));
-    fb_transpose(q, stride, sinks, dim, s->queries, WINDOW_SINKS);
-    for (int64_t d = 0; d < dim; d++) {
-        float *row = s->queries + d * WINDOW_SINKS;
-        for (int64_t i = sinks; i < WINDOW_SINKS; i++) {
-            row[i] = 0.0F;
-        }
-        for (int64_t i = 0; i < WINDOW_SINKS; i += FB_VW) {
-            fb_vf_store(row + i, fb_vf_mul(scale, fb_vf_load(row + i)));
-        }
-    }
-}
-
-/* scores^T of the block that starts at `start`: for each run of sources that the same groups see,
- * one product over just those groups. */
-static void window_score(const struct window_scratch *s, const struct window_range *range,
-                         int groups, const float *k, int64_t k_stride, int64_t start, int64_t end,
-                         int64_t dim)
-{
-    int first_group = 0;
-    int end_group = 0;
-    int64_t j = start;
-    while (j < end) {
-        while (first_group < groups && range[first_group].end <= j) {
-            first_group++;
-        }
-        while (end_group < groups && range[end_group].first <= j) {
-            end_group++;
-        }
-        int64_t stop = end;
-        if (end_group < groups) {
-            stop = window_smaller(stop, range[end_group].first);
-        }
-        if (first_group < end_group) {
-            stop = window_smaller(stop, range[first_group].end);
-            FB_ISA_SYMBOL(fb_tile_gemm)
-            (stop - j, (int64_t)(end_group - first_group) * WINDOW_GROUP, dim, k + j * k_stride,
-             k_stride, 1, s->queries + first_group * WINDOW_GROUP, WINDOW_SINKS,
-             s->scores + (j - start) * WINDOW_SINKS + first_group * WINDOW_GROUP, WINDOW_SINKS,
-             false);
-        }
-        j = stop;
-    }
-}
-
-/* Marks the pairs of a group that the band leaves out: only rows near its two edges have any. */
-static void window_mask(const struct window_kernel *w, float *scores, struct window_range range,
-                        int64_t first_sink)
-{
-    const int64_t last_sink = first_sink + WINDOW_GROUP - 1;
-    for (int64_t j = window_larger(range.first, first_sink + w->ahead + 1); j < range.end; j++) {
-        float *row = scores + (j - range.first) * WINDOW_SINKS;
-        const int64_t unseen = window_smaller(j - w->ahead - first_sink, WINDOW_GROUP);
-        for (int64_t lane = 0; lane < unseen; lane++) {
-            row[lane] = WINDOW_UNSEEN;
-        }
-    }
-    const int64_t far_end = window_smaller(range.end, last_sink - w->back);
-    for (int64_t j = range.first; j < far_end; j++) {
-        float *row = scores + (j - range.first) * WINDOW_SINKS;
-        for (int64_t lane = window_larger(j + w->back + 1 - first_sink, 0); lane < WINDOW_GROUP;
-             lane++) {
-            row[lane] = WINDOW_UNSEEN;
-        }
-    }
-}
-
-/* exp for x <= 0. */
-FB_ALWAYS_INLINE fb_vf window_exp(fb_vf x)
-{
-    const fb_vf lowest = fb_vf_set1(FB_EXP_LOWEST);
-    return fb_vf_select_lt(x, lowest, fb_vf_zero(), fb_vf_exp_in_range(fb_vf_max(lowest, x)));
+    (void)window_scratch_at(w->problem, NULL, &bytes);
+    return bytes * (size_t)window_smaller(threads, window_tasks(w));
 }
 
 /* Turns one vector of sinks' scores, rows apart by 64 floats, into weights against the new running
@@ -231,46 +111,17 @@ static void window_rescale(const struct window_scratch *s, int64_t sinks, int64_
     }
 }
 
-/* sum += weights . V, one product for each run of groups that see the same sources. */
-static void window_accumulate(const struct window_kernel *w, const struct window_scratch *s,
-                              const struct window_range *range, int groups, const float *v,
-                              int64_t v_stride, int64_t start, int64_t sinks)
-{
-    int g = 0;
-    while (g < groups) {
-        const struct window_range r = range[g];
-        int next = g + 1;
-        while (next < groups && range[next].first == r.first && range[next].end == r.end) {
-            next++;
-        }
-        if (r.first < r.end) {
-            const int64_t row = (int64_t)g * WINDOW_GROUP;
-            const int64_t rows = window_smaller((int64_t)next * WINDOW_GROUP, sinks) - row;
-            FB_ISA_SYMBOL(fb_tile_gemm)
-            (rows, w->problem->v_dim, r.end - r.first,
-             s->scores + (r.first - start) * WINDOW_SINKS + row, 1, WINDOW_SINKS,
-             v + r.first * v_stride, v_stride, s->sum + row * w->ld_sum, w->ld_sum, true);
-        }
-        g = next;
-    }
-}
-
 /* One block of sources, start <= j < end, for the block of sinks that starts at first_sink. */
 static void window_source_block(const struct window_kernel *w, const struct window_scratch *s,
-                                int64_t b, int64_t h, int64_t first_sink, int64_t sinks,
+                                const struct window_unit *u, int64_t first_sink, int64_t sinks,
                                 int64_t start, int64_t end)
 {
-    const struct fb_call *call = w->call;
-    const int groups = (int)((sinks + WINDOW_GROUP - 1) / WINDOW_GROUP);
+    const struct fb_tensor *k = &w->call->k;
+    const struct fb_tensor *v = &w->call->v;
     struct window_range range[WINDOW_GROUPS];
-    for (int g = 0; g < groups; g++) {
-        const int64_t sink = first_sink + (int64_t)g * WINDOW_GROUP;
-        range[g].first = window_smaller(end, window_larger(start, sink - w->back));
-        range[g].end =
-            window_larger(range[g].first, window_smaller(end, sink + WINDOW_GROUP + w->ahead));
-    }
-    window_score(s, range, groups, fb_tensor_row_f32(&call->k, b, h, 0), call->k.stride[2], start,
-                 end, w->problem->qk_dim);
+    const int groups = window_ranges(w, first_sink, sinks, start, end, range);
+    window_multiply(range, groups, window_source_row(k, u, 0), window_stride(k, u),
+                    w->problem->qk_dim, s->queries, start, end, s->scores);
     for (int g = 0; g < groups; g++) {
         const int64_t lane = (int64_t)g * WINDOW_GROUP;
         float *scores = s->scores + (range[g].first - start) * WINDOW_SINKS + lane;
@@ -281,21 +132,21 @@ static void window_source_block(const struct window_kernel *w, const struct wind
         }
     }
     window_rescale(s, sinks, w->ld_sum);
-    window_accumulate(w, s, range, groups, fb_tensor_row_f32(&call->v, b, h, 0), call->v.stride[2],
-                      start, sinks);
+    window_gather(range, groups, s->scores, window_source_row(v, u, 0), window_stride(v, u),
+                  w->problem->v_dim, start, sinks, s->sum, w->ld_sum);
 }
 
 /* out = sum / total; a sink without a source gives 0. */
-static void window_write(const struct window_kernel *w, const struct window_scratch *s, int64_t b,
-                         int64_t h, int64_t first_sink, int64_t sinks)
+static void window_write(const struct window_kernel *w, const struct window_scratch *s,
+                         const struct window_unit *u, int64_t first_sink, int64_t sinks)
 {
     const int64_t dim = w->problem->v_dim;
     for (int64_t i = 0; i < sinks; i++) {
         const int64_t sink = first_sink + i;
-        const bool sees = sink - w->back < w->problem->kv_len;
+        const bool sees = sink - w->band.back < u->sources;
         const fb_vf share = fb_vf_set1(sees ? 1.0F / s->total[i] : 0.0F);
         const float *sum = s->sum + i * w->ld_sum;
-        float *out = fb_tensor_row_f32(&w->call->out, b, h, sink);
+        float *out = window_sink_row(&w->call->out, u, sink);
         int64_t c = 0;
         for (; c + FB_VW <= dim; c += FB_VW) {
             fb_vf_store(out + c, fb_vf_mul(share, fb_vf_load(sum + c)));
@@ -303,54 +154,54 @@ static void window_write(const struct window_kernel *w, const struct window_scra
         if (c < dim) {
             fb_vf_store_part(out + c, fb_vf_mul(share, fb_vf_load(sum + c)), dim - c);
         }
+        if (w->call->saved != NULL) {
+            *window_saved(w, u, sink) = sees ? s->maximum[i] + logf(s->total[i]) : 0.0F;
+        }
     }
 }
 
-static void window_run(void *context, int64_t task, int thread)
+static void window_run_sinks(void *context, int64_t task, int thread)
 {
     const struct window_kernel *w = (const struct window_kernel *)context;
     const struct fb_problem *p = w->problem;
     size_t bytes;
     const struct window_scratch s = window_scratch_at(
         p, (unsigned char *)w->call->scratch + (size_t)thread * w->thread_bytes, &bytes);
-    const int64_t head = task / w->sink_blocks;
-    const int64_t b = head / p->heads;
-    const int64_t h = head % p->heads;
+    const int64_t sequence = task / w->sink_blocks;
+    const int64_t head = sequence / w->band.step;
+    const struct window_unit u =
+        window_unit_at(w, head / p->heads, head % p->heads, sequence % w->band.step);
     /* The last sinks see the most when causal: they go first, so that no long task comes last. */
     const int64_t first_sink = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS;
-    const int64_t sinks = window_smaller(WINDOW_SINKS, p->q_len - first_sink);
-
-    window_pack_queries(&s, fb_tensor_row_f32(&w->call->q, b, h, first_sink), w->call->q.stride[2],
-                        sinks, p->qk_dim);
+    const int64_t sinks = window_smaller(WINDOW_SINKS, u.sinks - first_sink);
+    if (sinks <= 0) {
+        return;
+    }
+    window_pack(window_sink_row(&w->call->q, &u, first_sink), window_stride(&w->call->q, &u), sinks,
+                p->qk_dim, window_scale(p), s.queries);
     for (int64_t i = 0; i < WINDOW_SINKS; i++) {
-        s.maximum[i] = WINDOW_UNSEEN;
-        s.total[i] = 0.0F;
+        s.maximum[i] = u.missing > 0 ? 0.0F : WINDOW_UNSEEN;
+        s.total[i] = (float)u.missing;
     }
     for (int64_t i = 0; i < WINDOW_SINKS * w->ld_sum; i++) {
         s.sum[i] = 0.0F;
     }
-    const int64_t start = window_larger(0, first_sink - w->back);
-    const int64_t end = window_smaller(p->kv_len, first_sink + sinks + w->ahead);
+    const int64_t start = window_larger(0, first_sink - w->band.back);
+    const int64_t end = window_smaller(u.sources, first_sink + sinks + w->band.ahead);
     for (int64_t j = start; j < end; j += WINDOW_SOURCES) {
-        window_source_block(w, &s, b, h, first_sink, sinks, j,
+        window_source_block(w, &s, &u, first_sink, sinks, j,
                             window_smaller(end, j + WINDOW_SOURCES));
     }
-    window_write(w, &s, b, h, first_sink, sinks);
+    window_write(w, &s, &u, first_sink, sinks);
 }
 
 static void window_forward(const struct fb_problem *problem, const struct fb_call *call,
-                           int64_t back, int64_t ahead)
+                           struct window_band band)
 {
-    struct window_kernel w = {
-        .problem = problem,
-        .call = call,
-        .back = back,
-        .ahead = ahead,
-        .sink_blocks = (problem->q_len + WINDOW_SINKS - 1) / WINDOW_SINKS,
-        .ld_sum = fb_vf_round_up(problem->v_dim),
-    };
+    struct window_kernel w = window_plan(problem, call, band);
     (void)window_scratch_at(problem, NULL, &w.thread_bytes);
-    fb_parallel_for(call->threads, window_tasks(problem), window_run, &w);
+    fb_parallel_for(call->threads, window_tasks(&w), window_run_sinks, &w);
+    fb_clear_padding_f32(problem, &call->out, true);
 }
 
 #endif

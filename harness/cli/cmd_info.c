@@ -131,16 +131,20 @@ static int print_json(const struct fb_machine *machine, struct fb_error *error)
     return FB_EXIT_OK;
 }
 
+const struct argp fb_argp_info = {
+    .options = options,
+    .parser = parse_option,
+    .doc = "Shows what this machine and this build are, and warns of what would spoil a "
+           "measurement, with its remedy.\v"
+           "Examples:\n"
+           "  flowbench info                         for reading, before a long run\n"
+           "  flowbench info --json | jq .warnings   for scripts\n",
+};
+
 int fb_cmd_info(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse_option,
-        .doc = "Show what this machine and this build are, and warn of what would spoil a "
-               "measurement, with its remedy.",
-    };
     struct info_options info = {0};
-    const error_t parsed = argp_parse(&argp, argc, argv, 0, NULL, &info);
+    const error_t parsed = argp_parse(&fb_argp_info, argc, argv, 0, NULL, &info);
     if (parsed != 0)
         return FB_EXIT_USAGE;
     struct fb_machine machine;

@@ -246,21 +246,26 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return ARGP_ERR_UNKNOWN;
 }
 
+const struct argp fb_argp_list = {
+    .parser = parse_option,
+    .args_doc = "mechanisms|params|suites|tasks",
+    .doc = "Lists what there is to measure."
+           "\v"
+           "Topics:\n"
+           "  mechanisms  every mechanism and variant, and the instruction sets it is built for\n"
+           "  params      the parameters that a mechanism's map in a suite may hold\n"
+           "  suites      the suite files of ./suites, with their number of cases\n"
+           "  tasks       the training tasks\n"
+           "\n"
+           "Examples:\n"
+           "  flowbench list mechanisms\n"
+           "  flowbench list params | grep ^flow     what {name: flow, ...} may hold\n",
+};
+
 int fb_cmd_list(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .parser = parse_option,
-        .args_doc = "mechanisms|params|suites|tasks",
-        .doc =
-            "Lists what there is to measure."
-            "\v"
-            "  mechanisms  every mechanism and variant, and the instruction sets it is built for\n"
-            "  params      the parameters that a mechanism's map in a suite may hold\n"
-            "  suites      the suite files of ./suites, with their number of cases\n"
-            "  tasks       the training tasks\n",
-    };
     int topic = -1;
-    error_t parsed = argp_parse(&argp, argc, argv, 0, NULL, &topic);
+    error_t parsed = argp_parse(&fb_argp_list, argc, argv, 0, NULL, &topic);
     if (parsed != 0) {
         (void)fprintf(stderr, "flowbench list: error: %s\n", strerror(parsed));
         return FB_EXIT_USAGE;

@@ -27,8 +27,8 @@ struct options {
 
 struct tally {
     size_t passed, failed;
-    size_t refused; /* a variant does not serve the file's problem */
-    size_t without_gradients;
+    size_t refused;           /* a variant does not serve the file's problem */
+    size_t without_gradients; /* of those that passed or failed */
     size_t training_files, unreadable_files, unchecked_files;
 };
 
@@ -88,13 +88,17 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
-static const struct argp argp = {
+const struct argp fb_argp_verify = {
     .options = argp_options,
     .parser = parse_option,
     .args_doc = "FILE.safetensors...",
     .doc = "Checks every variant of a mechanism against golden vectors.\v"
-           "Exit code 0: all passed. 3: a wrong result, or a file for which nothing could be "
-           "checked. 2: an unreadable file or a wrong command line.",
+           "Examples:\n"
+           "  flowbench verify tests/golden/*.safetensors\n"
+           "  flowbench verify --isa scalar tests/golden/golden-flow-*.safetensors\n"
+           "\n"
+           "Exit codes: 0 all passed; 3 a wrong result, or a file for which nothing could be "
+           "checked; 2 an unreadable file or a wrong command line.",
 };
 
 /* ---- checking ------------------------------------------------------------------------------- */
@@ -112,7 +116,7 @@ static int all_threads(void)
     return online > 2 && online < 4096 ? (int)online : 2;
 }
 
-static void print_verdict(const struct fb_golden_check *check)
+static void print_verdict(const struct fb_attention *attention, const struct fb_golden_check *check)
 {
     const struct {
         const char *name;
@@ -128,7 +132,12 @@ static void print_verdict(const struct fb_golden_check *check)
             fb_judge_describe(j, text, sizeof text);
         printf("  %s %s", parts[i].name, text);
     }
-    puts(check->has_gradients ? "" : "  gradients: not in this version");
+    if (check->has_gradients)
+        putchar('\n');
+    else if (!attention->backward)
+        puts("  gradients: not in this version");
+    else
+        printf("  gradients: %s\n", check->why_no_gradients.text);
 }
 
 /* One variant with one number of threads on one file. */
@@ -149,7 +158,7 @@ static void check_combination(const struct fb_golden *golden, const struct fb_at
                     : "FAIL",
            file_name(golden->path), label, fb_isa_name(attention->isa), threads);
     if (status == FB_OK)
-        print_verdict(&check);
+        print_verdict(attention, &check);
     else
         printf("  %s\n", error.text);
     tally->refused += refused;
@@ -226,7 +235,7 @@ static int summarise(const struct options *options, const struct tally *tally)
     printf("%zu passed, %zu failed, %zu refused by the variant", tally->passed, tally->failed,
            tally->refused);
     if (tally->without_gradients > 0)
-        printf(", %zu without gradients (not in this version)", tally->without_gradients);
+        printf(", %zu checked without gradients", tally->without_gradients);
     printf("; of %d files %zu training (skipped), %zu unreadable, %zu unchecked\n",
            options->file_count, tally->training_files, tally->unreadable_files,
            tally->unchecked_files);
@@ -250,7 +259,7 @@ static bool device_exists(enum fb_backend device)
 int fb_cmd_verify(int argc, char **argv)
 {
     struct options options = {.device = FB_CPU, .isa = -1};
-    const error_t failed = argp_parse(&argp, argc, argv, 0, NULL, &options);
+    const error_t failed = argp_parse(&fb_argp_verify, argc, argv, 0, NULL, &options);
     if (failed != 0) {
         fprintf(stderr, "flowbench verify: error: %s\n", strerror(failed));
         return FB_EXIT_FAILED;

@@ -310,11 +310,12 @@ enum fb_status fb_golden_check_variant(const struct fb_golden *golden,
                                        const struct fb_attention *attention, int threads,
                                        struct fb_golden_check *check, struct fb_error *error)
 {
-    *check = (struct fb_golden_check){.has_gradients = attention->backward != NULL};
-    enum fb_status status = fb_attention_supports(
-        attention, &golden->problem, check->has_gradients ? FB_BOTH : FB_FORWARD, error);
+    *check = (struct fb_golden_check){.has_gradients = false};
+    enum fb_status status = fb_attention_supports(attention, &golden->problem, FB_FORWARD, error);
     if (status != FB_OK)
         return status;
+    check->has_gradients = fb_attention_supports(attention, &golden->problem, FB_BOTH,
+                                                 &check->why_no_gradients) == FB_OK;
     struct fb_arena arena;
     fb_arena_init(&arena, 0);
     struct fb_sizes sizes;

@@ -30,13 +30,15 @@ enum fb_status fb_golden_read(struct fb_golden *golden, const char *path, struct
 /* What was found out about one variant on one golden file. */
 struct fb_golden_check {
     struct fb_judgement out;
-    bool has_gradients; /* the variant has a backward pass; then dq, dk, dv are judged */
+    bool has_gradients; /* dq, dk and dv are judged */
     struct fb_judgement dq, dk, dv;
-    bool passed; /* everything that was judged is within budget */
+    struct fb_error why_no_gradients; /* otherwise: the variant's own words */
+    bool passed;                      /* everything that was judged is within budget */
 };
 
-/* Runs forward, and backward where the variant has one, on fresh, poisoned buffers. FB_OK whatever
- * the verdict; an error when the variant refuses (FB_ERROR_UNSUPPORTED) or fails. */
+/* Runs forward, and backward where the variant has one that serves the problem, on fresh, poisoned
+ * buffers. FB_OK whatever the verdict; an error when the variant refuses the forward pass
+ * (FB_ERROR_UNSUPPORTED) or fails. */
 enum fb_status fb_golden_check_variant(const struct fb_golden *golden,
                                        const struct fb_attention *attention, int threads,
                                        struct fb_golden_check *check,

@@ -1,6 +1,8 @@
 /* argp for `flowbench run`: see run_options.h. */
 #include "run_options.h"
 
+#include "commands.h"
+
 #include <argp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +25,9 @@ static const struct argp_option table[] = {
     {"set", KEY_SET, "KEY=VALUE", 0,
      "Override a value of the suite, e.g. defaults.isa=avx2; may be repeated", 0},
     {"budget", KEY_BUDGET, "TIME", 0,
-     "Start no case after this time (90s, 5m, 1h30m); what is left over is recorded as skipped", 0},
+     "Start no case after this time (90s, 5m, 1h30m); what is left over is recorded as skipped and "
+     "does not change the exit code",
+     0},
     {"out", KEY_OUT, "DIR", 0, "Write to exactly this folder instead of results/SUITE/TIME-MACHINE",
      0},
     {"list", KEY_LIST, NULL, 0, "Print the cases and measure nothing", 0},
@@ -31,15 +35,35 @@ static const struct argp_option table[] = {
      "Print the cases with their predicted bytes and times and measure no case", 0},
     {"strict", KEY_STRICT, NULL, 0, "Exit with 4 when a claim stays ambiguous", 0},
     {"quiet", 'q', NULL, 0, "Only what failed", 0},
-    {"color", KEY_COLOR, "WHEN", 0, "auto (default), always or never; NO_COLOR is respected", 0},
+    {"color", KEY_COLOR, "auto|always|never", 0,
+     "Colours on a terminal (auto, default), always or never; NO_COLOR is respected", 0},
     {"resume", KEY_RESUME, "DIR", 0,
-     "Continue the run in this folder; its suite and options come from its run.json", 0},
+     "Continue the run in this folder: cases that have a row keep it, the others are measured. "
+     "Stands alone (beside --quiet and --color), since suite, filter and budget come from "
+     "DIR/run.json; only on the machine that started the run",
+     0},
     {0}};
 
 static const char help[] =
     "Measures every case of the suites and leaves rows, samples, provenance and plots in a folder."
-    "\vExit codes: 0 fine, 1 the tool failed, 2 usage or suite error, 3 a claim or a case failed, "
-    "4 ambiguous (only with --strict), 130 and 143 interrupted.";
+    "\v"
+    "Examples:\n"
+    "  flowbench suites/scaling.yaml             the word run may be left out\n"
+    "  flowbench run suites/scaling.yaml --dry-run\n"
+    "  flowbench run suites/scaling.yaml --filter 'seq_len<=4096,mechanism=flow'\n"
+    "  flowbench run suites/heads.yaml --set defaults.isa=avx2 --budget 5m\n"
+    "  flowbench run --resume results/scaling/20261124T031500Z-laptop\n"
+    "\n"
+    "Rows are written one by one. Ctrl-C finishes the row at hand, prints the command that "
+    "continues the run and exits with 130; a run that was killed is continued in the same way. "
+    "--budget counts from the start, over all suites of the command; when it is spent, the case at "
+    "hand is finished, and the rest get a row that says skipped, which --resume does not measure "
+    "later.\n"
+    "\n"
+    "Exit codes: 0 fine (cases skipped, timed out or out of memory included), 1 the tool failed, 2 "
+    "usage or suite error, 3 a claim failed, a result is wrong or a case crashed, 4 ambiguous "
+    "(only "
+    "with --strict), 130 and 143 interrupted.";
 
 struct parsing {
     struct fb_run_options *options;
@@ -163,11 +187,16 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
+const struct argp fb_argp_run = {
+    .options = table,
+    .parser = parse_option,
+    .args_doc = "SUITE.yaml...\n--resume DIR",
+    .doc = help,
+};
+
 enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *arena,
                                     struct fb_run_options *options, struct fb_error *error)
 {
-    static const struct argp argp = {table, parse_option, "SUITE.yaml...\n--resume DIR", help, NULL,
-                                     NULL,  NULL};
     struct parsing parsing = {
         .options = options,
         .suites = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.suites, error),
@@ -181,7 +210,7 @@ enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *aren
     options->sets = parsing.sets;
     options->argc = argc;
     options->argv = argv;
-    if (argp_parse(&argp, argc, argv, 0, NULL, &parsing) != 0)
+    if (argp_parse(&fb_argp_run, argc, argv, 0, NULL, &parsing) != 0)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for the command line");
     return FB_OK;
 }

@@ -2,7 +2,8 @@
  * Measuring one case: the whole life of one worker process, and the ceilings that the floor is
  * made of. docs/measuring.md says what is measured and why.
  *
- *   allocate, fill -> first call -> check against the oracle -> peak memory -> warm up -> samples
+ *   allocate, fill -> prepare (forward before backward; the state to decode against) -> first call
+ * -> check against the oracle -> peak memory -> warm up -> samples
  *   -> same output again? -> floor evidence
  *
  * A wrong answer gets no time. Time-outs and crashes are the runner's business.
@@ -51,11 +52,12 @@ struct fb_measure_result {
 
     int64_t mem_workspace_bytes; /* scratch and constants that the variant asks for */
     int64_t mem_saved_bytes;
-    int64_t mem_peak_bytes; /* growth of the resident set over one call; oracle excluded */
+    int64_t mem_state_bytes; /* decode: the state after the decoded token */
+    int64_t mem_peak_bytes;  /* growth of the resident set over one call; oracle excluded */
 
     double err_rel, err_max, err_budget; /* NaN without the oracle */
     double softmax_distance;
-    char output_hash[FB_MEASURE_HASH_SIZE]; /* XXH64 of the output, 16 hexadecimal digits */
+    char output_hash[FB_MEASURE_HASH_SIZE]; /* XXH64 of the outputs, 16 hexadecimal digits */
 };
 
 /* Everything absent, status error. */
@@ -91,7 +93,8 @@ struct fb_measure_options {
     const struct fb_attention *attention; /* NULL: the case's own; tests put a scripted one here */
     const struct fb_clock *clock;         /* NULL: the monotonic one */
     /* NULL, or told the name of each phase as it begins ("allocate", "first call", "check",
-     * "memory", "warm-up", "samples", "floor"): what a worker that is killed was doing. */
+     * "prepare", "memory", "warm-up", "samples", "floor"): what a worker that is killed was doing.
+     */
     void (*on_phase)(void *context, const char *phase);
     void *on_phase_context;
 };

@@ -5,7 +5,6 @@
 #include "machine.h"
 #include "measure_check.h"
 #include "measure_worker.h"
-#include "random.h"
 
 #include <stdio.h>
 #include <xxhash.h>
@@ -26,82 +25,6 @@ static uint64_t seed_of_process(uint64_t seed, int process)
     for (int i = 0; i < 4; i++)
         bytes[8 + i] = (unsigned char)((uint32_t)process >> (8 * i));
     return XXH64(bytes, sizeof bytes, 0);
-}
-
-/* ---- allocate and fill ---------------------------------------------------------------------- */
-
-static struct fb_tensor view(void *data, const struct fb_case *item, int64_t heads, int64_t tokens,
-                             int64_t dim)
-{
-    return fb_tensor_dense(data, item->dtype, item->layout, item->batch, heads, tokens, dim);
-}
-
-static void set_views(struct fb_worker *worker)
-{
-    const struct fb_case *item = worker->item;
-    const struct fb_problem *p = &worker->problem;
-    struct fb_call *call = &worker->call;
-    call->q = view(worker->buffers[SLOT_Q].data, item, p->heads, p->q_len, p->qk_dim);
-    call->k = view(worker->buffers[SLOT_K].data, item, p->kv_heads, p->kv_len, p->qk_dim);
-    call->v = view(worker->buffers[SLOT_V].data, item, p->kv_heads, p->kv_len, p->v_dim);
-    call->out = view(worker->buffers[SLOT_OUT].data, item, p->heads, p->q_len, p->v_dim);
-    call->constants = worker->buffers[SLOT_CONSTANTS].data;
-    call->scratch = worker->buffers[SLOT_SCRATCH].data;
-    call->threads = item->threads;
-}
-
-/* Fails with FB_ERROR_MEMORY before anything is allocated when the case would pass its limit. */
-static enum fb_status check_limit(const size_t bytes[SLOT_COUNT], size_t limit_bytes,
-                                  struct fb_error *error)
-{
-    double total = 0.0;
-    for (int slot = 0; slot < SLOT_COUNT; slot++)
-        total += (double)bytes[slot];
-    if (limit_bytes > 0 && total > (double)limit_bytes)
-        return fb_error_set(error, FB_ERROR_MEMORY,
-                            "inputs, output and workspace need %.0f bytes, the limit is %zu; raise "
-                            "limits.memory or use shorter sequences",
-                            total, limit_bytes);
-    return FB_OK;
-}
-
-static enum fb_status allocate(struct fb_worker *worker, const struct fb_limits *limits,
-                               struct fb_error *error)
-{
-    static const char *const names[SLOT_COUNT] = {"q", "k", "v", "out", "constants", "scratch"};
-    const size_t element = fb_dtype_bytes(worker->item->dtype);
-    set_views(worker); /* for the counts; the data follow below */
-    const struct fb_call *call = &worker->call;
-    const size_t bytes[SLOT_COUNT] = {
-        (size_t)fb_tensor_count(&call->q) * element,
-        (size_t)fb_tensor_count(&call->k) * element,
-        (size_t)fb_tensor_count(&call->v) * element,
-        (size_t)fb_tensor_count(&call->out) * element,
-        worker->constants_bytes,
-        worker->sizes.forward_scratch_bytes,
-    };
-    enum fb_status status = check_limit(bytes, fb_limits_memory_bytes(limits), error);
-    for (int slot = 0; status == FB_OK && slot < SLOT_COUNT; slot++)
-        status =
-            fb_mapped_buffer_init(&worker->buffers[slot], bytes[slot], slot, names[slot], error);
-    if (status == FB_OK)
-        set_views(worker);
-    return status;
-}
-
-static enum fb_status fill(struct fb_worker *worker, struct fb_error *error)
-{
-    const struct fb_tensor *inputs[3] = {&worker->call.q, &worker->call.k, &worker->call.v};
-    const int threads = worker->item->threads;
-    for (int i = 0; i < 3; i++)
-        fb_random_fill_normal_f32(inputs[i]->data, fb_tensor_count(inputs[i]), 1.0F,
-                                  worker->input_seed, (uint64_t)i, threads);
-    fb_check_poison(&worker->call.out, threads);
-    const struct fb_mechanism *mechanism = worker->attention->mechanism;
-    if (!mechanism->prepare)
-        return FB_OK;
-    return mechanism->prepare(&worker->problem, worker->item->seed,
-                              worker->buffers[SLOT_CONSTANTS].data, error);
 }
 
 /* ---- the first calls: right answer, peak memory ---------------------------------------------- */
@@ -130,29 +53,74 @@ static enum fb_status measure_peak_again(struct fb_worker *worker, struct fb_err
         return FB_OK;
     fb_worker_enter_phase(worker, "memory");
     fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SCRATCH]);
+    if (worker->pass->pass == FB_BOTH) /* the call writes it before it reads it */
+        fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SAVED]);
+    fb_worker_rewind(worker, 1);
     double time_s;
     return call_with_peak(worker, &time_s, &result->mem_peak_bytes, error);
+}
+
+/* What the oracle is asked: the case's own problem, or, for a decoded token, the last row of the
+ * causal problem of all tokens so far. */
+static struct fb_check_request request_of(const struct fb_worker *worker)
+{
+    struct fb_check_request request = {
+        .mechanism = worker->attention->mechanism,
+        .problem = worker->problem,
+        .call = worker->call,
+        .rows = worker->problem.q_len,
+        .gradients = worker->pass->gradients,
+        .seed = worker->input_seed,
+        .threads = worker->item->threads,
+    };
+    if (worker->pass->decodes) {
+        const int64_t tokens = worker->item->seq_len + 1;
+        request.decodes = true;
+        request.problem.causal = true;
+        request.problem.q_len = request.problem.kv_len = tokens;
+        struct fb_tensor *const inputs[] = {&request.call.q, &request.call.k, &request.call.v};
+        for (int i = 0; i < 3; i++) {
+            *inputs[i] = worker->tokens[i];
+            inputs[i]->shape[2] = tokens;
+        }
+        request.first_row = tokens - 1;
+    }
+    return request;
+}
+
+static enum fb_status check_first(struct fb_worker *worker, struct fb_error *error)
+{
+    struct fb_measure_result *result = worker->result;
+    struct fb_check_outputs outputs;
+    fb_worker_outputs(worker, &outputs);
+    if (!fb_check_written(&outputs, result))
+        return FB_OK;
+    enum fb_status status = fb_check_hash(&outputs, result->output_hash, error);
+    if (status == FB_OK && worker->options->oracle) {
+        const struct fb_check_request request = request_of(worker);
+        status = fb_check_oracle(&request, result, error);
+    }
+    return status;
 }
 
 static enum fb_status first_call(struct fb_worker *worker, struct fb_error *error)
 {
     struct fb_measure_result *result = worker->result;
-    fb_worker_enter_phase(worker, "first call");
-    enum fb_status status =
-        call_with_peak(worker, &result->first_call_s, &result->mem_peak_bytes, error);
-    if (status != FB_OK)
-        return status;
-    fb_worker_enter_phase(worker, "check");
-    if (!fb_check_written(&worker->call.out, result))
-        return FB_OK;
-    fb_check_hash(&worker->call.out, result->output_hash);
-    if (worker->options->oracle) {
-        status = fb_check_oracle(worker->attention->mechanism, &worker->problem, &worker->call,
-                                 worker->item->pass, worker->input_seed, worker->item->threads,
-                                 result, error);
-        if (status != FB_OK || result->status == FB_MEASURE_WRONG)
-            return status;
+    enum fb_status status = FB_OK;
+    if (worker->pass->prepare) {
+        fb_worker_enter_phase(worker, "prepare");
+        status = worker->pass->prepare(worker, error);
     }
+    if (status == FB_OK) {
+        fb_worker_enter_phase(worker, "first call");
+        status = call_with_peak(worker, &result->first_call_s, &result->mem_peak_bytes, error);
+    }
+    if (status == FB_OK) {
+        fb_worker_enter_phase(worker, "check");
+        status = check_first(worker, error);
+    }
+    if (status != FB_OK || result->status == FB_MEASURE_WRONG)
+        return status;
     return measure_peak_again(worker, error);
 }
 
@@ -162,9 +130,9 @@ static enum fb_status run_phases(struct fb_worker *worker, const struct fb_limit
                                  struct fb_error *error)
 {
     fb_worker_enter_phase(worker, "allocate");
-    enum fb_status status = allocate(worker, limits, error);
+    enum fb_status status = fb_worker_allocate(worker, limits, error);
     if (status == FB_OK)
-        status = fill(worker, error);
+        status = fb_worker_fill(worker, error);
     if (status == FB_OK)
         status = first_call(worker, error);
     if (status != FB_OK || worker->result->status == FB_MEASURE_WRONG)
@@ -177,9 +145,10 @@ static enum fb_status run_phases(struct fb_worker *worker, const struct fb_limit
     }
     if (status == FB_OK)
         status = fb_worker_sample(worker, error);
+    if (status == FB_OK)
+        status = fb_worker_check_again(worker, error);
     if (status != FB_OK)
         return status;
-    fb_worker_check_again(worker);
     if (worker->result->status != FB_MEASURE_WRONG && worker->options->floor)
         status = fb_worker_measure_floor(worker, error);
     return status;
@@ -195,10 +164,10 @@ static enum fb_status check_request(const struct fb_worker *worker, struct fb_er
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "case %s runs on %s; this version measures on cpu only", item->id,
                             fb_backend_name(worker->attention->backend));
-    if (item->pass != FB_FORWARD || item->dtype != FB_F32)
+    if (item->dtype != FB_F32)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "case %s is %s in %s; this version measures forward in f32", item->id,
-                            fb_pass_name(item->pass), fb_dtype_name(item->dtype));
+                            "case %s is in %s; this version measures in f32", item->id,
+                            fb_dtype_name(item->dtype));
     if (item->threads < 1)
         return fb_error_set(error, FB_ERROR_USAGE, "case %s asks for %d threads; at least 1",
                             item->id, item->threads);
@@ -218,11 +187,14 @@ static enum fb_status describe(struct fb_worker *worker, struct fb_error *error)
     fb_attention_sizes(attention, &worker->problem, worker->item->threads, &worker->sizes);
     worker->constants_bytes =
         mechanism->constants_bytes ? mechanism->constants_bytes(&worker->problem) : 0;
-    result->mem_workspace_bytes =
-        (int64_t)(worker->sizes.forward_scratch_bytes + worker->constants_bytes);
-    result->mem_saved_bytes = 0; /* inference: forward is called with saved = NULL */
+    worker->scratch_bytes = fb_pass_scratch_bytes(&worker->sizes, worker->item->pass);
+    worker->saved_bytes = worker->pass->gradients ? worker->sizes.saved_bytes : 0;
+    result->mem_workspace_bytes = (int64_t)(worker->scratch_bytes + worker->constants_bytes);
+    result->mem_saved_bytes = (int64_t)worker->saved_bytes; /* inference saves nothing */
+    if (worker->pass->decodes)
+        result->mem_state_bytes = (int64_t)fb_case_state_bytes(worker->item, attention);
     struct fb_cost cost;
-    mechanism->cost(&worker->problem, worker->item->pass, &cost);
+    fb_case_cost(worker->item, &cost);
     result->flop = cost.flop;
     result->bytes_min = cost.bytes_min;
     return FB_OK;
@@ -245,6 +217,7 @@ enum fb_status fb_measure_case(const struct fb_case *item,
         .settings = settings,
         .options = options,
         .attention = options->attention ? options->attention : item->attention,
+        .pass = fb_worker_pass_of(item->pass),
         .result = result,
         .input_seed = seed_of_process(item->seed, options->process),
     };
@@ -256,9 +229,12 @@ enum fb_status fb_measure_case(const struct fb_case *item,
     else
         fb_clock_init_monotonic(&worker.clock);
     fb_case_problem(item, &worker.problem);
+    fb_arena_init(&worker.arena, 0);
     result->status = FB_MEASURE_OK;
     struct fb_error own = {.code = FB_OK};
-    status = describe(&worker, &own);
+    status = fb_case_draw_lengths(item, &worker.arena, &worker.problem, &own);
+    if (status == FB_OK)
+        status = describe(&worker, &own);
     if (status == FB_OK)
         status = run_phases(&worker, limits, &own);
     if (status != FB_OK) {
@@ -269,5 +245,6 @@ enum fb_status fb_measure_case(const struct fb_case *item,
     fb_cache_flush_free(&worker.flush);
     for (int slot = 0; slot < SLOT_COUNT; slot++)
         fb_mapped_buffer_free(&worker.buffers[slot]);
+    fb_arena_free(&worker.arena);
     return FB_OK;
 }

@@ -1,7 +1,8 @@
-/* Checking one output: see measure_check.h. */
+/* Comparing outputs with the oracle: see measure_check.h. */
 #include "measure_check.h"
 
 #include "judge.h"
+#include "measure_check_parts.h"
 #include "oracle.h"
 #include "random.h"
 
@@ -10,77 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
-static const uint32_t poison_bits = UINT32_C(0x7fa5a5a5); /* quiet bit clear, payload ours */
 
 /* Work that a check may cost, in the flop of fb_oracle_cost: half a second at 1.5 Gflop/s. */
 static const double check_flop = 0.75e9;
 enum { ROWS_WANTED = 32, ROWS_MIN = 4, HEADS_MIN = 2 };
-
-void fb_check_poison(const struct fb_tensor *out, int threads)
-{
-    uint32_t *words = out->data;
-    const int64_t count = fb_tensor_count(out);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        words[i] = poison_bits;
-}
-
-/* Batch, head, row and component of the element at an offset of a dense tensor. */
-static void describe_place(const struct fb_tensor *out, int64_t offset, char *text, size_t size)
-{
-    const int64_t dim = out->shape[3];
-    const int64_t b = offset / out->stride[0];
-    const int64_t within = offset % out->stride[0];
-    const int64_t h = within / out->stride[1] % out->shape[1];
-    const int64_t row = within / out->stride[2] % out->shape[2];
-    snprintf(text, size, "b=%" PRId64 " h=%" PRId64 " row=%" PRId64 " component=%" PRId64, b, h,
-             row, offset % dim);
-}
-
-static void set_wrong(struct fb_measure_result *result, int64_t bad, const char *what,
-                      const struct fb_tensor *out, int64_t first)
-{
-    char place[128];
-    describe_place(out, first, place, sizeof place);
-    result->status = FB_MEASURE_WRONG;
-    snprintf(result->reason, sizeof result->reason,
-             "%" PRId64 " of %" PRId64 " output elements %s, the first at %s", bad,
-             fb_tensor_count(out), what, place);
-}
-
-bool fb_check_written(const struct fb_tensor *out, struct fb_measure_result *result)
-{
-    /* by their bits: loading a signalling NaN as a float may quiet it */
-    const unsigned char *bytes = out->data;
-    const int64_t count = fb_tensor_count(out);
-    int64_t unwritten = 0, first_unwritten = -1, infinite = 0, first_infinite = -1;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, bytes + (size_t)i * sizeof bits, sizeof bits);
-        if ((bits & UINT32_C(0x7f800000)) != UINT32_C(0x7f800000))
-            continue;
-        if (bits == poison_bits) {
-            unwritten++;
-            first_unwritten = first_unwritten < 0 ? i : first_unwritten;
-        } else {
-            infinite++;
-            first_infinite = first_infinite < 0 ? i : first_infinite;
-        }
-    }
-    if (unwritten > 0)
-        set_wrong(result, unwritten, "were never written", out, first_unwritten);
-    else if (infinite > 0)
-        set_wrong(result, infinite, "are NaN or infinite", out, first_infinite);
-    return unwritten == 0 && infinite == 0;
-}
-
-void fb_check_hash(const struct fb_tensor *out, char hash[FB_MEASURE_HASH_SIZE])
-{
-    const size_t bytes = (size_t)fb_tensor_count(out) * fb_dtype_bytes(out->dtype);
-    snprintf(hash, FB_MEASURE_HASH_SIZE, "%016" PRIx64, (uint64_t)XXH64(out->data, bytes, 0));
-}
 
 /* One from each of `count` equal stretches of the range: distinct, and spread over all of it. */
 void fb_check_choose(int64_t *chosen, int64_t count, int64_t total, uint64_t seed, uint64_t stream)
@@ -111,12 +45,18 @@ struct sampling {
 /* Only the name counts to the oracle. */
 static const struct fb_mechanism softmax_mechanism = {.name = "softmax"};
 
-static double cost_of_head(const struct fb_mechanism *mechanism, const struct fb_problem *problem,
-                           bool with_softmax, int64_t rows)
+struct forward_cost {
+    const struct fb_check_request *request;
+    bool with_softmax;
+};
+
+static double cost_of_head(const void *context, int64_t rows)
 {
-    double cost = fb_oracle_cost(mechanism, problem, rows);
-    if (with_softmax)
-        cost += fb_oracle_cost(&softmax_mechanism, problem, rows);
+    const struct forward_cost *forward = context;
+    const struct fb_check_request *request = forward->request;
+    double cost = fb_oracle_cost(request->mechanism, &request->problem, rows);
+    if (forward->with_softmax)
+        cost += fb_oracle_cost(&softmax_mechanism, &request->problem, rows);
     return cost;
 }
 
@@ -125,25 +65,21 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-static void plan_sampling(const struct fb_mechanism *mechanism, const struct fb_problem *problem,
-                          bool with_softmax, struct sampling *sampling)
+struct fb_check_extent fb_check_plan(double (*cost_of)(const void *context, int64_t rows),
+                                     const void *context, int64_t heads, int64_t rows_most)
 {
-    const int64_t heads = problem->batch * problem->heads;
-    const int64_t rows_most = problem->q_len;
-    sampling->heads = heads;
-    sampling->rows = rows_most;
-    if (cost_of_head(mechanism, problem, with_softmax, rows_most) * (double)heads <= check_flop)
-        return;
+    if (cost_of(context, rows_most) * (double)heads <= check_flop)
+        return (struct fb_check_extent){heads, rows_most};
     /* Costs are linear in the number of rows: a part per head and a part per row. */
-    const double one = cost_of_head(mechanism, problem, with_softmax, 1);
-    const double per_row = cost_of_head(mechanism, problem, with_softmax, 2) - one;
-    const double rows = 1.0 + (check_flop / (double)heads - one) / fmax(per_row, 1.0);
-    sampling->rows = clamp(rows > 0.0 ? (int64_t)fmin(rows, 1e9) : 0,
-                           ROWS_MIN < rows_most ? ROWS_MIN : rows_most,
-                           ROWS_WANTED < rows_most ? ROWS_WANTED : rows_most);
-    const double each = cost_of_head(mechanism, problem, with_softmax, sampling->rows);
-    sampling->heads =
-        clamp((int64_t)(check_flop / each), HEADS_MIN < heads ? HEADS_MIN : heads, heads);
+    const double one = cost_of(context, 1);
+    const double per_row = cost_of(context, 2) - one;
+    const double wanted = 1.0 + (check_flop / (double)heads - one) / fmax(per_row, 1.0);
+    const int64_t rows = clamp(wanted > 0.0 ? (int64_t)fmin(wanted, 1e9) : 0,
+                               ROWS_MIN < rows_most ? ROWS_MIN : rows_most,
+                               ROWS_WANTED < rows_most ? ROWS_WANTED : rows_most);
+    const double affordable = check_flop / cost_of(context, rows);
+    return (struct fb_check_extent){
+        clamp((int64_t)fmin(affordable, 1e9), HEADS_MIN < heads ? HEADS_MIN : heads, heads), rows};
 }
 
 static enum fb_status allocate_sampling(struct sampling *sampling, int64_t dim, bool with_softmax,
@@ -174,34 +110,36 @@ static void free_sampling(struct sampling *sampling)
 }
 
 struct oracle_work {
-    const struct fb_mechanism *mechanism;
-    const struct fb_problem *problem;
-    const struct fb_call *call;
+    const struct fb_check_request *request;
     struct sampling *sampling;
 };
 
 static enum fb_status run_oracle(const struct oracle_work *work, int64_t i, struct fb_error *error)
 {
     const struct sampling *sampling = work->sampling;
-    const struct fb_problem *problem = work->problem;
-    const int64_t head = sampling->head_index[i];
+    const struct fb_check_request *request = work->request;
+    const struct fb_problem *problem = &request->problem;
+    const int64_t b = sampling->head_index[i] / problem->heads;
+    const int64_t h = sampling->head_index[i] % problem->heads;
+    const size_t count = (size_t)sampling->rows;
     const int64_t *rows = sampling->row_index + i * sampling->rows;
-    const size_t offset = (size_t)i * (size_t)sampling->rows * (size_t)problem->v_dim;
-    enum fb_status status = fb_oracle_forward_rows(
-        work->mechanism, problem, work->call, head / problem->heads, head % problem->heads, rows,
-        (size_t)sampling->rows, sampling->reference + offset, error);
+    const size_t offset = (size_t)i * count * (size_t)problem->v_dim;
+    double *reference = sampling->reference + offset;
+    enum fb_status status =
+        request->decodes ? fb_oracle_decode_row(request->mechanism, problem, &request->call, b, h,
+                                                rows[0], reference, error)
+                         : fb_oracle_forward_rows(request->mechanism, problem, &request->call, b, h,
+                                                  rows, count, reference, error);
     if (status == FB_OK && sampling->softmax)
-        status = fb_oracle_forward_rows(&softmax_mechanism, problem, work->call,
-                                        head / problem->heads, head % problem->heads, rows,
-                                        (size_t)sampling->rows, sampling->softmax + offset, error);
+        status = fb_oracle_forward_rows(&softmax_mechanism, problem, &request->call, b, h, rows,
+                                        count, sampling->softmax + offset, error);
     return status;
 }
 
-static enum fb_status run_oracles(const struct oracle_work *work, int threads,
-                                  struct fb_error *error)
+static enum fb_status run_oracles(const struct oracle_work *work, struct fb_error *error)
 {
     enum fb_status first = FB_OK;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(work->request->threads) schedule(dynamic, 1)
     for (int64_t i = 0; i < work->sampling->heads; i++) {
         struct fb_error own = {.code = FB_OK};
         const enum fb_status status = run_oracle(work, i, &own);
@@ -214,43 +152,74 @@ static enum fb_status run_oracles(const struct oracle_work *work, int threads,
     return first;
 }
 
-static void judge(const struct oracle_work *work, enum fb_pass pass,
-                  struct fb_measure_result *result)
+static double ratio_to_budget(double err_rel, double err_max, double budget)
+{
+    return fmax(err_rel, err_max) / budget;
+}
+
+void fb_check_note(const char *name, const struct fb_judgement *judgement, const char *complaint,
+                   struct fb_measure_result *result)
+{
+    const double so_far = ratio_to_budget(result->err_rel, result->err_max, result->err_budget);
+    const double here = ratio_to_budget(judgement->err_rel, judgement->err_max, judgement->budget);
+    if (isnan(result->err_budget) || isnan(here) || here > so_far) {
+        result->err_rel = judgement->err_rel;
+        result->err_max = judgement->err_max;
+        result->err_budget = judgement->budget;
+    }
+    if (judgement->passed || result->status == FB_MEASURE_WRONG)
+        return;
+    char text[FB_MEASURE_REASON_SIZE - 16];
+    fb_judge_describe(judgement, text, sizeof text);
+    result->status = FB_MEASURE_WRONG;
+    snprintf(result->reason, sizeof result->reason, "%s: %s", name, complaint ? complaint : text);
+}
+
+static void judge(const struct oracle_work *work, struct fb_measure_result *result)
 {
     const struct sampling *sampling = work->sampling;
-    const struct fb_problem *problem = work->problem;
-    const struct fb_tensor *out = &work->call->out;
+    const struct fb_check_request *request = work->request;
+    const struct fb_problem *problem = &request->problem;
+    const struct fb_tensor *out = &request->call.out;
     struct fb_judgement judgement, distance;
-    fb_judge_init(&judgement, fb_judge_budget(problem->dtype, pass),
-                  fb_judge_max_abs(&work->call->v));
+    fb_judge_init(&judgement, fb_judge_budget(problem->dtype, FB_FORWARD),
+                  fb_judge_max_abs(&request->call.v));
     fb_judge_init(&distance, HUGE_VAL, 0.0);
     const double *softmax = sampling->softmax ? sampling->softmax : sampling->reference;
     for (int64_t i = 0; i < sampling->heads; i++) {
         const int64_t b = sampling->head_index[i] / problem->heads;
         const int64_t h = sampling->head_index[i] % problem->heads;
-        const int64_t *rows = sampling->row_index + i * sampling->rows;
+        int64_t *rows = sampling->row_index + i * sampling->rows;
         const size_t count = (size_t)sampling->rows;
         const size_t offset = (size_t)i * count * (size_t)problem->v_dim;
+        for (size_t r = 0; r < count; r++)
+            rows[r] -= request->first_row; /* from the problem's rows to those of out */
         fb_judge_add_rows(&judgement, out, b, h, rows, count, sampling->reference + offset);
         fb_judge_add_rows(&distance, out, b, h, rows, count, softmax + offset);
     }
     fb_judge_finish(&judgement);
     fb_judge_finish(&distance);
-    result->err_rel = judgement.err_rel;
-    result->err_max = judgement.err_max;
-    result->err_budget = judgement.budget;
     result->softmax_distance = distance.err_rel;
-    if (!judgement.passed) {
-        result->status = FB_MEASURE_WRONG;
-        fb_judge_describe(&judgement, result->reason, sizeof result->reason);
+    fb_check_note("out", &judgement, NULL, result);
+}
+
+static void choose(const struct fb_check_request *request, struct sampling *sampling)
+{
+    const struct fb_problem *problem = &request->problem;
+    fb_check_choose(sampling->head_index, sampling->heads, problem->batch * problem->heads,
+                    request->seed, 0);
+    for (int64_t i = 0; i < sampling->heads; i++) {
+        int64_t *rows = sampling->row_index + i * sampling->rows;
+        fb_check_choose(rows, sampling->rows, request->rows, request->seed, (uint64_t)i + 1);
+        for (int64_t r = 0; r < sampling->rows; r++)
+            rows[r] += request->first_row;
     }
 }
 
-enum fb_status fb_check_oracle(const struct fb_mechanism *mechanism,
-                               const struct fb_problem *problem, const struct fb_call *call,
-                               enum fb_pass pass, uint64_t seed, int threads,
+enum fb_status fb_check_oracle(const struct fb_check_request *request,
                                struct fb_measure_result *result, struct fb_error *error)
 {
+    const struct fb_mechanism *mechanism = request->mechanism;
     if (!fb_oracle_exists(mechanism->name))
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "mechanism %s has no oracle to be checked against; add one to "
@@ -258,19 +227,21 @@ enum fb_status fb_check_oracle(const struct fb_mechanism *mechanism,
                             mechanism->name);
     const bool with_softmax = strcmp(mechanism->name, "softmax") != 0;
     struct sampling sampling = {0};
-    plan_sampling(mechanism, problem, with_softmax, &sampling);
-    enum fb_status status = allocate_sampling(&sampling, problem->v_dim, with_softmax, error);
+    const struct forward_cost cost = {request, with_softmax};
+    const struct fb_check_extent extent = fb_check_plan(
+        cost_of_head, &cost, request->problem.batch * request->problem.heads, request->rows);
+    sampling.heads = extent.heads;
+    sampling.rows = extent.rows;
+    enum fb_status status =
+        allocate_sampling(&sampling, request->problem.v_dim, with_softmax, error);
     if (status == FB_OK) {
-        fb_check_choose(sampling.head_index, sampling.heads, problem->batch * problem->heads, seed,
-                        0);
-        for (int64_t i = 0; i < sampling.heads; i++)
-            fb_check_choose(sampling.row_index + i * sampling.rows, sampling.rows, problem->q_len,
-                            seed, (uint64_t)i + 1);
-        const struct oracle_work work = {mechanism, problem, call, &sampling};
-        status = run_oracles(&work, threads, error);
+        choose(request, &sampling);
+        const struct oracle_work work = {request, &sampling};
+        status = run_oracles(&work, error);
         if (status == FB_OK)
-            judge(&work, pass, result);
+            judge(&work, result);
     }
     free_sampling(&sampling);
-    return status;
+    return status == FB_OK && request->gradients ? fb_check_gradients(request, result, error)
+                                                 : status;
 }

@@ -1,27 +1,55 @@
-/* Is the answer right? Written everywhere, finite, and what the float64 oracle says. */
+/* Are the answers right? Written everywhere, finite, and what the float64 oracle says. */
 #ifndef FB_MEASURE_CHECK_H
 #define FB_MEASURE_CHECK_H
 
 #include "measure.h"
 
-/* Fills a dense f32 tensor with a signalling NaN that no arithmetic produces (results of arithmetic
- * are quiet), so that an element left unwritten is told from one computed as NaN. */
-void fb_check_poison(const struct fb_tensor *out, int threads);
+enum { FB_CHECK_OUTPUTS_MAX = 4 };
 
-/* Every element written and finite, or the result becomes WRONG with the count and the place of the
- * first that is not. Returns whether all is well. */
-bool fb_check_written(const struct fb_tensor *out, struct fb_measure_result *result);
+struct fb_check_output {
+    const char *name; /* "out", "dq": for messages */
+    const struct fb_tensor *tensor;
+};
 
-/* XXH64 of a dense tensor's bytes as 16 hexadecimal digits. */
-void fb_check_hash(const struct fb_tensor *out, char hash[FB_MEASURE_HASH_SIZE]);
+/* What a call writes; every tensor dense f32. */
+struct fb_check_outputs {
+    struct fb_check_output output[FB_CHECK_OUTPUTS_MAX];
+    int count;
+};
+
+void fb_check_add_output(struct fb_check_outputs *outputs, const char *name,
+                         const struct fb_tensor *tensor);
+
+/* Fills with a signalling NaN that no arithmetic produces (results of arithmetic are quiet), so
+ * that an element left unwritten is told from one computed as NaN. */
+void fb_check_poison(const struct fb_check_outputs *outputs, int threads);
+
+/* Every element written and finite, or the result becomes WRONG with the tensor, the count and the
+ * place of the first that is not. Returns whether all is well. */
+bool fb_check_written(const struct fb_check_outputs *outputs, struct fb_measure_result *result);
+
+/* XXH64 of the tensors' bytes, one after the other, as 16 hexadecimal digits. */
+enum fb_status fb_check_hash(const struct fb_check_outputs *outputs,
+                             char hash[FB_MEASURE_HASH_SIZE], struct fb_error *error) FB_MUST_CHECK;
+
+/* What is compared with the oracle. */
+struct fb_check_request {
+    const struct fb_mechanism *mechanism;
+    struct fb_problem problem; /* as the oracle understands it: a forward problem */
+    struct fb_call call;       /* inputs of that problem, and the outputs to judge */
+    int64_t first_row, rows;   /* the rows of the problem that call.out holds */
+    bool decodes;              /* the one row is a decoded token */
+    bool gradients;            /* call.dq, dk and dv are judged, too */
+    uint64_t seed;             /* chooses the rows and heads */
+    int threads;
+};
 
 /* Compares sampled rows with the mechanism's oracle and with softmax's: err_rel, err_max,
- * err_budget, softmax_distance; status WRONG when outside the budget. Costs about half a second of
- * one core, shared among `threads`: all rows where that is cheap, else all heads with fewer rows,
- * else fewer heads; first and last row and head always. `seed` chooses the others. */
-enum fb_status fb_check_oracle(const struct fb_mechanism *mechanism,
-                               const struct fb_problem *problem, const struct fb_call *call,
-                               enum fb_pass pass, uint64_t seed, int threads,
+ * err_budget of the tensor that is worst relative to its budget, softmax_distance; status WRONG
+ * when one is outside. Costs about half a second of one core for each of output and gradients,
+ * shared among the threads: all rows where that is cheap, else all heads with fewer rows, else
+ * fewer heads; first and last row and head always. */
+enum fb_status fb_check_oracle(const struct fb_check_request *request,
                                struct fb_measure_result *result,
                                struct fb_error *error) FB_MUST_CHECK;
 

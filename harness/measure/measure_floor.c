@@ -38,7 +38,8 @@ enum fb_status fb_worker_measure_floor(struct fb_worker *worker, struct fb_error
     for (int t = 0; t < threads; t++)
         best_s[t] = HUGE_VAL;
     struct fb_touch touch;
-    fb_touch_init(&touch, &worker->call, threads);
+    fb_touch_init(&touch, &worker->call, worker->pass->pass, worker->buffers[SLOT_STATE].bytes,
+                  threads);
     repeat_touch(worker, &touch, best_s);
     double slowest_s = 0.0;
     for (int t = 0; t < threads; t++)

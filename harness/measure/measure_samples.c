@@ -24,8 +24,7 @@ enum fb_status fb_worker_timed_call(struct fb_worker *worker, double *time_s,
                                     struct fb_error *error)
 {
     const double start_s = fb_worker_now_s(worker);
-    const enum fb_status status =
-        fb_attention_forward(worker->attention, &worker->problem, &worker->call, error);
+    const enum fb_status status = fb_worker_call(worker, error);
     *time_s = fb_worker_now_s(worker) - start_s;
     worker->spent_s += *time_s;
     return status;
@@ -41,6 +40,7 @@ static enum fb_status warm_up(struct fb_worker *worker, double *last_s, struct f
 {
     const int64_t calls_most = 1 << 20; /* should a clock stand still */
     for (int64_t i = 0; i < calls_most && worker->spent_s < worker->settings->warmup_s; i++) {
+        fb_worker_rewind(worker, 1);
         const enum fb_status status = fb_worker_timed_call(worker, last_s, error);
         if (status != FB_OK)
             return status;
@@ -56,20 +56,25 @@ int64_t fb_worker_batch_for(const struct fb_worker *worker, double call_s)
         fmax(1000.0 * worker->clock.resolution_s, worker->settings->max_time_s / 2000.0);
     if (!(call_s > 0.0) || call_s >= wanted_s)
         return 1;
-    return (int64_t)ceil(wanted_s / call_s);
+    const double calls = ceil(wanted_s / call_s);
+    if (worker->pass->decodes)
+        return (int64_t)fmin(calls, (double)fb_case_decode_slack(worker->item));
+    return (int64_t)calls;
 }
 
 static enum fb_status take_sample(struct fb_worker *worker, int64_t calls, double *sample_s,
                                   struct fb_error *error)
 {
     /* Before every sample, so that the last one is known to have written all of its output. */
-    fb_check_poison(&worker->call.out, worker->item->threads);
+    struct fb_check_outputs outputs;
+    fb_worker_outputs(worker, &outputs);
+    fb_check_poison(&outputs, worker->item->threads);
+    fb_worker_rewind(worker, calls);
     if (fb_worker_is_cold(worker))
         fb_cache_flush_run(&worker->flush);
     const double start_s = fb_worker_now_s(worker);
     for (int64_t i = 0; i < calls; i++) {
-        const enum fb_status status =
-            fb_attention_forward(worker->attention, &worker->problem, &worker->call, error);
+        const enum fb_status status = fb_worker_call(worker, error);
         if (status != FB_OK)
             return status;
     }
@@ -141,12 +146,30 @@ void fb_worker_drop_samples(struct fb_measure_result *result)
     result->stop_reason[0] = '\0';
 }
 
-void fb_worker_check_again(struct fb_worker *worker)
+/* The call of the first sample once more, where calls differ from each other. */
+static enum fb_status repeat_first(struct fb_worker *worker, const struct fb_check_outputs *outputs,
+                                   struct fb_error *error)
+{
+    if (!worker->pass->rewind)
+        return FB_OK;
+    fb_check_poison(outputs, worker->item->threads);
+    fb_worker_rewind(worker, FB_REWIND_FULLY);
+    return fb_worker_call(worker, error);
+}
+
+enum fb_status fb_worker_check_again(struct fb_worker *worker, struct fb_error *error)
 {
     struct fb_measure_result *result = worker->result;
     char hash[FB_MEASURE_HASH_SIZE];
-    if (fb_check_written(&worker->call.out, result)) {
-        fb_check_hash(&worker->call.out, hash);
+    struct fb_check_outputs outputs;
+    fb_worker_outputs(worker, &outputs);
+    enum fb_status status = FB_OK;
+    if (fb_check_written(&outputs, result)) {
+        status = repeat_first(worker, &outputs, error);
+        if (status == FB_OK)
+            status = fb_check_hash(&outputs, hash, error);
+        if (status != FB_OK)
+            return status;
         if (worker->attention->deterministic && strcmp(hash, result->output_hash) != 0) {
             result->status = FB_MEASURE_WRONG;
             snprintf(result->reason, sizeof result->reason,
@@ -158,4 +181,5 @@ void fb_worker_check_again(struct fb_worker *worker)
     }
     if (result->status == FB_MEASURE_WRONG)
         fb_worker_drop_samples(result);
+    return status;
 }

@@ -1,6 +1,7 @@
 /*
- * The worker of measure_case.c, shared with the files that take its samples (measure_samples.c) and
- * its floor evidence (measure_floor.c). Private to this room.
+ * The worker of measure_case.c, shared with the files that lay out its buffers (measure_buffers.c),
+ * run its pass (measure_pass.c), take its samples (measure_samples.c) and its floor evidence
+ * (measure_floor.c). Private to this room.
  */
 #ifndef FB_MEASURE_WORKER_H
 #define FB_MEASURE_WORKER_H
@@ -8,25 +9,76 @@
 #include "cache_flush.h"
 #include "mapped_buffer.h"
 #include "measure.h"
+#include "measure_check.h"
 
-enum buffer_slot { SLOT_Q, SLOT_K, SLOT_V, SLOT_OUT, SLOT_CONSTANTS, SLOT_SCRATCH, SLOT_COUNT };
+enum buffer_slot {
+    SLOT_Q,
+    SLOT_K,
+    SLOT_V,
+    SLOT_OUT,
+    SLOT_CONSTANTS,
+    SLOT_SCRATCH, /* the larger of the scratches that the pass needs: none outlives its call */
+    SLOT_DOUT,
+    SLOT_DQ,
+    SLOT_DK,
+    SLOT_DV,
+    SLOT_SAVED,
+    SLOT_STATE,
+    SLOT_STATE_COPY, /* of the state after seq_len tokens */
+    SLOT_COUNT
+};
+
+struct fb_worker;
+
+/* What tells one pass from another, for the worker. One table in measure_pass.c. */
+struct fb_worker_pass {
+    enum fb_pass pass;
+    bool gradients, decodes; /* which buffers there are */
+    bool writes_out;         /* out is a result of the timed call; dq, dk, dv are with gradients */
+    /* Untimed, once, when the inputs are there: what the timed call starts from. NULL: nothing. */
+    enum fb_status (*prepare)(struct fb_worker *worker, struct fb_error *error);
+    /* Untimed, before `calls` timed calls in a row. NULL: nothing. */
+    void (*rewind)(struct fb_worker *worker, int64_t calls);
+    enum fb_status (*call)(struct fb_worker *worker, struct fb_error *error);
+};
 
 struct fb_worker {
     const struct fb_case *item;
     const struct fb_measure_settings *settings;
     const struct fb_measure_options *options;
     const struct fb_attention *attention;
+    const struct fb_worker_pass *pass;
     struct fb_measure_result *result;
-    struct fb_problem problem;
+    struct fb_arena arena;     /* of the lengths */
+    struct fb_problem problem; /* of the timed call */
     struct fb_sizes sizes;
-    size_t constants_bytes;
+    size_t constants_bytes, scratch_bytes, saved_bytes;
     struct fb_mapped_buffer buffers[SLOT_COUNT];
     struct fb_call call;
+    struct fb_tensor tokens[3]; /* q, k, v: all of them; call holds one token when decoding */
+    int64_t decoded;            /* tokens beyond seq_len that the state holds */
     struct fb_clock clock;
     struct fb_cache_flush flush;
     uint64_t input_seed; /* of this process */
     double spent_s;      /* in calls so far, for the warm-up */
 };
+
+/* The row of the table; never NULL. */
+const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass);
+
+/* What a call writes: its tensors and their names, in call order. The pointers live as long as the
+ * worker. */
+void fb_worker_outputs(const struct fb_worker *worker, struct fb_check_outputs *outputs);
+
+/* Sizes, buffers (FB_ERROR_MEMORY when the limit does not hold them) and inputs. */
+enum fb_status fb_worker_allocate(struct fb_worker *worker, const struct fb_limits *limits,
+                                  struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_worker_fill(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
+
+/* rewind and call of the pass. FB_REWIND_FULLY: to where the first call started. */
+#define FB_REWIND_FULLY (INT64_MAX / 2)
+void fb_worker_rewind(struct fb_worker *worker, int64_t calls);
+enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 
 void fb_worker_enter_phase(const struct fb_worker *worker, const char *phase);
 double fb_worker_now_s(const struct fb_worker *worker);
@@ -38,15 +90,16 @@ enum fb_status fb_worker_timed_call(struct fb_worker *worker, double *time_s,
 
 /* Calls per sample of something that takes call_s: 1 when cold; when warm a batch long enough that
  * the clock's resolution is below 0.1 % of it, and that max_time cannot hold more than a few
- * thousand samples. */
+ * thousand samples. A batch of decoding is no longer than fb_case_decode_slack. */
 int64_t fb_worker_batch_for(const struct fb_worker *worker, double call_s);
 
 /* Warms up, takes the samples and the evidence into the result. */
 enum fb_status fb_worker_sample(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 
-/* The output of the last timed call against that of the first call: the result becomes WRONG, and
- * loses its samples, when it was not written everywhere or has changed without leave. */
-void fb_worker_check_again(struct fb_worker *worker);
+/* The outputs of the last timed call against those of the first call: the result becomes WRONG, and
+ * loses its samples, when they were not written everywhere or have changed without leave. */
+enum fb_status fb_worker_check_again(struct fb_worker *worker,
+                                     struct fb_error *error) FB_MUST_CHECK;
 
 /* A wrong answer gets no time. */
 void fb_worker_drop_samples(struct fb_measure_result *result);

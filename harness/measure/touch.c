@@ -5,17 +5,46 @@
 
 #include <assert.h>
 
-void fb_touch_init(struct fb_touch *touch, const struct fb_call *call, int threads)
+static struct fb_touch_range range_of(const struct fb_tensor *tensor)
 {
-    const struct fb_tensor *reads[3] = {&call->q, &call->k, &call->v};
-    assert(call->out.dtype == FB_F32);
-    for (int r = 0; r < 3; r++) {
-        touch->read[r] = reads[r]->data;
-        touch->read_count[r] = fb_tensor_count(reads[r]);
-    }
-    touch->write = call->out.data;
-    touch->write_count = fb_tensor_count(&call->out);
-    touch->threads = threads;
+    assert(tensor->data == NULL || tensor->dtype == FB_F32);
+    return (struct fb_touch_range){tensor->data, tensor->data ? fb_tensor_count(tensor) : 0};
+}
+
+static struct fb_touch_stage forward_stage(const struct fb_call *call)
+{
+    return (struct fb_touch_stage){
+        .read = {range_of(&call->q), range_of(&call->k), range_of(&call->v)},
+        .write = {range_of(&call->out)},
+    };
+}
+
+static struct fb_touch_stage backward_stage(const struct fb_call *call)
+{
+    return (struct fb_touch_stage){
+        .read = {range_of(&call->q), range_of(&call->k), range_of(&call->v), range_of(&call->dout)},
+        .write = {range_of(&call->dq), range_of(&call->dk), range_of(&call->dv)},
+    };
+}
+
+static struct fb_touch_stage decode_stage(const struct fb_call *call, size_t state_bytes)
+{
+    return (struct fb_touch_stage){
+        .read = {{call->decode_state, (int64_t)(state_bytes / sizeof(float))}},
+        .write = {range_of(&call->out)},
+    };
+}
+
+void fb_touch_init(struct fb_touch *touch, const struct fb_call *call, enum fb_pass pass,
+                   size_t state_bytes, int threads)
+{
+    *touch = (struct fb_touch){.threads = threads};
+    if (pass == FB_FORWARD || pass == FB_BOTH)
+        touch->stage[touch->stages++] = forward_stage(call);
+    if (pass == FB_BACKWARD || pass == FB_BOTH)
+        touch->stage[touch->stages++] = backward_stage(call);
+    if (pass == FB_DECODE)
+        touch->stage[touch->stages++] = decode_stage(call, state_bytes);
 }
 
 static fb_touch_slice_fn best_slice_fn(void)
@@ -45,18 +74,22 @@ static int64_t slice_start(int64_t count, int index, int parts)
     return start < count ? start : count;
 }
 
-static struct fb_touch_slice slice_of_thread(const struct fb_touch *touch, int thread)
+static struct fb_touch_range range_of_thread(const struct fb_touch_range *range, int thread,
+                                             int threads)
 {
-    struct fb_touch_slice slice = {0};
-    const int threads = touch->threads;
-    for (int r = 0; r < 3; r++) {
-        const int64_t start = slice_start(touch->read_count[r], thread, threads);
-        slice.read[r] = touch->read[r] + start;
-        slice.read_count[r] = slice_start(touch->read_count[r], thread + 1, threads) - start;
-    }
-    const int64_t start = slice_start(touch->write_count, thread, threads);
-    slice.write = touch->write + start;
-    slice.write_count = slice_start(touch->write_count, thread + 1, threads) - start;
+    const int64_t start = slice_start(range->count, thread, threads);
+    const int64_t end = slice_start(range->count, thread + 1, threads);
+    return (struct fb_touch_range){range->count > 0 ? range->data + start : NULL, end - start};
+}
+
+static struct fb_touch_slice slice_of_thread(const struct fb_touch_stage *stage, int thread,
+                                             int threads)
+{
+    struct fb_touch_slice slice = {.streaming = false};
+    for (int r = 0; r < FB_TOUCH_READS; r++)
+        slice.read[r] = range_of_thread(&stage->read[r], thread, threads);
+    for (int w = 0; w < FB_TOUCH_WRITES; w++)
+        slice.write[w] = range_of_thread(&stage->write[w], thread, threads);
     return slice;
 }
 
@@ -68,11 +101,15 @@ void fb_touch_run(const struct fb_touch *touch, bool streaming, int64_t calls,
     float sum = 0.0F;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : sum)
     for (int t = 0; t < threads; t++) {
-        struct fb_touch_slice slice = slice_of_thread(touch, t);
-        slice.streaming = streaming;
+        struct fb_touch_slice slice[FB_TOUCH_STAGES];
+        for (int s = 0; s < touch->stages; s++) {
+            slice[s] = slice_of_thread(&touch->stage[s], t, threads);
+            slice[s].streaming = streaming;
+        }
         const double start_s = clock->now_s(clock->context);
         for (int64_t i = 0; i < calls; i++)
-            sum += slice_fn(&slice);
+            for (int s = 0; s < touch->stages; s++)
+                sum += slice_fn(&slice[s]);
         const double time_s = (clock->now_s(clock->context) - start_s) / (double)calls;
         best_s[t] = time_s < best_s[t] ? time_s : best_s[t];
     }
@@ -82,8 +119,12 @@ void fb_touch_run(const struct fb_touch *touch, bool streaming, int64_t calls,
 
 double fb_touch_bytes(const struct fb_touch *touch)
 {
-    int64_t count = touch->write_count;
-    for (int r = 0; r < 3; r++)
-        count += touch->read_count[r];
+    int64_t count = 0;
+    for (int s = 0; s < touch->stages; s++) {
+        for (int r = 0; r < FB_TOUCH_READS; r++)
+            count += touch->stage[s].read[r].count;
+        for (int w = 0; w < FB_TOUCH_WRITES; w++)
+            count += touch->stage[s].write[w].count;
+    }
     return (double)count * (double)sizeof(float);
 }

@@ -34,36 +34,66 @@ static float read_only(const float *x, int64_t count)
     return rest;
 }
 
-static fb_vf sum_of_three(const struct fb_touch_slice *s, int64_t i)
+static inline fb_vf sum_of(const struct fb_touch_slice *s, int reads, int64_t i)
 {
-    return fb_vf_add(fb_vf_add(fb_vf_load(s->read[0] + i), fb_vf_load(s->read[1] + i)),
-                     fb_vf_load(s->read[2] + i));
+    fb_vf sum = fb_vf_load(s->read[0].data + i);
+    for (int r = 1; r < reads; r++)
+        sum = fb_vf_add(sum, fb_vf_load(s->read[r].data + i));
+    return sum;
 }
 
-static int64_t read_and_write(const struct fb_touch_slice *s, int64_t count)
+/* Side by side, with numbers of ranges that the compiler sees. */
+static inline int64_t read_and_write(const struct fb_touch_slice *s, int reads, int writes,
+                                     int64_t count)
 {
     int64_t i = 0;
     if (s->streaming) {
-        for (; i + FB_VW <= count; i += FB_VW)
-            FB_STREAM(s->write + i, sum_of_three(s, i));
+        for (; i + FB_VW <= count; i += FB_VW) {
+            const fb_vf sum = sum_of(s, reads, i);
+            for (int w = 0; w < writes; w++)
+                FB_STREAM(s->write[w].data + i, sum);
+        }
         FB_STREAM_FENCE();
     } else {
-        for (; i + FB_VW <= count; i += FB_VW)
-            fb_vf_store(s->write + i, sum_of_three(s, i));
+        for (; i + FB_VW <= count; i += FB_VW) {
+            const fb_vf sum = sum_of(s, reads, i);
+            for (int w = 0; w < writes; w++)
+                fb_vf_store(s->write[w].data + i, sum);
+        }
     }
     return i;
 }
 
+static int count_ranges(const struct fb_touch_range *ranges, int most)
+{
+    int count = 0;
+    while (count < most && ranges[count].data)
+        count++;
+    return count;
+}
+
+static int64_t shortest(const struct fb_touch_range *ranges, int count, int64_t least)
+{
+    for (int r = 0; r < count; r++)
+        least = ranges[r].count < least ? ranges[r].count : least;
+    return least;
+}
+
 float FB_ISA_SYMBOL(fb_touch_slice)(const struct fb_touch_slice *slice)
 {
-    int64_t common = slice->write_count;
-    for (int r = 0; r < 3; r++)
-        common = slice->read_count[r] < common ? slice->read_count[r] : common;
-    const int64_t done = read_and_write(slice, common);
+    const int reads = count_ranges(slice->read, FB_TOUCH_READS);
+    const int writes = count_ranges(slice->write, FB_TOUCH_WRITES);
+    const int64_t common = shortest(slice->write, writes, shortest(slice->read, reads, INT64_MAX));
+    int64_t done = 0;
+    if (reads == 3 && writes == 1)
+        done = read_and_write(slice, 3, 1, common);
+    else if (reads == 4 && writes == 3)
+        done = read_and_write(slice, 4, 3, common);
     float sum = 0.0F;
-    for (int r = 0; r < 3; r++)
-        sum += read_only(slice->read[r] + done, slice->read_count[r] - done);
-    for (int64_t i = done; i < slice->write_count; i++)
-        slice->write[i] = sum;
+    for (int r = 0; r < reads; r++)
+        sum += read_only(slice->read[r].data + done, slice->read[r].count - done);
+    for (int w = 0; w < writes; w++)
+        for (int64_t i = done; i < slice->write[w].count; i++)
+            slice->write[w].data[i] = sum;
     return sum;
 }

@@ -132,11 +132,14 @@ static enum fb_status resolve_attention(struct fb_arena *arena, struct fb_case *
     }
     struct fb_problem problem;
     struct fb_error why = {.text = ""};
+    struct fb_arena lengths;
     fb_case_problem(item, &problem);
-    enum fb_status status = fb_problem_check(&problem, item->mechanism, &why);
+    fb_arena_init(&lengths, 0);
+    enum fb_status status = fb_case_draw_lengths(item, &lengths, &problem, &why);
     if (status == FB_OK) {
         status = fb_attention_supports(item->attention, &problem, item->pass, &why);
     }
+    fb_arena_free(&lengths);
     return status == FB_OK ? FB_OK : set_skip(arena, item, error, why.text);
 }
 

@@ -26,6 +26,8 @@ struct fb_case {
     bool causal;
     enum fb_pass pass;
     int64_t batch, heads, seq_len, kv_len, head_dim, value_dim;
+    int64_t kv_heads; /* 0 means heads */
+    enum fb_lengths lengths;
     double params[FB_PARAMS_MAX];
     uint64_t seed;
     const char *skip_reason; /* NULL: runs; else why the row is `skipped` from the start */
@@ -60,14 +62,34 @@ enum fb_status fb_plan_build(const struct fb_suite *suite, const char *filter,
                              const struct fb_plan_machine *machine, struct fb_arena *arena,
                              struct fb_plan *plan, struct fb_error *error) FB_MUST_CHECK;
 
-/* The attention problem of a case. */
+/* The attention problem of a case, without the lengths of its batch elements. Of `decode` it is the
+ * problem of one token, and kv_len leaves room for fb_case_decode_slack tokens beyond seq_len. */
 void fb_case_problem(const struct fb_case *item, struct fb_problem *problem);
 
-/* Bytes of inputs and outputs, workspace and constants for the case's pass. */
+/* Tokens that a state may be ahead of seq_len while decoding is timed: 16, or 1/64 of seq_len. */
+int64_t fb_case_decode_slack(const struct fb_case *item);
+
+/* lengths: random: draws them from the case's seed into the arena and hooks them to the problem;
+ * nothing to do for lengths: full. */
+enum fb_status fb_case_draw_lengths(const struct fb_case *item, struct fb_arena *arena,
+                                    struct fb_problem *problem,
+                                    struct fb_error *error) FB_MUST_CHECK;
+
+/* The mechanism's own work for the case's pass: with random lengths that of the valid tokens, of
+ * `decode` that of the token after seq_len others. */
+void fb_case_cost(const struct fb_case *item, struct fb_cost *cost);
+
+/* Bytes of inputs and outputs, workspace and constants for the case's pass; of `decode` also of the
+ * state and of the copy that each sample starts from. */
 struct fb_case_bytes {
-    size_t io_bytes, workspace_bytes, saved_bytes, constants_bytes, total_bytes;
+    size_t io_bytes, workspace_bytes, saved_bytes, state_bytes, constants_bytes, total_bytes;
 };
 void fb_case_bytes(const struct fb_case *item, struct fb_case_bytes *bytes);
+
+/* Scratch that serves every call of the pass. */
+size_t fb_pass_scratch_bytes(const struct fb_sizes *sizes, enum fb_pass pass);
+/* The variant's state after decoding the case's token; 0 for other passes. */
+size_t fb_case_state_bytes(const struct fb_case *item, const struct fb_attention *attention);
 
 /* One line for people: "flow/fused cpu:avx512x2 f32 BHND causal forward B1 H8 N4096 D64". */
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size);

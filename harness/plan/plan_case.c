@@ -29,6 +29,8 @@ void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
         .kv_len = item->kv_len,
         .head_dim = item->head_dim,
         .value_dim = item->value_dim,
+        .kv_heads = item->kv_heads > 0 ? item->kv_heads : item->heads,
+        .lengths = item->lengths,
         .seed = item->seed,
     };
     memcpy(factors->params, item->params, sizeof factors->params);
@@ -51,13 +53,16 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
     item->kv_len = factors->kv_len;
     item->head_dim = factors->head_dim;
     item->value_dim = factors->value_dim;
+    item->kv_heads = factors->kv_heads;
+    item->lengths = factors->lengths;
     item->seed = factors->seed;
     memcpy(item->params, factors->params, sizeof item->params);
 }
 
-/* "name=value;" for every factor in the order of the table, then the parameters that are not at
- * their defaults as sorted JSON. This text is the identity of a case across runs and versions: a
- * mechanism may gain parameters without a change of identity, never change a default. */
+/* "name=value;" for every factor in the order of the table (younger factors only where they are not
+ * at their defaults), then the parameters that are not at their defaults as sorted JSON. This text
+ * is the identity of a case across runs and versions: harness and mechanisms may gain factors and
+ * parameters without a change of identity, never change a default. */
 enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
 {
     struct fb_factors factors;
@@ -66,6 +71,9 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
     size_t used = 0;
     for (int key = 0; key < FB_FACTOR_COUNT; key++) {
         char value[VALUE_SIZE];
+        if (fb_factor_is_silent(&factors, (enum fb_factor_key)key)) {
+            continue;
+        }
         fb_factor_format(&factors, (enum fb_factor_key)key, value, sizeof value);
         used += (size_t)snprintf(canonical + used, sizeof canonical - used, "%s=%s;",
                                  fb_factor_at((enum fb_factor_key)key)->name, value);
@@ -87,58 +95,6 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
     XXH64_hash_t hash = XXH64(canonical, strlen(canonical), 0);
     (void)snprintf(item->id, sizeof item->id, "%016" PRIx64, (uint64_t)hash);
     return FB_OK;
-}
-
-void fb_case_problem(const struct fb_case *item, struct fb_problem *problem)
-{
-    *problem = (struct fb_problem){
-        .batch = item->batch,
-        .heads = item->heads,
-        .kv_heads = item->heads,
-        .q_len = item->seq_len,
-        .kv_len = item->kv_len,
-        .qk_dim = item->head_dim,
-        .v_dim = item->value_dim,
-        .dtype = item->dtype,
-        .causal = item->causal,
-    };
-    memcpy(problem->params, item->params, sizeof problem->params);
-}
-
-static size_t add_saturating(size_t a, size_t b)
-{
-    return a > SIZE_MAX - b ? SIZE_MAX : a + b;
-}
-
-void fb_case_bytes(const struct fb_case *item, struct fb_case_bytes *bytes)
-{
-    *bytes = (struct fb_case_bytes){0};
-    struct fb_problem p;
-    fb_case_problem(item, &p);
-    /* Each product is at most 2^48 bytes: the suite has checked it. */
-    size_t rows = (size_t)p.batch * (size_t)p.heads * fb_dtype_bytes(p.dtype);
-    size_t q = rows * (size_t)p.q_len * (size_t)p.qk_dim;
-    size_t k = rows * (size_t)p.kv_len * (size_t)p.qk_dim;
-    size_t v = rows * (size_t)p.kv_len * (size_t)p.v_dim;
-    size_t out = rows * (size_t)p.q_len * (size_t)p.v_dim;
-    bool has_gradients = item->pass == FB_BACKWARD || item->pass == FB_BOTH;
-    bytes->io_bytes = (q + k + v + out) * (has_gradients ? 2 : 1);
-    if (item->attention != NULL) {
-        struct fb_sizes sizes;
-        fb_attention_sizes(item->attention, &p, item->threads, &sizes);
-        bytes->workspace_bytes = sizes.forward_scratch_bytes;
-        if (has_gradients) {
-            bytes->saved_bytes = sizes.saved_bytes;
-            if (sizes.backward_scratch_bytes > bytes->workspace_bytes) {
-                bytes->workspace_bytes = sizes.backward_scratch_bytes;
-            }
-        }
-        if (item->mechanism->constants_bytes != NULL) {
-            bytes->constants_bytes = item->mechanism->constants_bytes(&p);
-        }
-    }
-    bytes->total_bytes = add_saturating(add_saturating(bytes->io_bytes, bytes->workspace_bytes),
-                                        add_saturating(bytes->saved_bytes, bytes->constants_bytes));
 }
 
 /* " {features=256}" for parameters that differ from their defaults; empty when none does. */
@@ -168,10 +124,14 @@ void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
     char params[VALUE_SIZE];
     char kv_len[40] = "";
     char value_dim[40] = "";
+    char kv_heads[40] = "";
     char machine[48];
     describe_params(item, params, sizeof params);
     if (item->kv_len != item->seq_len) {
         (void)snprintf(kv_len, sizeof kv_len, " S%" PRId64, item->kv_len);
+    }
+    if (item->kv_heads > 0 && item->kv_heads != item->heads) {
+        (void)snprintf(kv_heads, sizeof kv_heads, "/%" PRId64, item->kv_heads);
     }
     if (item->value_dim != item->head_dim) {
         (void)snprintf(value_dim, sizeof value_dim, " M%" PRId64, item->value_dim);
@@ -181,10 +141,11 @@ void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
     } else {
         (void)snprintf(machine, sizeof machine, "%s", fb_backend_name(item->device));
     }
-    (void)snprintf(text, text_size,
-                   "%s/%s%s %s %s %s%s %s B%" PRId64 " H%" PRId64 " N%" PRId64 "%s D%" PRId64 "%s",
-                   item->mechanism->name, item->variant, params, machine,
-                   fb_dtype_name(item->dtype), fb_layout_name(item->layout),
-                   item->causal ? " causal" : "", fb_pass_name(item->pass), item->batch,
-                   item->heads, item->seq_len, kv_len, item->head_dim, value_dim);
+    (void)snprintf(
+        text, text_size,
+        "%s/%s%s %s %s %s%s %s B%" PRId64 " H%" PRId64 "%s N%" PRId64 "%s D%" PRId64 "%s%s",
+        item->mechanism->name, item->variant, params, machine, fb_dtype_name(item->dtype),
+        fb_layout_name(item->layout), item->causal ? " causal" : "", fb_pass_name(item->pass),
+        item->batch, item->heads, kv_heads, item->seq_len, kv_len, item->head_dim, value_dim,
+        item->lengths == FB_LENGTHS_FULL ? "" : " random lengths");
 }

@@ -109,6 +109,9 @@ static enum fb_status read_factor(const json_t *object, enum fb_factor_key key,
     const json_t *json = json_object_get(object, factor->name);
     int64_t value = 0;
     bool fine = false;
+    if (json == NULL && factor->younger) {
+        return FB_OK; /* a row of an earlier version; zero is the default */
+    }
     if (key == FB_FACTOR_MECHANISM) {
         factors->mechanism =
             json_is_string(json) ? fb_mechanism_find(json_string_value(json)) : NULL;

@@ -240,8 +240,12 @@ enum fb_status fb_csv_load(const char *path, struct fb_arena *arena, char **text
     if (file == NULL)
         return fb_error_set(error, FB_ERROR_IO, "cannot read '%s': %s", path, strerror(errno));
     fb_csv_line_init(&content);
-    while ((count = fread(chunk, 1, CHUNK_BYTES, file)) > 0)
+    bool holds_nul = false;
+    /* What follows a NUL is not worth its memory: fb_csv_next refuses the byte, at its line. */
+    while (!holds_nul && (count = fread(chunk, 1, CHUNK_BYTES, file)) > 0) {
         append(&content, chunk, count);
+        holds_nul = memchr(chunk, '\0', count) != NULL;
+    }
     const bool read_failed = ferror(file) != 0;
     const int reason = errno;
     fclose(file);

@@ -30,7 +30,8 @@ enum { FB_RESULTS_SCHEMA = 1 };
     REAL(flop) REAL(gflop_per_s) REAL(bytes_min) REAL(gb_per_s) REAL(floor_s) REAL(floor_ratio) \
     REAL(tokens_per_s) REAL(energy_j) \
     INT(mem_workspace_bytes) INT(mem_saved_bytes) INT(mem_peak_bytes) \
-    REAL(err_rel) REAL(err_max) REAL(err_budget) REAL(softmax_distance) TEXT(output_hash, 24)
+    REAL(err_rel) REAL(err_max) REAL(err_budget) REAL(softmax_distance) TEXT(output_hash, 24) \
+    INT(kv_heads) TEXT(lengths, 16) INT(mem_state_bytes)
 /* clang-format on */
 
 #define FB_ROW_FIELD_TEXT(name, size) char name[size];

@@ -165,7 +165,8 @@ enum fb_status fb_run_json_warn(json_t *document, const char *text, struct fb_er
 
     json_array_foreach(warnings, index, earlier)
     {
-        if (strcmp(json_string_value(earlier), text) == 0)
+        /* Of a document that was resumed anything may be in the list. */
+        if (json_is_string(earlier) && strcmp(json_string_value(earlier), text) == 0)
             return FB_OK;
     }
     return json_array_append_new(warnings, json_string(text)) == 0 ? FB_OK : fail_memory(error);

@@ -178,6 +178,58 @@ static enum fb_status find_speedup(const struct context *context, struct fb_clai
     return resample_ratio(context, theirs, ours, 1.0, result, error);
 }
 
+static const struct fb_point *first_ok(const struct fb_series *series)
+{
+    size_t i = 0;
+    while (!series->points[i].ok) {
+        i++;
+    }
+    return &series->points[i];
+}
+
+static bool check_growth(const struct fb_point *first, const struct fb_point *last,
+                         struct fb_claim_result *result)
+{
+    if (first->x < last->x) {
+        return true;
+    }
+    result->why = "only one size was measured";
+    return false;
+}
+
+static enum fb_status find_time_growth(const struct context *context,
+                                       struct fb_claim_result *result, struct fb_error *error)
+{
+    const struct fb_point *first = first_ok(result->series);
+    const struct fb_point *last = fb_series_last_ok(result->series);
+    if (!check_growth(first, last, result)) {
+        return FB_OK;
+    }
+    result->value = last->row->time_median_s / first->row->time_median_s;
+    result->interval.kind = fb_series_spread_kind(result->series);
+    if (result->interval.kind == FB_SPREAD_NONE) {
+        return FB_OK;
+    }
+    return resample_ratio(context, last, first, 1.0, result, error);
+}
+
+static void find_memory_growth(struct fb_claim_result *result)
+{
+    const struct fb_point *first = first_ok(result->series);
+    const struct fb_point *last = fb_series_last_ok(result->series);
+    if (!check_growth(first, last, result)) {
+        return;
+    }
+    double value = (fb_row_io_bytes(last->row) + fb_row_memory_bytes(last->row)) /
+                   (fb_row_io_bytes(first->row) + fb_row_memory_bytes(first->row));
+    if (isnan(value)) {
+        result->why = "no memory was measured";
+        return;
+    }
+    result->value = value;
+    result->interval = (struct fb_spread){value, value, FB_SPREAD_EXACT};
+}
+
 static enum fb_status find_value(const struct context *context, enum fb_metric metric,
                                  struct fb_claim_result *result, struct fb_error *error)
 {
@@ -191,6 +243,11 @@ static enum fb_status find_value(const struct context *context, enum fb_metric m
         return find_floor_ratio(context, result, error);
     case FB_METRIC_SPEEDUP_VS_SOFTMAX:
         return find_speedup(context, result, error);
+    case FB_METRIC_TIME_GROWTH:
+        return find_time_growth(context, result, error);
+    case FB_METRIC_MEMORY_GROWTH:
+        find_memory_growth(result);
+        return FB_OK;
     case FB_METRIC_COUNT:
         break;
     }

@@ -53,13 +53,8 @@ static bool point_value(enum fb_plot_kind kind, const struct fb_point *point,
     const struct fb_row *row = point->row;
     *value = (struct fb_figure_point){.x = point->x};
     if (kind == FB_PLOT_MEMORY_VS_SEQ_LEN) {
-        if (row->mem_workspace_bytes < 0) {
-            return false;
-        }
-        value->y = (double)row->mem_workspace_bytes +
-                   (row->mem_saved_bytes > 0 ? (double)row->mem_saved_bytes : 0.0);
-        value->low = value->high = value->y;
-        return value->y > 0;
+        value->y = value->low = value->high = fb_row_memory_bytes(row);
+        return value->y > 0; /* NaN is not */
     }
     value->y = row->time_median_s;
     value->low = isnan(row->time_ci_low_s) ? value->y : row->time_ci_low_s;
@@ -200,8 +195,12 @@ static enum fb_status add_io_line(struct fb_figure_builder *builder, int panel)
             longest = builder->members[i];
         }
     }
-    if (!longest) {
-        return FB_OK;
+    bool drawn = false;
+    for (size_t i = 0; i < figure->lines_count; i++) {
+        drawn = drawn || figure->lines[i].panel == panel;
+    }
+    if (!longest || !drawn || fb_row_is_decode(longest->key)) {
+        return FB_OK; /* the tensors of one token are no size to compare with */
     }
     struct fb_figure_line *line = &figure->lines[figure->lines_count];
     line->points = fb_arena_alloc(builder->job->arena, longest->points_count, sizeof *line->points,
@@ -267,6 +266,12 @@ static enum fb_status fill_figure(struct fb_figure_builder *builder)
                                    sizeof *figure->lines, builder->error);
     figure->marks = fb_arena_alloc(arena, marks + 1, sizeof *figure->marks, builder->error);
     const char *title = kinds[figure->kind].title;
+    if (fb_row_is_decode(builder->members[0]->key)) {
+        title = fb_arena_printf(arena, builder->error, "%s, one decoded token", title);
+    }
+    if (!title) {
+        return FB_ERROR_MEMORY;
+    }
     figure->title = fb_figure_escape(arena, title, builder->error);
     figure->subtitle = fb_figure_describe(builder);
     figure->name = fb_figure_name(builder);

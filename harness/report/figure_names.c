@@ -36,8 +36,9 @@ char *fb_figure_escape(struct fb_arena *arena, const char *text, struct fb_error
 
 /* What must be equal inside one picture. */
 static const enum fb_factor facet_factors[] = {
-    FB_FACTOR_PASS,    FB_FACTOR_DTYPE,  FB_FACTOR_LAYOUT,   FB_FACTOR_BATCH,    FB_FACTOR_HEADS,
-    FB_FACTOR_SEQ_LEN, FB_FACTOR_KV_LEN, FB_FACTOR_HEAD_DIM, FB_FACTOR_VALUE_DIM};
+    FB_FACTOR_PASS,      FB_FACTOR_DTYPE,    FB_FACTOR_LAYOUT, FB_FACTOR_BATCH,
+    FB_FACTOR_HEADS,     FB_FACTOR_SEQ_LEN,  FB_FACTOR_KV_LEN, FB_FACTOR_HEAD_DIM,
+    FB_FACTOR_VALUE_DIM, FB_FACTOR_KV_HEADS, FB_FACTOR_LENGTHS};
 enum { FACETS_COUNT = sizeof facet_factors / sizeof facet_factors[0] };
 
 /* What tells the lines of one picture apart, besides mechanism and variant. */
@@ -126,7 +127,8 @@ char *fb_figure_describe(const struct fb_figure_builder *builder)
 {
     static const enum fb_factor shown[] = {
         FB_FACTOR_DEVICE_NAME, FB_FACTOR_ISA,     FB_FACTOR_THREADS,  FB_FACTOR_DTYPE,
-        FB_FACTOR_PASS,        FB_FACTOR_SEQ_LEN, FB_FACTOR_HEAD_DIM, FB_FACTOR_VALUE_DIM};
+        FB_FACTOR_PASS,        FB_FACTOR_SEQ_LEN, FB_FACTOR_HEAD_DIM, FB_FACTOR_VALUE_DIM,
+        FB_FACTOR_KV_HEADS,    FB_FACTOR_LENGTHS};
     char text[FB_FIGURE_LABEL_SIZE] = "", phrase[FB_FACTOR_TEXT_SIZE];
     int length = 0;
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
@@ -135,8 +137,7 @@ char *fb_figure_describe(const struct fb_figure_builder *builder)
             row = strcmp(row->isa, "any") == 0 ? builder->members[m]->key : row;
         }
         if (fb_factor_is_axis(shown[i], builder->set->axis) ||
-            members_differ(builder, shown[i], true) ||
-            (shown[i] == FB_FACTOR_VALUE_DIM && row->value_dim == row->head_dim) ||
+            members_differ(builder, shown[i], true) || fb_factor_is_plain(row, shown[i]) ||
             length > FB_FIGURE_LABEL_SIZE / 2) {
             continue;
         }
@@ -168,8 +169,7 @@ char *fb_figure_name(const struct fb_figure_builder *builder)
         enum fb_factor factor = i < FACETS_COUNT ? facet_factors[i] : FB_FACTOR_THREADS;
         if (fb_factor_is_axis(factor, builder->set->axis) ||
             (factor == FB_FACTOR_THREADS && builder->set->axis != FB_AXIS_ISA) ||
-            (factor == FB_FACTOR_KV_LEN && row->kv_len == row->seq_len) ||
-            (factor == FB_FACTOR_VALUE_DIM && row->value_dim == row->head_dim)) {
+            fb_factor_is_plain(row, factor)) {
             continue;
         }
         bool differs = false;
@@ -179,9 +179,11 @@ char *fb_figure_name(const struct fb_figure_builder *builder)
         }
         if (differs) {
             static const char *const prefix[FB_FACTOR_COUNT] = {
-                [FB_FACTOR_BATCH] = "b",  [FB_FACTOR_HEADS] = "h",    [FB_FACTOR_SEQ_LEN] = "n",
-                [FB_FACTOR_KV_LEN] = "s", [FB_FACTOR_HEAD_DIM] = "d", [FB_FACTOR_VALUE_DIM] = "m",
-                [FB_FACTOR_THREADS] = "t"};
+                [FB_FACTOR_BATCH] = "b",         [FB_FACTOR_HEADS] = "h",
+                [FB_FACTOR_SEQ_LEN] = "n",       [FB_FACTOR_KV_LEN] = "s",
+                [FB_FACTOR_HEAD_DIM] = "d",      [FB_FACTOR_VALUE_DIM] = "m",
+                [FB_FACTOR_THREADS] = "t",       [FB_FACTOR_KV_HEADS] = "hkv",
+                [FB_FACTOR_LENGTHS] = "lengths-"};
             fb_factor_value(row, factor, value);
             length += snprintf(name + length, sizeof name - (size_t)length, "-%s%.60s",
                                prefix[factor] ? prefix[factor] : "", value);

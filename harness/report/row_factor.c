@@ -26,6 +26,8 @@ static const struct {
     [FB_FACTOR_KV_LEN] = {"S", "kv_len", "S %s"},
     [FB_FACTOR_HEAD_DIM] = {"d", "head_dim", "d %s"},
     [FB_FACTOR_VALUE_DIM] = {"m", "value_dim", "m %s"},
+    [FB_FACTOR_KV_HEADS] = {"Hkv", "kv_heads", "Hkv %s"},
+    [FB_FACTOR_LENGTHS] = {"lengths", "lengths", "%s lengths"},
     [FB_FACTOR_PARAMS] = {"parameters", "params", "%s"},
     [FB_FACTOR_SEED] = {"seed", "seed", "seed %s"},
 };
@@ -88,13 +90,34 @@ void fb_factor_phrase(const struct fb_row *row, enum fb_factor factor, char *tex
     }
 }
 
+static bool repeats(int64_t value, int64_t other)
+{
+    return value == other || value == FB_ROW_NONE;
+}
+
+bool fb_factor_is_plain(const struct fb_row *row, enum fb_factor factor)
+{
+    switch (factor) {
+    case FB_FACTOR_KV_LEN:
+        return repeats(row->kv_len, row->seq_len);
+    case FB_FACTOR_VALUE_DIM:
+        return repeats(row->value_dim, row->head_dim);
+    case FB_FACTOR_KV_HEADS:
+        return repeats(row->kv_heads, row->heads);
+    case FB_FACTOR_LENGTHS:
+        return row->lengths[0] == '\0' || strcmp(row->lengths, "full") == 0;
+    default:
+        return false;
+    }
+}
+
 bool fb_factor_is_axis(enum fb_factor factor, enum fb_axis axis)
 {
     switch (axis) {
     case FB_AXIS_SEQ_LEN:
         return factor == FB_FACTOR_SEQ_LEN || factor == FB_FACTOR_KV_LEN;
     case FB_AXIS_HEADS:
-        return factor == FB_FACTOR_HEADS;
+        return factor == FB_FACTOR_HEADS || factor == FB_FACTOR_KV_HEADS;
     case FB_AXIS_HEAD_DIM:
         return factor == FB_FACTOR_HEAD_DIM || factor == FB_FACTOR_VALUE_DIM;
     case FB_AXIS_THREADS:
@@ -103,8 +126,8 @@ bool fb_factor_is_axis(enum fb_factor factor, enum fb_axis axis)
         return factor == FB_FACTOR_ISA;
     case FB_AXIS_HEADS_TIED:
     case FB_AXIS_HEAD_DIM_TIED:
-        return factor == FB_FACTOR_HEADS || factor == FB_FACTOR_HEAD_DIM ||
-               factor == FB_FACTOR_VALUE_DIM;
+        return factor == FB_FACTOR_HEADS || factor == FB_FACTOR_KV_HEADS ||
+               factor == FB_FACTOR_HEAD_DIM || factor == FB_FACTOR_VALUE_DIM;
     case FB_AXIS_COUNT:
         break;
     }

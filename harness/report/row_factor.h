@@ -19,6 +19,8 @@ enum fb_factor {
     FB_FACTOR_KV_LEN,
     FB_FACTOR_HEAD_DIM,
     FB_FACTOR_VALUE_DIM,
+    FB_FACTOR_KV_HEADS,
+    FB_FACTOR_LENGTHS,
     FB_FACTOR_PARAMS,
     FB_FACTOR_SEED,
     FB_FACTOR_COUNT
@@ -33,6 +35,10 @@ void fb_factor_value(const struct fb_row *row, enum fb_factor factor, char *text
 
 /* The value so that it speaks for itself: "avx512", "2 threads", "H 8", "d 64", "N 4K". */
 void fb_factor_phrase(const struct fb_row *row, enum fb_factor factor, char *text);
+
+/* Whether the row says nothing with it: kv_len = seq_len, value_dim = head_dim, kv_heads = heads,
+ * sequences of full length; likewise where an older results.csv has no such column. */
+bool fb_factor_is_plain(const struct fb_row *row, enum fb_factor factor);
 
 /* Whether the factor moves with the axis and so tells no two series apart. */
 bool fb_factor_is_axis(enum fb_factor factor, enum fb_axis axis);

@@ -357,19 +357,6 @@ enum fb_status fb_scaling_of_time(const struct fb_series *series, uint64_t seed,
     return bootstrap_exponent(&measured, seed, arena, scaling, error);
 }
 
-double fb_row_io_bytes(const struct fb_row *row)
-{
-    int dtype = fb_dtype_parse(row->dtype);
-    if (dtype < 0 || row->batch < 1 || row->heads < 1 || row->seq_len < 1 || row->head_dim < 1) {
-        return (double)NAN;
-    }
-    double kv_len = (double)(row->kv_len > 0 ? row->kv_len : row->seq_len);
-    double value_dim = (double)(row->value_dim > 0 ? row->value_dim : row->head_dim);
-    double elements = ((double)row->seq_len + kv_len) * ((double)row->head_dim + value_dim);
-    return (double)row->batch * (double)row->heads * elements *
-           (double)fb_dtype_bytes((enum fb_dtype)dtype);
-}
-
 enum fb_status fb_scaling_of_memory(const struct fb_series *series, struct fb_arena *arena,
                                     struct fb_scaling *scaling, struct fb_error *error)
 {
@@ -383,13 +370,12 @@ enum fb_status fb_scaling_of_memory(const struct fb_series *series, struct fb_ar
     double *sizes = room, *values = room + measured.count;
     for (size_t i = 0; i < measured.count; i++) {
         const struct fb_row *row = measured.points[i]->row;
-        double bytes = fb_row_io_bytes(row);
-        if (row->mem_workspace_bytes < 0 || isnan(bytes)) {
+        double bytes = fb_row_io_bytes(row) + fb_row_memory_bytes(row);
+        if (isnan(bytes)) {
             continue;
         }
         sizes[count] = measured.points[i]->x;
-        values[count++] = bytes + (double)row->mem_workspace_bytes +
-                          (row->mem_saved_bytes > 0 ? (double)row->mem_saved_bytes : 0.0);
+        values[count++] = bytes;
     }
     fb_scaling_judge(sizes, values, NULL, count, room + 2 * measured.count, scaling);
     if (scaling->verdict == FB_SCALING_SINGLE) {

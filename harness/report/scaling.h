@@ -7,6 +7,7 @@
 #ifndef FB_SCALING_H
 #define FB_SCALING_H
 
+#include "row_bytes.h"
 #include "series.h"
 
 /* t = a + b N^p with a >= 0 and b > 0. */
@@ -54,8 +55,5 @@ enum fb_status fb_scaling_of_time(const struct fb_series *series, uint64_t seed,
 enum fb_status fb_scaling_of_memory(const struct fb_series *series, struct fb_arena *arena,
                                     struct fb_scaling *scaling,
                                     struct fb_error *error) FB_MUST_CHECK;
-
-/* Bytes of q, k, v and out of a row, or NaN when a factor is absent. */
-double fb_row_io_bytes(const struct fb_row *row);
 
 #endif

@@ -48,6 +48,21 @@ static bool same_dims(const struct fb_row *a, const struct fb_row *b, bool along
     return square_a && square_b ? true : a->value_dim == b->value_dim;
 }
 
+/* As many heads of keys as of queries move with the axis as one size. An older results.csv has no
+ * such column: that is the same number. */
+static bool same_kv_heads(const struct fb_row *a, const struct fb_row *b, bool along_axis)
+{
+    int64_t kv_a = a->kv_heads == FB_ROW_NONE ? a->heads : a->kv_heads;
+    int64_t kv_b = b->kv_heads == FB_ROW_NONE ? b->heads : b->kv_heads;
+    return (along_axis && kv_a == a->heads && kv_b == b->heads) || kv_a == kv_b;
+}
+
+static bool same_padding(const struct fb_row *a, const struct fb_row *b)
+{
+    const char *full = "full";
+    return strcmp(a->lengths[0] ? a->lengths : full, b->lengths[0] ? b->lengths : full) == 0;
+}
+
 /* The factors that two series must share to be comparable, whatever their mechanism. */
 static bool same_setting(const struct fb_row *a, const struct fb_row *b, enum fb_axis axis)
 {
@@ -56,8 +71,9 @@ static bool same_setting(const struct fb_row *a, const struct fb_row *b, enum fb
            strcmp(a->causal, b->causal) == 0 && strcmp(a->pass, b->pass) == 0 &&
            a->batch == b->batch && a->seed == b->seed &&
            (axis == FB_AXIS_THREADS || a->threads == b->threads) &&
-           (moves_heads(axis) || a->heads == b->heads) &&
-           same_lengths(a, b, axis == FB_AXIS_SEQ_LEN) && same_dims(a, b, moves_head_dim(axis));
+           (moves_heads(axis) || a->heads == b->heads) && same_kv_heads(a, b, moves_heads(axis)) &&
+           same_padding(a, b) && same_lengths(a, b, axis == FB_AXIS_SEQ_LEN) &&
+           same_dims(a, b, moves_head_dim(axis));
 }
 
 bool fb_series_same_factors(const struct fb_row *a, const struct fb_row *b, enum fb_axis axis)

@@ -23,10 +23,8 @@ void fb_summary_print_heading(const struct fb_summary_job *job, const struct fb_
         for (size_t i = 0; factor == FB_FACTOR_ISA && i < set->count; i++) {
             row = strcmp(row->isa, "any") == 0 ? set->items[i].key : row;
         }
-        bool same_size = (factor == FB_FACTOR_KV_LEN && row->kv_len == row->seq_len) ||
-                         (factor == FB_FACTOR_VALUE_DIM && row->value_dim == row->head_dim);
         fb_factor_phrase(row, factor, text);
-        if (text[0] && !same_size && !fb_factor_is_axis(factor, set->axis) &&
+        if (text[0] && !fb_factor_is_plain(row, factor) && !fb_factor_is_axis(factor, set->axis) &&
             !fb_factor_varies(set, factor)) {
             (void)fprintf(job->out, "%s%s", separator, text);
             separator = ", ";
@@ -39,9 +37,7 @@ void fb_summary_print_heading(const struct fb_summary_job *job, const struct fb_
 static bool only_repeats(const struct fb_series_set *set, enum fb_factor factor)
 {
     for (size_t i = 0; i < set->count; i++) {
-        const struct fb_row *row = set->items[i].key;
-        if (!(factor == FB_FACTOR_KV_LEN && row->kv_len == row->seq_len) &&
-            !(factor == FB_FACTOR_VALUE_DIM && row->value_dim == row->head_dim)) {
+        if (!fb_factor_is_plain(set->items[i].key, factor)) {
             return false;
         }
     }
@@ -144,9 +140,21 @@ enum fb_status fb_summary_set_error(struct fb_text_table *table, size_t column,
     return FB_OK;
 }
 
-static const char *exponent_text(const struct fb_scaling *scaling, struct fb_arena *arena,
-                                 struct fb_error *error)
+/* Of a state that does not grow, the time that does not grow either is the finding. */
+static bool is_constant(const struct fb_series *series, const struct fb_scaling *scaling)
 {
+    const double tolerated = 1.5;
+    return fb_row_is_decode(series->key) && scaling->count > 1 &&
+           scaling->values[scaling->count - 1] <= tolerated * scaling->values[0];
+}
+
+static const char *exponent_text(const struct fb_series *series, const struct fb_scaling *scaling,
+                                 struct fb_arena *arena, struct fb_error *error)
+{
+    if (is_constant(series, scaling)) {
+        return fb_arena_printf(arena, error, "constant: x%.2f in all",
+                               scaling->values[scaling->count - 1] / scaling->values[0]);
+    }
     char from[FB_QUANTITY_SIZE], to[FB_QUANTITY_SIZE];
     switch (scaling->verdict) {
     case FB_SCALING_TOO_FEW:
@@ -221,16 +229,14 @@ static const char *floor_text(const struct fb_series *series, struct fb_arena *a
                            fb_quantity_ratio(best, at_best));
 }
 
-static const char *workspace_text(const struct fb_series *series, struct fb_arena *arena,
-                                  struct fb_error *error)
+static const char *memory_text(const struct fb_series *series, struct fb_arena *arena,
+                               struct fb_error *error)
 {
     const struct fb_point *last = fb_series_last_ok(series);
-    if (!last || last->row->mem_workspace_bytes < 0) {
-        return "-";
-    }
     char bytes[FB_QUANTITY_SIZE];
-    return fb_arena_strdup(arena, fb_quantity_bytes((double)last->row->mem_workspace_bytes, bytes),
-                           error);
+    return fb_arena_strdup(
+        arena, fb_quantity_bytes(last ? fb_row_memory_bytes(last->row) : (double)NAN, bytes),
+        error);
 }
 
 /* What the footnotes under the table have to say. */
@@ -265,21 +271,30 @@ static enum fb_status add_scaling_row(const struct fb_summary_job *job,
             (notes->softmax && strcmp(notes->softmax->key->variant, softmax->key->variant) != 0);
         notes->softmax = softmax;
     }
-    const char *texts[] = {
-        exponent_text(&scaling, job->arena, error), crossover_text(&crossover, job->arena, error),
-        floor_text(series, job->arena, error), workspace_text(series, job->arena, error)};
+    const char *texts[] = {exponent_text(series, &scaling, job->arena, error),
+                           crossover_text(&crossover, job->arena, error),
+                           floor_text(series, job->arena, error),
+                           memory_text(series, job->arena, error)};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         if (!texts[i]) {
             return FB_ERROR_MEMORY;
         }
         fb_text_table_set(table, at[i], texts[i],
-                          i == 0 && scaling.verdict == FB_SCALING_NONE ? FB_TEXT_WARNING
-                                                                       : FB_TEXT_PLAIN);
+                          i == 0 && scaling.verdict == FB_SCALING_NONE &&
+                                  !is_constant(series, &scaling)
+                              ? FB_TEXT_WARNING
+                              : FB_TEXT_PLAIN);
     }
     return FB_OK;
 }
 
-static void print_notes(const struct fb_summary_job *job, const struct notes *notes)
+static bool has_decode(const struct fb_series_set *set)
+{
+    return set->count > 0 && fb_row_is_decode(set->items[0].key);
+}
+
+static void print_notes(const struct fb_summary_job *job, const struct fb_series_set *set,
+                        const struct notes *notes)
 {
     if (notes->strongest == FB_SPREAD_SAMPLES || notes->weakest == FB_SPREAD_SAMPLES) {
         fb_text_print(job->out, job->mode, FB_TEXT_FAINT,
@@ -297,8 +312,15 @@ static void print_notes(const struct fb_summary_job *job, const struct notes *no
                       notes->several_softmax ? " (or the variant that was stored)" : "");
     }
     fb_text_print(job->out, job->mode, FB_TEXT_FAINT,
-                  "x floor: time over the machine's least time for the work, at the largest N "
-                  "(best N); workspace: at the largest N;\n"
+                  has_decode(set)
+                      ? "time: of one token, all heads, against the state of N others; expected: "
+                        "constant for a recurrent state, N^1 for softmax's cache\n"
+                        "x floor: time over the machine's least time for the work, at the largest "
+                        "N (best N); memory: state and workspace at the largest N;\n"
+                      : "x floor: time over the machine's least time for the work, at the largest "
+                        "N (best N); memory: workspace, and what forward saves for backward, at "
+                        "the largest N;\n");
+    fb_text_print(job->out, job->mode, FB_TEXT_FAINT,
                   "error: largest relative error against float64, red when over its budget\n");
 }
 
@@ -313,7 +335,7 @@ static enum fb_status print_scaling(const struct fb_summary_job *job,
     const size_t at[] = {fb_text_table_column(&table, "time ~ N^p", false),
                          fb_text_table_column(&table, "crossover", false),
                          fb_text_table_column(&table, "x floor", false),
-                         fb_text_table_column(&table, "workspace", false)};
+                         fb_text_table_column(&table, "memory", false)};
     size_t error_at = fb_text_table_column(&table, "error", false);
     size_t cases_at = fb_text_table_column(&table, "cases", false);
     for (size_t i = 0; i < set->count; i++) {
@@ -337,7 +359,7 @@ static enum fb_status print_scaling(const struct fb_summary_job *job,
     }
     fb_summary_print_heading(job, set);
     fb_text_table_print(&table, job->mode, job->out);
-    print_notes(job, &notes);
+    print_notes(job, set, &notes);
     return FB_OK;
 }
 

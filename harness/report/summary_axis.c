@@ -18,9 +18,7 @@ static const char *column_title(const struct fb_series_set *set, const struct fb
     const char *title = "";
     for (int f = 0; f < FB_FACTOR_COUNT && title; f++) {
         enum fb_factor factor = (enum fb_factor)f;
-        bool repeats = (factor == FB_FACTOR_KV_LEN && row->kv_len == row->seq_len) ||
-                       (factor == FB_FACTOR_VALUE_DIM && row->value_dim == row->head_dim);
-        if (fb_factor_is_axis(factor, set->axis) && !repeats) {
+        if (fb_factor_is_axis(factor, set->axis) && !fb_factor_is_plain(row, factor)) {
             fb_factor_phrase(row, factor, phrase);
             title = fb_arena_printf(arena, error, "%s%s%s", title, title[0] ? ", " : "", phrase);
         }
@@ -256,8 +254,8 @@ static void print_claim(const struct fb_summary_job *job, const struct fb_claim_
                   fb_claim_verdict_name(result->verdict));
     if (result->series) {
         const struct fb_row *row = result->series->key;
-        (void)fprintf(job->out, ": %s/%s%s: %s", row->mechanism, row->variant,
-                      strcmp(row->causal, "true") == 0 ? " causal" : "", claim->text);
+        (void)fprintf(job->out, ": %s/%s%s %s: %s", row->mechanism, row->variant,
+                      strcmp(row->causal, "true") == 0 ? " causal" : "", row->pass, claim->text);
     } else {
         (void)fprintf(job->out, ": %s%s%s", claim->mechanism ? claim->mechanism : "",
                       claim->mechanism ? ": " : "", claim->text);

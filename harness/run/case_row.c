@@ -63,10 +63,16 @@ static void merge(struct fb_measure_result *all, const struct fb_measure_result 
     }
     all->mem_workspace_bytes = larger(all->mem_workspace_bytes, one->mem_workspace_bytes);
     all->mem_saved_bytes = larger(all->mem_saved_bytes, one->mem_saved_bytes);
+    all->mem_state_bytes = larger(all->mem_state_bytes, one->mem_state_bytes);
     all->mem_peak_bytes = larger(all->mem_peak_bytes, one->mem_peak_bytes);
-    all->err_rel = fmax(all->err_rel, one->err_rel);
-    all->err_max = fmax(all->err_max, one->err_max);
-    all->err_budget = fmin(all->err_budget, one->err_budget);
+    /* The errors of one tensor belong together: the worst one, relative to its budget. */
+    const double all_ratio = fmax(all->err_rel, all->err_max) / all->err_budget;
+    const double one_ratio = fmax(one->err_rel, one->err_max) / one->err_budget;
+    if (isnan(one_ratio) || one_ratio > all_ratio) {
+        all->err_rel = one->err_rel;
+        all->err_max = one->err_max;
+        all->err_budget = one->err_budget;
+    }
 }
 
 enum fb_status fb_case_record_add(struct fb_case_record *record, const struct fb_case *item,
@@ -148,6 +154,8 @@ void fb_row_from_case(const struct fb_row_context *context, const struct fb_case
     row->kv_len = item->kv_len;
     row->head_dim = item->head_dim;
     row->value_dim = item->value_dim;
+    row->kv_heads = item->kv_heads > 0 ? item->kv_heads : item->heads;
+    COPY_TEXT(row->lengths, fb_lengths_name(item->lengths));
     row->seed = (int64_t)item->seed;
     free(params_text);
     json_decref(params);
@@ -161,6 +169,12 @@ void fb_row_from_failure(const struct fb_row_context *context, const struct fb_c
     copy_reason(row->reason, sizeof row->reason, reason);
 }
 
+/* Tokens of one sequence that one call brings forth. */
+static int64_t tokens_of_call(const struct fb_case *item)
+{
+    return item->pass == FB_DECODE ? 1 : item->seq_len;
+}
+
 static void set_times(const struct fb_case *item, const struct fb_summary *summary,
                       struct fb_row *row)
 {
@@ -170,7 +184,7 @@ static void set_times(const struct fb_case *item, const struct fb_summary *summa
     row->time_min_s = summary->min;
     row->gflop_per_s = row->flop / summary->median / 1e9;
     row->gb_per_s = row->bytes_min / summary->median / 1e9;
-    row->tokens_per_s = (double)item->batch * (double)item->seq_len / summary->median;
+    row->tokens_per_s = (double)item->batch * (double)tokens_of_call(item) / summary->median;
     row->floor_ratio = summary->median / row->floor_s;
 }
 
@@ -198,6 +212,7 @@ static void set_evidence(const struct fb_case_record *record, const struct fb_ce
     row->bytes_min = found->bytes_min;
     row->mem_workspace_bytes = bytes_or_none(found->mem_workspace_bytes);
     row->mem_saved_bytes = bytes_or_none(found->mem_saved_bytes);
+    row->mem_state_bytes = bytes_or_none(found->mem_state_bytes);
     row->mem_peak_bytes = bytes_or_none(found->mem_peak_bytes);
     row->err_rel = found->err_rel;
     row->err_max = found->err_max;

@@ -3,11 +3,21 @@
 
 #include <math.h>
 #include <string.h>
+#include <strings.h>
+
+#if defined(FB_HAVE_OPENBLAS)
+#include <cblas.h>
+#endif
 
 void fb_ceiling_book_init(struct fb_ceiling_book *book, enum fb_isa best_isa)
 {
     memset(book, 0, sizeof *book);
     book->best_isa = best_isa;
+#if defined(FB_HAVE_OPENBLAS)
+    book->openblas_core = openblas_get_corename();
+#else
+    book->openblas_core = "";
+#endif
 }
 
 static struct fb_ceiling *find_or_add(struct fb_ceiling_book *book, enum fb_backend device,
@@ -55,10 +65,33 @@ void fb_ceiling_note_copy(struct fb_ceiling *entry, double bytes_per_s)
     note(&entry->copy_bytes_per_s, bytes_per_s);
 }
 
-const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa)
+/* Whether OpenBLAS's kernels of this name use the instruction set. */
+static bool core_serves(enum fb_isa isa, const char *core)
 {
-    if (isa == FB_ISA_ANY || isa == best_isa)
+    static const struct {
+        enum fb_isa isa;
+        const char *core;
+    } served[] = {
+        {FB_ISA_AVX512, "SkylakeX"},
+        {FB_ISA_AVX512, "Cooperlake"},
+        {FB_ISA_AVX512, "Sapphirerapids"},
+        {FB_ISA_AVX2, "Haswell"},
+        {FB_ISA_AVX2, "Zen"},
+    };
+    for (size_t i = 0; i < sizeof served / sizeof served[0]; i++) {
+        if (served[i].isa == isa && strcasecmp(served[i].core, core) == 0) {
+            return true;
+        }
+    }
+    return core[0] == '\0' || (isa != FB_ISA_AVX512 && isa != FB_ISA_AVX2);
+}
+
+const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa, const char *chosen)
+{
+    if (isa == FB_ISA_ANY || (isa == best_isa && core_serves(isa, chosen)))
         return NULL;
+    if (isa == FB_ISA_AVX512)
+        return "SkylakeX";
     if (isa == FB_ISA_AVX2)
         return "Haswell";
 #if defined(__x86_64__)

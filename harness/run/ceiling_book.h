@@ -26,6 +26,7 @@ struct fb_ceiling_book {
     struct fb_ceiling entries[FB_CEILINGS_MAX];
     size_t count;
     enum fb_isa best_isa;
+    const char *openblas_core; /* what OpenBLAS chose for this process; "" without OpenBLAS */
 };
 
 void fb_ceiling_book_init(struct fb_ceiling_book *book, enum fb_isa best_isa);
@@ -39,8 +40,9 @@ void fb_ceiling_note_gemm(struct fb_ceiling *entry, double flop_per_s);
 void fb_ceiling_note_copy(struct fb_ceiling *entry, double bytes_per_s);
 
 /* What OPENBLAS_CORETYPE has to be so that OpenBLAS computes with the instruction set; NULL when
- * it is the machine's best and OpenBLAS chooses on its own. */
-const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa);
+ * what it chose for this process (chosen: its name for it, "" when unknown) serves already. An
+ * OpenBLAS older than the processor takes it for a Prescott, and every plain variant with it. */
+const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa, const char *chosen);
 
 /* The list `ceilings` of run.json, and the best rates back from it (on resuming). */
 json_t *fb_ceiling_book_to_json(const struct fb_ceiling_book *book);

@@ -15,14 +15,6 @@ static bool same_kind(const struct fb_case *a, const struct fb_case *b)
            a->dtype == b->dtype && a->causal == b->causal && a->pass == b->pass;
 }
 
-static void cost_of(const struct fb_case *item, struct fb_cost *cost)
-{
-    struct fb_problem problem;
-
-    fb_case_problem(item, &problem);
-    item->mechanism->cost(&problem, item->pass, cost);
-}
-
 static double floor_s(const struct fb_cost *cost, const struct fb_ceiling *ceiling)
 {
     if (ceiling == NULL)
@@ -39,14 +31,14 @@ void fb_predict_case(const struct fb_plan *plan, const struct fb_prediction_fact
     struct fb_cost cost;
     double nearest = (double)INFINITY;
 
-    cost_of(item, &cost);
+    fb_case_cost(item, &cost);
     *prediction = (struct fb_prediction){.call_s = (double)NAN};
     for (size_t i = 0; i < plan->cases_count; i++) {
         struct fb_cost other;
         if (i == index || plan->cases[i].skip_reason != NULL ||
             !(facts[i].finished || facts[i].timed_out) || !same_kind(item, &plan->cases[i]))
             continue;
-        cost_of(&plan->cases[i], &other);
+        fb_case_cost(&plan->cases[i], &other);
         const double ratio = cost.flop / other.flop;
         if (facts[i].timed_out && ratio >= 1) {
             prediction->hopeless = true;

@@ -25,7 +25,7 @@ enum fb_status fb_runner_measure_ceiling(struct fb_ceiling_book *book, struct fb
         .program = worker_program,
         .input = input,
         .threads = entry->threads,
-        .openblas_core = fb_ceiling_openblas_core(entry->isa, book->best_isa),
+        .openblas_core = fb_ceiling_openblas_core(entry->isa, book->best_isa, book->openblas_core),
         .timeout_s = timeout_s,
     };
 
@@ -250,7 +250,8 @@ static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *j
         .program = options->worker_program,
         .input = input,
         .threads = item->threads,
-        .openblas_core = fb_ceiling_openblas_core(item->isa, options->book->best_isa),
+        .openblas_core = fb_ceiling_openblas_core(item->isa, options->book->best_isa,
+                                                  options->book->openblas_core),
         .timeout_s = state->suite->limits.case_timeout_s,
         .memory_bytes = state->memory_limit_bytes,
     };

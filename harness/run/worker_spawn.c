@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "worker_spawn.h"
 
+#include "under_asan.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -14,17 +16,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define FB_UNDER_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FB_UNDER_ASAN 1
-#endif
-#endif
-#ifndef FB_UNDER_ASAN
-#define FB_UNDER_ASAN 0
-#endif
 
 extern char **environ;
 

@@ -32,6 +32,11 @@ static const char *pass_name(int value)
     return fb_pass_name((enum fb_pass)value);
 }
 
+static const char *lengths_name(int value)
+{
+    return fb_lengths_name((enum fb_lengths)value);
+}
+
 #define SIZE_MAX_ELEMENTS (INT64_C(1) << 48)
 
 /* clang-format off */
@@ -51,7 +56,7 @@ static const struct fb_factor factors_table[FB_FACTOR_COUNT] = {
                              .max = FB_LAYOUT_COUNT - 1, .choice_name = layout_name},
     [FB_FACTOR_CAUSAL]    = {.name = "causal", .type = FB_FACTOR_BOOL, .min = 0, .max = 1},
     [FB_FACTOR_PASS]      = {.name = "pass", .type = FB_FACTOR_CHOICE, .min = FB_FORWARD,
-                             .max = FB_BOTH, .choice_name = pass_name},
+                             .max = FB_DECODE, .choice_name = pass_name},
     [FB_FACTOR_BATCH]     = {.name = "batch", .type = FB_FACTOR_NUMBER, .min = 1,
                              .max = SIZE_MAX_ELEMENTS, .ordered = true},
     [FB_FACTOR_HEADS]     = {.name = "heads", .type = FB_FACTOR_NUMBER, .min = 1,
@@ -66,10 +71,16 @@ static const struct fb_factor factors_table[FB_FACTOR_COUNT] = {
                              .max = FB_HEAD_DIM_MAX, .ordered = true},
     [FB_FACTOR_SEED]      = {.name = "seed", .type = FB_FACTOR_NUMBER, .min = 0, .max = INT64_MAX,
                              .ordered = true},
+    [FB_FACTOR_KV_HEADS]  = {.name = "kv_heads", .type = FB_FACTOR_NUMBER, .min = 1,
+                             .max = SIZE_MAX_ELEMENTS, .ordered = true, .younger = true},
+    [FB_FACTOR_LENGTHS]   = {.name = "lengths", .type = FB_FACTOR_CHOICE, .min = 0,
+                             .max = FB_LENGTHS_COUNT - 1, .choice_name = lengths_name,
+                             .younger = true},
 };
 static const char *const factor_name_list[FB_FACTOR_COUNT] = {
     "mechanism", "variant", "device", "isa", "threads", "dtype", "layout", "causal",
     "pass", "batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed",
+    "kv_heads", "lengths",
 };
 /* clang-format on */
 
@@ -141,6 +152,10 @@ int64_t fb_factor_get(const struct fb_factors *f, enum fb_factor_key key)
         return f->value_dim;
     case FB_FACTOR_SEED:
         return (int64_t)f->seed;
+    case FB_FACTOR_KV_HEADS:
+        return f->kv_heads;
+    case FB_FACTOR_LENGTHS:
+        return (int64_t)f->lengths;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_COUNT:
@@ -194,11 +209,23 @@ void fb_factor_set(struct fb_factors *f, enum fb_factor_key key, int64_t value)
     case FB_FACTOR_SEED:
         f->seed = (uint64_t)value;
         break;
+    case FB_FACTOR_KV_HEADS:
+        f->kv_heads = value;
+        break;
+    case FB_FACTOR_LENGTHS:
+        f->lengths = (enum fb_lengths)value;
+        break;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_COUNT:
         break;
     }
+}
+
+bool fb_factor_is_silent(const struct fb_factors *f, enum fb_factor_key key)
+{
+    return (key == FB_FACTOR_KV_HEADS && f->kv_heads == f->heads) ||
+           (key == FB_FACTOR_LENGTHS && f->lengths == FB_LENGTHS_FULL);
 }
 
 void fb_factor_format(const struct fb_factors *f, enum fb_factor_key key, char *text,

@@ -26,6 +26,8 @@ enum fb_factor_key {
     FB_FACTOR_HEAD_DIM,
     FB_FACTOR_VALUE_DIM,
     FB_FACTOR_SEED,
+    FB_FACTOR_KV_HEADS,
+    FB_FACTOR_LENGTHS,
     FB_FACTOR_COUNT
 };
 
@@ -45,6 +47,7 @@ struct fb_factor {
     const char *special; /* a word beside the numbers or choices ("max", "best"), or NULL */
     int64_t special_value;
     bool ordered; /* '<' and '>' mean something */
+    bool younger; /* not in the first version: absent means its default, which is what that did */
     const char *(*choice_name)(int value);
 };
 
@@ -61,6 +64,9 @@ size_t fb_factor_choices(const struct fb_factor *factor, const char *names[FB_FA
 /* A factor's value as a number: enum values, 0 and 1, sizes. Not for names. */
 int64_t fb_factor_get(const struct fb_factors *factors, enum fb_factor_key key);
 void fb_factor_set(struct fb_factors *factors, enum fb_factor_key key, int64_t value);
+
+/* Whether the factor stays out of the identity of a case: it is younger, and at its default. */
+bool fb_factor_is_silent(const struct fb_factors *factors, enum fb_factor_key key);
 
 /* The value as it stands in suites and in results.csv: "flow", "best", "4096", "true". */
 void fb_factor_format(const struct fb_factors *factors, enum fb_factor_key key, char *text,

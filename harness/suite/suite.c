@@ -16,6 +16,13 @@ static const struct fb_measure_settings default_measure = {
 };
 static const struct fb_limits default_limits = {.case_timeout_s = 60.0, .memory_fraction = 0.8};
 
+const char *fb_lengths_name(enum fb_lengths lengths)
+{
+    static const char *const names[FB_LENGTHS_COUNT] = {
+        [FB_LENGTHS_FULL] = "full", [FB_LENGTHS_RANDOM] = "random"};
+    return names[lengths];
+}
+
 /* Everything after loading. The path and the --set texts are copied: marks point into them. */
 static void read_tree(const struct fb_suite_reader *reader, const struct fb_yaml_node *root,
                       const char *path, const struct fb_suite_options *options,

@@ -34,6 +34,8 @@ enum fb_metric {
     FB_METRIC_CROSSOVER, /* sequence length where it overtakes softmax */
     FB_METRIC_FLOOR_RATIO,
     FB_METRIC_SPEEDUP_VS_SOFTMAX,
+    FB_METRIC_TIME_GROWTH, /* value at the largest size / value at the smallest */
+    FB_METRIC_MEMORY_GROWTH,
     FB_METRIC_COUNT
 };
 enum fb_claim_relation { FB_CLAIM_WITHIN, FB_CLAIM_AT_MOST, FB_CLAIM_AT_LEAST };
@@ -62,6 +64,10 @@ enum fb_plot_kind {
     FB_PLOT_KIND_COUNT
 };
 
+/* How long the sequences of a batch are: all as seq_len and kv_len say, or each of its own length,
+ * drawn from the seed, the rest being padding. */
+enum fb_lengths { FB_LENGTHS_FULL, FB_LENGTHS_RANDOM, FB_LENGTHS_COUNT };
+
 /* A full assignment of factors before it is resolved against a machine. */
 struct fb_factors {
     const struct fb_mechanism *mechanism;
@@ -74,6 +80,8 @@ struct fb_factors {
     bool causal;
     enum fb_pass pass;
     int64_t batch, heads, seq_len, kv_len, head_dim, value_dim; /* kv_len, value_dim resolved */
+    int64_t kv_heads;                                           /* resolved; divides heads */
+    enum fb_lengths lengths;
     double params[FB_PARAMS_MAX];
     uint64_t seed;
     bool optional_hardware; /* absent hardware is a recorded skip, not a refusal */
@@ -114,5 +122,6 @@ enum fb_status fb_suite_parse(const char *text, size_t length, const char *path,
 
 const char *fb_metric_name(enum fb_metric metric);
 const char *fb_plot_kind_name(enum fb_plot_kind kind);
+const char *fb_lengths_name(enum fb_lengths lengths); /* "full", "random" */
 
 #endif

@@ -11,6 +11,8 @@ static const char *const metric_names[FB_METRIC_COUNT] = {
     [FB_METRIC_CROSSOVER] = "crossover",
     [FB_METRIC_FLOOR_RATIO] = "floor_ratio",
     [FB_METRIC_SPEEDUP_VS_SOFTMAX] = "speedup_vs_softmax",
+    [FB_METRIC_TIME_GROWTH] = "time_growth",
+    [FB_METRIC_MEMORY_GROWTH] = "memory_growth",
 };
 
 static const char *const plot_names[FB_PLOT_KIND_COUNT] = {

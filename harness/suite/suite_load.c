@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -72,9 +73,7 @@ static bool refuse_missing(const struct loader *loader, const struct request *re
     const char *near = fb_nearest_name(base, names, count);
     char reason[320] = "no such file";
     if (near != NULL) {
-        strcat(reason, "; did you mean '");
-        strncat(reason, near, 255);
-        strcat(reason, "'?");
+        (void)snprintf(reason, sizeof reason, "no such file; did you mean '%.255s'?", near);
     }
     return refuse(loader, request, reason);
 }

@@ -232,18 +232,21 @@ static bool read_title(const struct fb_suite_reader *reader, const struct fb_yam
 static bool read_kind(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                       struct fb_suite *suite)
 {
-    static const char *const names[] = {"kernel", "decode", "training"};
+    static const char *const names[] = {[FB_SUITE_KERNEL] = "kernel",
+                                        [FB_SUITE_DECODE] = "decode",
+                                        [FB_SUITE_TRAINING] = "training"};
     size_t index;
     if (!fb_value_choice(reader->diagnostics, node, "kind", names, 3, &index)) {
         return false;
     }
-    if (index != 0) {
+    if (index == FB_SUITE_TRAINING) {
         fb_diagnose(reader->diagnostics, node->mark,
-                    "kind: %s is not available in this version of flowbench (available: kernel)",
+                    "kind: %s is not available in this version of flowbench (available: kernel, "
+                    "decode)",
                     names[index]);
         return false;
     }
-    suite->kind = FB_SUITE_KERNEL;
+    suite->kind = (enum fb_suite_kind)index;
     return true;
 }
 

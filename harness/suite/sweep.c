@@ -2,12 +2,10 @@
 #include "sweep.h"
 
 #include "checked.h"
+#include "point_rules.h"
 
 #include <stdint.h>
 #include <string.h>
-
-/* No tensor of a case may pass this size, as in kernels/base/problem.c. */
-#define TENSOR_BYTES_MAX (INT64_C(1) << 48)
 
 struct expansion {
     const struct fb_suite_reader *reader;
@@ -18,55 +16,18 @@ struct expansion {
 };
 
 /* What a factor is when neither defaults: nor sweep: nor hardware: names it. The sequence length
- * and the mechanism have no such value. */
-static const struct fb_factors builtin_factors = {
-    .device = FB_CPU,
-    .isa = -1,
-    .threads = 0,
-    .dtype = FB_F32,
-    .layout = FB_BHND,
-    .pass = FB_FORWARD,
-    .batch = 1,
-    .heads = 8,
-    .head_dim = 64,
-    .seed = 1,
+ * and the mechanism have no such value; a zero stands for what another factor decides. */
+#define BUILTIN(kind_pass, kind_causal)                                                            \
+    {                                                                                              \
+        .device = FB_CPU, .isa = -1, .threads = 0, .dtype = FB_F32, .layout = FB_BHND,             \
+        .causal = (kind_causal), .pass = (kind_pass), .batch = 1, .heads = 8, .head_dim = 64,      \
+        .seed = 1, .lengths = FB_LENGTHS_FULL,                                                     \
+    }
+static const struct fb_factors builtin_factors[] = {
+    [FB_SUITE_KERNEL] = BUILTIN(FB_FORWARD, false),
+    [FB_SUITE_DECODE] = BUILTIN(FB_DECODE, true),
+    [FB_SUITE_TRAINING] = BUILTIN(FB_BOTH, false),
 };
-
-/* The largest factor of a product that overflows is the one to look at. */
-static struct fb_mark product_mark(const struct expansion *e, const struct fb_factors *f)
-{
-    static const enum fb_factor_key keys[] = {FB_FACTOR_BATCH,    FB_FACTOR_HEADS,
-                                              FB_FACTOR_SEQ_LEN,  FB_FACTOR_KV_LEN,
-                                              FB_FACTOR_HEAD_DIM, FB_FACTOR_VALUE_DIM};
-    const struct fb_yaml_node *node = e->sweep->key_node;
-    int64_t largest = 0;
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        if (e->nodes[keys[i]] != NULL && fb_factor_get(f, keys[i]) > largest) {
-            largest = fb_factor_get(f, keys[i]);
-            node = e->nodes[keys[i]];
-        }
-    }
-    return node->mark;
-}
-
-static bool check_product(const struct expansion *e, const struct fb_factors *f)
-{
-    int64_t len = f->seq_len > f->kv_len ? f->seq_len : f->kv_len;
-    int64_t dim = f->head_dim > f->value_dim ? f->head_dim : f->value_dim;
-    int64_t bytes;
-    if (fb_checked_mul_i64(f->batch, f->heads, &bytes) && fb_checked_mul_i64(bytes, len, &bytes) &&
-        fb_checked_mul_i64(bytes, dim, &bytes) &&
-        fb_checked_mul_i64(bytes, (int64_t)fb_dtype_bytes(f->dtype), &bytes) &&
-        bytes <= TENSOR_BYTES_MAX) {
-        return true;
-    }
-    fb_diagnose(e->reader->diagnostics, product_mark(e, f),
-                "sizes overflow: batch %lld x heads %lld x length %lld x dim %lld x %zu bytes is "
-                "more than 2^48 bytes",
-                (long long)f->batch, (long long)f->heads, (long long)len, (long long)dim,
-                fb_dtype_bytes(f->dtype));
-    return false;
-}
 
 /* "file:line:column" of what asked for the device or the instruction set. */
 static const char *where_text(struct expansion *e, const struct fb_hardware *hardware)
@@ -187,7 +148,7 @@ static bool check_required(const struct fb_suite_reader *reader, const struct fb
 static bool add_point(struct expansion *e, const struct fb_hardware *hardware, size_t axes_index,
                       size_t hardware_index, struct fb_suite *suite)
 {
-    struct fb_factors point = builtin_factors;
+    struct fb_factors point = builtin_factors[suite->kind];
     memset(e->nodes, 0, sizeof e->nodes);
     fb_axes_apply(&e->sweep->defaults, 0, &point, e->nodes);
     fb_axes_apply(&e->sweep->axes, axes_index, &point, e->nodes);
@@ -197,11 +158,14 @@ static bool add_point(struct expansion *e, const struct fb_hardware *hardware, s
     }
     point.kv_len = point.kv_len == 0 ? point.seq_len : point.kv_len;
     point.value_dim = point.value_dim == 0 ? point.head_dim : point.value_dim;
+    point.kv_heads = point.kv_heads == 0 ? point.heads : point.kv_heads;
     if (is_excluded(e->sweep, &point)) {
         return true;
     }
     point.where = where_text(e, hardware);
-    if (point.where == NULL || !check_product(e, &point)) {
+    const struct fb_point_place place = {
+        .reader = e->reader, .nodes = e->nodes, .key_node = e->sweep->key_node};
+    if (point.where == NULL || !fb_point_check(&place, suite->kind, &point)) {
         return false;
     }
     suite->factors[suite->factors_count++] = point;

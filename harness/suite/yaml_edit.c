@@ -33,11 +33,13 @@ static struct fb_yaml_node *copy_node(const struct fb_yaml_node *node, size_t ex
             memcpy(copy->pairs, node->pairs, node->count * sizeof *copy->pairs);
         }
     } else if (node->kind == FB_YAML_LIST) {
+        /* A list holds pointers. NOLINTNEXTLINE(bugprone-sizeof-expression) */
         copy->items = fb_suite_alloc(&reader, room, sizeof *copy->items);
         if (copy->items == NULL) {
             return NULL;
         }
         if (node->count > 0) {
+            /* NOLINTNEXTLINE(bugprone-sizeof-expression) */
             memcpy(copy->items, node->items, node->count * sizeof *copy->items);
         }
     }

@@ -210,8 +210,10 @@ static struct fb_yaml_node *build_list(struct builder *b, const yaml_event_t *st
             return NULL;
         }
         if (list->count == room) {
+            /* A list holds pointers. NOLINTBEGIN(bugprone-sizeof-expression) */
             list->items =
                 fb_suite_grow(&b->reader, list->items, list->count, &room, sizeof *list->items);
+            /* NOLINTEND(bugprone-sizeof-expression) */
             if (list->items == NULL) {
                 return NULL;
             }

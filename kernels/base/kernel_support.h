@@ -30,6 +30,19 @@ static inline double fb_problem_bytes(const struct fb_problem *p, enum fb_pass p
     }
 }
 
+/* Decoding one token against a recurrent state of state_count numbers in each of state_heads heads
+ * (of queries, or of keys): the state read and written once, the token's q, k, v read, its out
+ * written. */
+static inline double fb_decode_bytes(const struct fb_problem *p, int64_t state_heads,
+                                     double state_count)
+{
+    const double states = (double)p->batch * (double)state_heads * state_count;
+    const double heads = (double)p->batch * (double)p->heads;
+    const double kv_heads = (double)p->batch * (double)p->kv_heads;
+    const double dims = (double)p->qk_dim + (double)p->v_dim;
+    return (double)fb_dtype_bytes(p->dtype) * (2.0 * states + (heads + kv_heads) * dims);
+}
+
 /* Value of a parameter of the problem, by its position in the mechanism's table. */
 static inline int64_t fb_problem_int_param(const struct fb_problem *problem, int index)
 {
@@ -95,6 +108,14 @@ struct fb_scratch_cursor {
     unsigned char *base;
     size_t used_bytes;
 };
+
+/* A cursor at the start of base; with base NULL it only counts. */
+static inline struct fb_scratch_cursor fb_scratch_at(void *base)
+{
+    struct fb_scratch_cursor cursor = {NULL, 0};
+    cursor.base = (unsigned char *)base;
+    return cursor;
+}
 
 static inline void *fb_scratch_take(struct fb_scratch_cursor *cursor, int64_t count,
                                     size_t element_bytes)

@@ -209,8 +209,9 @@ static enum fb_status check_tensor(const char *name, const struct fb_tensor *t, 
     return FB_OK;
 }
 
+/* keys: the tokens that k and v hold in this call. */
 static enum fb_status check_call(const struct fb_attention *attention, const struct fb_problem *p,
-                                 const struct fb_call *call, struct fb_error *error)
+                                 const struct fb_call *call, int64_t keys, struct fb_error *error)
 {
     const struct {
         const char *name;
@@ -218,8 +219,8 @@ static enum fb_status check_call(const struct fb_attention *attention, const str
         int64_t heads, tokens, dim;
     } tensors[] = {
         {"q", &call->q, p->heads, p->q_len, p->qk_dim},
-        {"k", &call->k, p->kv_heads, p->kv_len, p->qk_dim},
-        {"v", &call->v, p->kv_heads, p->kv_len, p->v_dim},
+        {"k", &call->k, p->kv_heads, keys, p->qk_dim},
+        {"v", &call->v, p->kv_heads, keys, p->v_dim},
         {"out", &call->out, p->heads, p->q_len, p->v_dim},
     };
     enum fb_status status = FB_OK;
@@ -261,7 +262,7 @@ enum fb_status fb_attention_forward(const struct fb_attention *attention,
 {
     enum fb_status status = fb_attention_supports(attention, problem, FB_FORWARD, error);
     if (status == FB_OK) {
-        status = check_call(attention, problem, call, error);
+        status = check_call(attention, problem, call, problem->kv_len, error);
     }
     if (status == FB_OK) {
         struct fb_sizes sizes;
@@ -277,7 +278,7 @@ enum fb_status fb_attention_backward(const struct fb_attention *attention,
 {
     enum fb_status status = fb_attention_supports(attention, problem, FB_BACKWARD, error);
     if (status == FB_OK) {
-        status = check_call(attention, problem, call, error);
+        status = check_call(attention, problem, call, problem->kv_len, error);
     }
     const struct {
         const char *name;
@@ -302,4 +303,71 @@ enum fb_status fb_attention_backward(const struct fb_attention *attention,
         }
     }
     return status == FB_OK ? attention->backward(problem, call, error) : status;
+}
+
+static enum fb_status check_decode(const struct fb_attention *attention,
+                                   const struct fb_problem *problem, const struct fb_call *call,
+                                   int64_t keys, struct fb_error *error)
+{
+    enum fb_status status = fb_attention_supports(attention, problem, FB_DECODE, error);
+    if (status == FB_OK && problem->causal) {
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "decoding is causal by nature: leave the problem's causal unset");
+    }
+    if (status != FB_OK) {
+        return status;
+    }
+    struct fb_sizes sizes;
+    fb_attention_sizes(attention, problem, call->threads, &sizes);
+    status = check_scratch(call, sizes.decode_scratch_bytes, error);
+    if (status == FB_OK &&
+        (call->decode_state == NULL || (uintptr_t)call->decode_state % FB_ALIGNMENT != 0)) {
+        status = fb_error_set(error, FB_ERROR_INPUT,
+                              "decode_state is %p; %zu bytes aligned to %d are needed, zero before "
+                              "the first token",
+                              call->decode_state, sizes.decode_state_bytes, (int)FB_ALIGNMENT);
+    }
+    return status == FB_OK ? check_call(attention, problem, call, keys, error) : status;
+}
+
+enum fb_status fb_attention_decode(const struct fb_attention *attention,
+                                   const struct fb_problem *problem, const struct fb_call *call,
+                                   struct fb_error *error)
+{
+    const enum fb_status status = check_decode(attention, problem, call, 1, error);
+    return status == FB_OK ? attention->decode(problem, call, error) : status;
+}
+
+static struct fb_tensor one_token(const struct fb_tensor *tensor, int64_t token)
+{
+    struct fb_tensor view = *tensor;
+    view.data = (unsigned char *)tensor->data +
+                (size_t)(token * tensor->stride[2]) * fb_dtype_bytes(tensor->dtype);
+    view.shape[2] = 1;
+    return view;
+}
+
+enum fb_status fb_attention_prefill(const struct fb_attention *attention,
+                                    const struct fb_problem *problem, const struct fb_call *call,
+                                    struct fb_error *error)
+{
+    struct fb_call step = *call;
+    const int64_t tokens = call->q.shape[2];
+    step.q = one_token(&call->q, 0);
+    enum fb_status status = check_decode(attention, problem, &step, tokens, error);
+    if (status == FB_OK && tokens > problem->kv_len) {
+        status = fb_error_set(error, FB_ERROR_INPUT,
+                              "%" PRId64 " tokens do not fit in a state for %" PRId64, tokens,
+                              problem->kv_len);
+    }
+    if (status != FB_OK || attention->prefill != NULL) {
+        return status == FB_OK ? attention->prefill(problem, call, error) : status;
+    }
+    for (int64_t token = 0; status == FB_OK && token < tokens; token++) {
+        step.q = one_token(&call->q, token);
+        step.k = one_token(&call->k, token);
+        step.v = one_token(&call->v, token);
+        status = attention->decode(problem, &step, error);
+    }
+    return status;
 }

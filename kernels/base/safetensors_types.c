@@ -3,6 +3,7 @@
  */
 #include "safetensors.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -92,6 +93,7 @@ enum fb_status fb_safetensors_read_f32(const struct fb_safetensors *file, const 
     const enum fb_status status = find_real(file, name, false, &t, error);
     if (status != FB_OK)
         return status;
+    assert(t != NULL);
     float *copy = fb_arena_alloc(arena, (size_t)t->count + 1, sizeof *copy, error);
     if (!copy)
         return FB_ERROR_MEMORY;
@@ -112,6 +114,7 @@ enum fb_status fb_safetensors_read_f64(const struct fb_safetensors *file, const 
     const enum fb_status status = find_real(file, name, true, &t, error);
     if (status != FB_OK)
         return status;
+    assert(t != NULL);
     double *copy = fb_arena_alloc(arena, (size_t)t->count + 1, sizeof *copy, error);
     if (!copy)
         return FB_ERROR_MEMORY;

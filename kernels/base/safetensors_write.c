@@ -5,6 +5,7 @@
 
 #include "checked.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -116,6 +117,7 @@ static enum fb_status write_content(int fd, const char *path, const char *json,
                                     size_t tensor_count, const size_t *order,
                                     struct fb_error *error)
 {
+    assert(json != NULL);
     const size_t json_bytes = strlen(json);
     const size_t padding = (ALIGNMENT - json_bytes % ALIGNMENT) % ALIGNMENT;
     const uint64_t header_bytes = (uint64_t)json_bytes + padding;

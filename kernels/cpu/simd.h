@@ -11,10 +11,11 @@
 
 #include "attention.h"
 
+#include <assert.h>
 #include <math.h>
 
-#define FB_ALWAYS_INLINE        static inline __attribute__((always_inline))
-#define FB_RESTRICT             __restrict
+#define FB_ALWAYS_INLINE static inline __attribute__((always_inline))
+#define FB_RESTRICT      __restrict
 
 /* clang ignores GCC's pragma and would keep the accumulators of a tile in memory. */
 #if defined(__clang__)
@@ -37,6 +38,7 @@ typedef __m512 fb_vf;
 /* The lanes below count, 0 <= count <= FB_VW. */
 FB_ALWAYS_INLINE __mmask16 fb_vf_lanes(int64_t count)
 {
+    assert(count >= 0 && count <= FB_VW);
     return (__mmask16)((1U << count) - 1U);
 }
 FB_ALWAYS_INLINE fb_vf fb_vf_zero(void)

@@ -105,9 +105,11 @@ typedef void (*tile_fn)(const struct tile *);
     {                                                                                              \
         TILE_ENTRY(rows, 1), TILE_ENTRY(rows, 2), TILE_ENTRY(rows, 3), TILE_ENTRY(rows, 4)         \
     }
-TILE_ROW(1)
-TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5)
-    TILE_ROW(6) static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
+/* clang-format takes the rows for the beginning of the next declaration. */
+/* clang-format off */
+TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
+    /* clang-format on */
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
         TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3), TILE_TABLE(4), TILE_TABLE(5), TILE_TABLE(6)};
 #elif defined(FB_SIMD_AVX2)
 #define TILE_ROW(rows) TILE(rows, 1) TILE(rows, 2)
@@ -115,9 +117,11 @@ TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5)
     {                                                                                              \
         TILE_ENTRY(rows, 1), TILE_ENTRY(rows, 2)                                                   \
     }
-TILE_ROW(1)
-TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5)
-    TILE_ROW(6) static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
+/* clang-format takes the rows for the beginning of the next declaration. */
+/* clang-format off */
+TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
+    /* clang-format on */
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
         TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3), TILE_TABLE(4), TILE_TABLE(5), TILE_TABLE(6)};
 #else
 #define TILE_ROW(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3)
@@ -125,9 +129,11 @@ TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5)
     {                                                                                              \
         TILE_ENTRY(rows, 1), TILE_ENTRY(rows, 2), TILE_ENTRY(rows, 3)                              \
     }
-TILE_ROW(1)
-TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
-    TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3), TILE_TABLE(4)};
+/* clang-format off */
+TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4)
+    /* clang-format on */
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {TILE_TABLE(1), TILE_TABLE(2),
+                                                                 TILE_TABLE(3), TILE_TABLE(4)};
 #endif
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -145,18 +151,18 @@ FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower)
         const int64_t last = columns - (vectors - 1) * FB_VW;
         for (int64_t i = 0; i < m; i += TILE_ROWS) {
             const int rows = (int)smaller(m - i, TILE_ROWS);
-            const struct tile t = {
+            struct tile t = {
                 .a = a + i * a_row,
                 .a_row = a_row,
                 .a_col = a_col,
                 .b = b + j,
                 .ldb = ldb,
-                .c = c + i * ldc + j,
                 .ldc = ldc,
                 .k = lower ? smaller(k, i + rows) : k,
                 .last = last,
                 .accumulate = accumulate,
             };
+            t.c = c + i * ldc + j;
             tiles[rows - 1][vectors - 1][a_row == 1][last != FB_VW](&t);
         }
     }

@@ -58,8 +58,14 @@ static enum fb_status flow_supports(const struct fb_problem *problem, struct fb_
 static void flow_cost(const struct fb_problem *problem, enum fb_pass pass, struct fb_cost *cost)
 {
     const double heads = (double)problem->batch * (double)problem->heads;
+    const double state = (double)problem->qk_dim * (double)problem->v_dim;
+    if (pass == FB_DECODE) { /* the state takes the token in, then answers its query */
+        cost->flop = 4.0 * heads * state;
+        cost->bytes_min = fb_decode_bytes(problem, problem->heads, state);
+        return;
+    }
     const double tokens = (double)problem->q_len + (double)problem->kv_len;
-    const double product = heads * tokens * (double)problem->qk_dim * (double)problem->v_dim;
+    const double product = heads * tokens * state;
     const double forward = 2.0 * product;
     const double backward = 5.0 * product;
     cost->bytes_min = fb_problem_bytes(problem, pass);

@@ -237,8 +237,15 @@ static enum fb_status flow_supports(const struct fb_problem *problem, enum fb_pa
                             "flow/fused computes in f32 only, the problem is in %s: use dtype f32",
                             fb_dtype_name(problem->dtype));
     }
-    if (pass != FB_FORWARD && problem->kv_heads != problem->heads &&
-        fb_flow_options_of(problem).competition == FB_FLOW_OVER_HEADS) {
+    const bool heads_compete = fb_flow_options_of(problem).competition == FB_FLOW_OVER_HEADS;
+    if (pass == FB_DECODE && (problem->q_len != 1 || heads_compete)) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            heads_compete
+                                ? "flow/fused decodes without competition over heads: use "
+                                  "competition tokens or off"
+                                : "decoding takes one token at a time: q_len must be 1");
+    }
+    if (pass != FB_FORWARD && problem->kv_heads != problem->heads && heads_compete) {
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "flow/fused has no gradient of competition over heads with grouped "
                             "queries: make kv_heads equal heads");
@@ -246,8 +253,17 @@ static enum fb_status flow_supports(const struct fb_problem *problem, enum fb_pa
     return FB_OK;
 }
 
+static enum fb_status flow_decode(const struct fb_problem *problem, const struct fb_call *call,
+                                  struct fb_error *error)
+{
+    (void)error;
+    fb_flow_decode(problem, call);
+    return FB_OK;
+}
+
 static void flow_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
+    fb_flow_decode_sizes(problem, threads, sizes);
     if (problem->causal) {
         fb_flow_causal_sizes(problem, threads, sizes);
         return;
@@ -268,4 +284,5 @@ const struct fb_attention FB_ISA_SYMBOL(fb_flow_fused) = {
     .sizes = flow_sizes,
     .forward = flow_forward,
     .backward = flow_backward,
+    .decode = flow_decode,
 };

@@ -24,6 +24,7 @@
 #include "parallel.h"
 #include "tile_gemm.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* ---- shape, scratch and state -------------------------------------------------------------- */
@@ -397,8 +398,9 @@ static void forward_head(void *context, int64_t task, int thread)
     struct flow_normaliser normaliser;
     struct flow_chunk x;
     memset(&x, 0, sizeof x);
-    fb_flow_causal_carve(
-        shape, (unsigned char *)shape->call->scratch + (size_t)thread * shape->worker_bytes, &s);
+    unsigned char *scratch = shape->call->scratch;
+    assert(scratch != NULL);
+    fb_flow_causal_carve(shape, scratch + (size_t)thread * shape->worker_bytes, &s);
     fb_flow_causal_reset(shape, &s, &normaliser);
     const int64_t length = fb_problem_queries(p, batch);
     for (int64_t first = 0; first < length; first += FLOW_CHUNK) {

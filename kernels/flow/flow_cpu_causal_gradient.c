@@ -30,6 +30,7 @@
 #include "parallel.h"
 #include "tile_gemm.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* One thread's buffers beside those of the forward form. */

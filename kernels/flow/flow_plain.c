@@ -17,6 +17,7 @@
 #include "kernel_support.h"
 #include "parallel.h"
 
+#include <assert.h>
 #include <cblas.h>
 
 struct plain_run {
@@ -182,15 +183,15 @@ static void normal_output(const struct flow_plain_place *at, const struct flow_p
 static void running_inner_products(const struct flow_plain_place *at, const float *x,
                                    const float *y, const float *weight, double *sum, float *out)
 {
-    const struct flow_plain_walk walk = {.rows = at->sinks,
-                                         .dim = at->problem->qk_dim,
-                                         .x = y,
-                                         .weight = weight,
-                                         .sum_eps = FB_FLOW_EPSILON,
-                                         .dot_eps = FB_FLOW_EPSILON,
-                                         .dot = x,
-                                         .scalars = out,
-                                         .sum = sum};
+    struct flow_plain_walk walk = {.rows = at->sinks,
+                                   .dim = at->problem->qk_dim,
+                                   .x = y,
+                                   .weight = weight,
+                                   .sum_eps = FB_FLOW_EPSILON,
+                                   .dot_eps = FB_FLOW_EPSILON,
+                                   .dot = x};
+    walk.scalars = out;
+    walk.sum = sum;
     fb_flow_plain_walk(&walk);
 }
 
@@ -250,7 +251,7 @@ static float clamp(float x, float limit)
 /* p over the tokens, or over the tokens so far, or ones. */
 static void compete_in_head(const struct flow_plain_place *at, const struct flow_plain_head *s)
 {
-    double sum = 0.0, peak = -INFINITY;
+    double sum = 0.0, peak = -(double)INFINITY;
     for (int64_t j = 0; j < at->sources; j++) {
         const double o = (double)clamp(s->flow[j], at->options.clamp);
         if (o > peak) {
@@ -311,7 +312,9 @@ static struct flow_plain_place place_of(const struct plain_run *run, int64_t tas
 
 static unsigned char *worker_memory(const struct plain_run *run, int thread)
 {
-    return (unsigned char *)run->call->scratch + (size_t)thread * run->worker_bytes;
+    unsigned char *scratch = run->call->scratch;
+    assert(scratch != NULL);
+    return scratch + (size_t)thread * run->worker_bytes;
 }
 
 /* A head's matrices: in what is saved, or in the worker's scratch. */
@@ -393,6 +396,7 @@ static void backward_task(void *context, int64_t task, int thread)
     const struct fb_problem *p = run->problem;
     const int64_t count = run->heads_per_task;
     unsigned char *base = worker_memory(run, thread);
+    assert(base != NULL);
     const bool between = fb_flow_options_of(p).competition == FB_FLOW_OVER_HEADS;
     float *mean = (float *)(void *)(base + (size_t)count * run->gradient_bytes);
     for (int64_t i = 0; i < count; i++) {

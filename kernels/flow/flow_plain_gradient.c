@@ -210,17 +210,17 @@ static void suffix_walk(const struct flow_plain_place *at, const struct flow_pla
                         const float *x, const float *weight, const float *dot, float *scalars,
                         const float *coefficient, float *out)
 {
-    const struct flow_plain_walk walk = {.rows = at->sinks,
-                                         .dim = at->problem->qk_dim,
-                                         .reverse = true,
-                                         .x = x,
-                                         .weight = weight,
-                                         .x_eps = FB_FLOW_EPSILON,
-                                         .dot = dot,
-                                         .scalars = scalars,
-                                         .coefficient = coefficient,
-                                         .out = out,
-                                         .sum = g->running};
+    struct flow_plain_walk walk = {.rows = at->sinks,
+                                   .dim = at->problem->qk_dim,
+                                   .reverse = true,
+                                   .x = x,
+                                   .weight = weight,
+                                   .x_eps = FB_FLOW_EPSILON,
+                                   .dot = dot,
+                                   .coefficient = coefficient,
+                                   .sum = g->running};
+    walk.scalars = scalars;
+    walk.out = out;
     fb_flow_plain_walk(&walk);
 }
 
@@ -228,14 +228,14 @@ static void suffix_walk(const struct flow_plain_place *at, const struct flow_pla
 static void prefix_walk(const struct flow_plain_place *at, const struct flow_plain_gradient *g,
                         const float *x, const float *weight, const float *coefficient, float *out)
 {
-    const struct flow_plain_walk walk = {.rows = at->sinks,
-                                         .dim = at->problem->qk_dim,
-                                         .x = x,
-                                         .weight = weight,
-                                         .sum_eps = FB_FLOW_EPSILON,
-                                         .coefficient = coefficient,
-                                         .out = out,
-                                         .sum = g->running};
+    struct flow_plain_walk walk = {.rows = at->sinks,
+                                   .dim = at->problem->qk_dim,
+                                   .x = x,
+                                   .weight = weight,
+                                   .sum_eps = FB_FLOW_EPSILON,
+                                   .coefficient = coefficient,
+                                   .sum = g->running};
+    walk.out = out;
     fb_flow_plain_walk(&walk);
 }
 

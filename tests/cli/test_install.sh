@@ -45,5 +45,9 @@ if [ -x "$build/flowbench" ]; then
         fail "the installed program differs"
     [ -f "$work/second/share/flowbench/suites/quick.yaml" ] || fail "no suites"
     find "$work/second/share/flowbench/plots" -name '*.gp' | grep -q . || fail "no plot scripts"
+    for file in bash-completion/completions/flowbench zsh/site-functions/_flowbench \
+        fish/vendor_completions.d/flowbench.fish man/man1/flowbench.1; do
+        [ -s "$work/second/share/$file" ] || fail "no share/$file"
+    done
 fi
 echo "install: all checks passed"

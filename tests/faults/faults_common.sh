@@ -46,6 +46,19 @@ expect_exit() {
     [ $code -eq "$wanted" ] || fail "flowbench $*: exit $code instead of $wanted"
 }
 
+# A sanitizer reserves terabytes of addresses that no limit on them lets pass.
+REFUSAL_KIB=1048576
+(ulimit -d $REFUSAL_KIB 2>/dev/null && "$FLOWBENCH" --version > /dev/null 2>&1) || REFUSAL_KIB=unlimited
+
+# As expect_exit, within the promise of a refusal: 5 s and 1 GiB.
+expect_refusal() {
+    wanted=$1
+    shift
+    (ulimit -d $REFUSAL_KIB && exec timeout 5 "$FLOWBENCH" "$@") > last.out 2> last.err
+    code=$?
+    [ $code -eq "$wanted" ] || fail "flowbench $*: exit $code instead of $wanted"
+}
+
 expect_words() {
     grep -q -e "$1" last.err || fail "the message lacks '$1'"
 }

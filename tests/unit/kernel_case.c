@@ -29,11 +29,14 @@ void kernel_report(const struct kernel_case *c, const struct fb_attention *atten
     if (++failure_count > FAILURES_SHOWN)
         return;
     const struct fb_problem *p = &c->problem;
-    printf("FAIL %s/%s %s B%" PRId64 " H%" PRId64 " L%" PRId64 " S%" PRId64 " D%" PRId64
-           " M%" PRId64 " causal %d layout %d param %g scale %g seed %lu: ",
+    printf("FAIL %s/%s %s B%" PRId64 " H%" PRId64 "/%" PRId64 " L%" PRId64 " S%" PRId64 " D%" PRId64
+           " M%" PRId64 " causal %d layout %d lengths %d/%d scale %g seed %lu params",
            c->mechanism->name, attention->variant, fb_isa_name(attention->isa), p->batch, p->heads,
-           p->q_len, p->kv_len, p->qk_dim, p->v_dim, p->causal, (int)c->layout, p->params[0],
-           (double)c->scale, c->seed);
+           p->kv_heads, p->q_len, p->kv_len, p->qk_dim, p->v_dim, p->causal, (int)c->layout,
+           p->q_lengths != NULL, p->kv_lengths != NULL, (double)c->scale, c->seed);
+    for (int i = 0; i < c->mechanism->param_count; i++)
+        printf(" %g", p->params[i]);
+    fputs(": ", stdout);
     va_list arguments;
     va_start(arguments, format);
     vprintf(format, arguments);
@@ -55,7 +58,15 @@ bool kernel_is_runnable(const struct fb_attention *attention)
            (attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa));
 }
 
-static void *allocate(size_t bytes)
+bool kernel_case_is_served(const struct kernel_case *c, const struct fb_attention *attention,
+                           enum fb_pass pass)
+{
+    struct fb_error why = {0};
+    return attention->mechanism == c->mechanism && kernel_is_runnable(attention) &&
+           fb_attention_supports(attention, &c->problem, pass, &why) == FB_OK;
+}
+
+void *kernel_allocate(size_t bytes)
 {
     void *memory = NULL;
     /* exactly the bytes asked for: the address sanitizer then sees an overrun by one */
@@ -82,21 +93,24 @@ static struct fb_tensor make_view(enum kernel_layout layout, int64_t batch, int6
 
 static void draw_tensor(struct kernel_tensor *tensor, enum kernel_layout layout, int64_t heads,
                         int64_t tokens, int64_t dim, const struct kernel_case *c, float scale,
-                        uint64_t stream)
+                        const int64_t *lengths, uint64_t stream)
 {
     const int64_t batch = c->problem.batch;
     tensor->view = make_view(layout, batch, heads, tokens, dim, &tensor->count);
-    tensor->buffer = allocate(tensor->count * sizeof(float));
+    tensor->max = 0.0;
+    tensor->buffer = kernel_allocate(tensor->count * sizeof(float));
     memset(tensor->buffer, 0xff, tensor->count * sizeof(float));
     tensor->view.data = tensor->buffer;
     struct fb_random random;
     fb_random_init(&random, c->seed, stream);
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < heads; h++)
-            for (int64_t t = 0; t < tokens; t++)
-                for (int64_t d = 0; d < dim; d++)
-                    fb_tensor_row_f32(&tensor->view, b, h, t)[d] =
-                        scale * (float)fb_random_normal(&random);
+            for (int64_t t = 0; t < (lengths ? lengths[b] : tokens); t++)
+                for (int64_t d = 0; d < dim; d++) {
+                    const float x = scale * (float)fb_random_normal(&random);
+                    fb_tensor_row_f32(&tensor->view, b, h, t)[d] = x;
+                    tensor->max = fmax(tensor->max, fabs((double)x));
+                }
 }
 
 void kernel_case_init(struct kernel_case *c)
@@ -105,14 +119,15 @@ void kernel_case_init(struct kernel_case *c)
     struct fb_error error = {0};
     if (fb_problem_check(p, c->mechanism, &error) != FB_OK)
         fail_msg("%s: %s", c->mechanism->name, error.text);
-    draw_tensor(&c->q, c->layout, p->heads, p->q_len, p->qk_dim, c, c->scale, 1);
-    draw_tensor(&c->k, c->layout, p->kv_heads, p->kv_len, p->qk_dim, c, c->scale, 2);
-    draw_tensor(&c->v, c->layout, p->kv_heads, p->kv_len, p->v_dim, c, 1.0f, 3);
+    draw_tensor(&c->q, c->layout, p->heads, p->q_len, p->qk_dim, c, c->scale, p->q_lengths, 1);
+    draw_tensor(&c->k, c->layout, p->kv_heads, p->kv_len, p->qk_dim, c, c->scale, p->kv_lengths, 2);
+    draw_tensor(&c->v, c->layout, p->kv_heads, p->kv_len, p->v_dim, c, 1.0f, p->kv_lengths, 3);
+    draw_tensor(&c->dout, c->layout, p->heads, p->q_len, p->v_dim, c, 1.0f, p->q_lengths, 4);
     c->constants = NULL;
     c->rows = NULL;
-    c->reference = NULL;
-    if (c->mechanism->constants_bytes) {
-        c->constants = allocate(c->mechanism->constants_bytes(p));
+    c->reference = c->dq_reference = c->dk_reference = c->dv_reference = NULL;
+    if (c->mechanism->constants_bytes && c->mechanism->constants_bytes(p) > 0) {
+        c->constants = kernel_allocate(c->mechanism->constants_bytes(p));
         if (c->mechanism->prepare(p, c->seed, c->constants, &error) != FB_OK)
             fail_msg("%s: prepare: %s", c->mechanism->name, error.text);
     }
@@ -121,7 +136,7 @@ void kernel_case_init(struct kernel_case *c)
 static void choose_rows(struct kernel_case *c, size_t rows_max)
 {
     const int64_t len = c->problem.q_len;
-    c->rows = allocate((size_t)len * sizeof *c->rows);
+    c->rows = kernel_allocate((size_t)len * sizeof *c->rows);
     c->rows_count = 0;
     const bool all = rows_max == 0 || (int64_t)rows_max >= len;
     /* an odd step meets every residue of the kernels' block sizes */
@@ -138,7 +153,7 @@ void kernel_case_reference(struct kernel_case *c, size_t rows_max)
         .q = c->q.view, .k = c->k.view, .v = c->v.view, .constants = c->constants};
     choose_rows(c, rows_max);
     const size_t head_count = c->rows_count * (size_t)p->v_dim;
-    c->reference = allocate((size_t)(p->batch * p->heads) * head_count * sizeof(double));
+    c->reference = kernel_allocate((size_t)(p->batch * p->heads) * head_count * sizeof(double));
     for (int64_t b = 0; b < p->batch; b++)
         for (int64_t h = 0; h < p->heads; h++) {
             struct fb_error error = {0};
@@ -154,13 +169,16 @@ void kernel_case_free(struct kernel_case *c)
     free(c->q.buffer);
     free(c->k.buffer);
     free(c->v.buffer);
+    free(c->dout.buffer);
     free(c->constants);
     free(c->rows);
     free(c->reference);
+    free(c->dq_reference);
+    free(c->dk_reference);
+    free(c->dv_reference);
 }
 
-/* Counts the words of the output buffer that are not elements of the tensor and have changed. */
-static size_t count_overwritten(const struct kernel_output *output)
+size_t kernel_output_overwritten(const struct kernel_output *output)
 {
     const struct fb_tensor *t = &output->view;
     unsigned char *inside = calloc(output->count, 1);
@@ -180,21 +198,30 @@ static size_t count_overwritten(const struct kernel_output *output)
     return overwritten;
 }
 
-static bool scratch_guard_intact(const unsigned char *guard)
+void *kernel_guarded_allocate(size_t bytes, int fill_byte)
 {
+    unsigned char *buffer = kernel_allocate(bytes + SCRATCH_GUARD_BYTES);
+    memset(buffer, fill_byte, bytes);
+    memset(buffer + bytes, GUARD_BYTE, SCRATCH_GUARD_BYTES);
+    return buffer;
+}
+
+bool kernel_guard_is_intact(const void *buffer, size_t bytes)
+{
+    const unsigned char *guard = (const unsigned char *)buffer + bytes;
     for (int i = 0; i < SCRATCH_GUARD_BYTES; i++)
         if (guard[i] != GUARD_BYTE)
             return false;
     return true;
 }
 
-static void init_output(const struct kernel_case *c, struct kernel_output *output)
+void kernel_output_init(const struct kernel_case *c, struct kernel_output *output, int64_t heads,
+                        int64_t tokens, int64_t dim)
 {
-    const struct fb_problem *p = &c->problem;
     size_t count;
-    output->view = make_view(c->layout, p->batch, p->heads, p->q_len, p->v_dim, &count);
+    output->view = make_view(c->layout, c->problem.batch, heads, tokens, dim, &count);
     output->count = count + (size_t)2 * GUARD;
-    output->buffer = allocate(output->count * sizeof(float));
+    output->buffer = kernel_allocate(output->count * sizeof(float));
     memset(output->buffer, 0xff, output->count * sizeof(float));
     output->view.data = output->buffer + GUARD;
 }
@@ -205,10 +232,8 @@ bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *att
     struct fb_sizes sizes;
     fb_attention_sizes(attention, &c->problem, threads, &sizes);
     const size_t scratch_bytes = sizes.forward_scratch_bytes;
-    unsigned char *scratch = allocate(scratch_bytes + SCRATCH_GUARD_BYTES);
-    memset(scratch, scratch_byte, scratch_bytes);
-    memset(scratch + scratch_bytes, GUARD_BYTE, SCRATCH_GUARD_BYTES);
-    init_output(c, output);
+    void *scratch = kernel_guarded_allocate(scratch_bytes, scratch_byte);
+    kernel_output_init(c, output, c->problem.heads, c->problem.q_len, c->problem.v_dim);
 
     const struct fb_call call = {.q = c->q.view,
                                  .k = c->k.view,
@@ -221,11 +246,11 @@ bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *att
     const enum fb_status status = fb_attention_forward(attention, &c->problem, &call, &error);
     if (status != FB_OK)
         kernel_report(c, attention, "forward failed: %s: %s", fb_status_name(status), error.text);
-    if (!scratch_guard_intact(scratch + scratch_bytes))
+    if (!kernel_guard_is_intact(scratch, scratch_bytes))
         kernel_report(c, attention, "threads %d: wrote behind the %zu bytes of scratch", threads,
                       scratch_bytes);
     free(scratch);
-    const size_t overwritten = count_overwritten(output);
+    const size_t overwritten = kernel_output_overwritten(output);
     if (overwritten > 0)
         kernel_report(c, attention, "threads %d: overwrote %zu words around the output", threads,
                       overwritten);
@@ -240,19 +265,38 @@ void kernel_output_free(struct kernel_output *output)
     output->buffer = NULL;
 }
 
+void kernel_check_padding(const struct kernel_case *c, const struct fb_attention *attention,
+                          const struct fb_tensor *x, bool queries, const char *name)
+{
+    const struct fb_problem *p = &c->problem;
+    size_t wrong = 0;
+    for (int64_t b = 0; b < p->batch; b++) {
+        const int64_t sinks = p->q_lengths ? p->q_lengths[b] : p->q_len;
+        const int64_t sources = p->kv_lengths ? p->kv_lengths[b] : p->kv_len;
+        const int64_t valid = sinks == 0 || sources == 0 ? 0 : queries ? sinks : sources;
+        for (int64_t h = 0; h < x->shape[1]; h++)
+            for (int64_t t = valid; t < x->shape[2]; t++)
+                for (int64_t d = 0; d < x->shape[3]; d++)
+                    wrong += !(fb_tensor_row_f32(x, b, h, t)[d] == 0.0f);
+    }
+    if (wrong > 0)
+        kernel_report(c, attention, "%zu elements of padding in %s are not zero", wrong, name);
+}
+
 void kernel_case_judge(const struct kernel_case *c, const struct fb_attention *attention,
                        const struct kernel_output *output, double budget)
 {
     const struct fb_problem *p = &c->problem;
     const size_t head_count = c->rows_count * (size_t)p->v_dim;
     struct fb_judgement judgement;
-    fb_judge_init(&judgement, budget, fb_judge_max_abs(&c->v.view));
+    fb_judge_init(&judgement, budget, c->v.max);
     for (int64_t b = 0; b < p->batch; b++)
         for (int64_t h = 0; h < p->heads; h++)
             fb_judge_add_rows(&judgement, &output->view, b, h, c->rows, c->rows_count,
                               c->reference + (size_t)(b * p->heads + h) * head_count);
     fb_judge_scan_finite(&judgement, &output->view);
     fb_judge_finish(&judgement);
+    kernel_check_padding(c, attention, &output->view, true, "out");
     char text[512];
     fb_judge_describe(&judgement, text, sizeof text);
     if (!judgement.passed)
@@ -268,7 +312,7 @@ void kernel_case_bound(const struct kernel_case *c, const struct fb_attention *a
                        const struct kernel_output *output, double bound)
 {
     const double largest = fb_judge_max_abs(&output->view);
-    const double limit = bound * fb_judge_max_abs(&c->v.view);
+    const double limit = bound * c->v.max;
     if (!(largest <= limit))
         kernel_report(c, attention, "an element of size %g; no answer passes %g", largest, limit);
 }

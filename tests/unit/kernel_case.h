@@ -1,7 +1,7 @@
 /*
- * One correctness case of an attention kernel: inputs, surrounded and interleaved with NaN; an
- * output and a scratch buffer that are poisoned before and whose surroundings are checked after;
- * and the float64 reference. Shared by the test_kernels_* programs.
+ * One correctness case of an attention kernel: inputs, surrounded and interleaved with NaN (padding
+ * tokens are NaN, too); an output and a scratch buffer that are poisoned before and whose
+ * surroundings are checked after; and the float64 reference. Shared by the test_kernels_* programs.
  */
 #ifndef KERNEL_CASE_H
 #define KERNEL_CASE_H
@@ -24,11 +24,15 @@ struct kernel_case {
         struct fb_tensor view;
         float *buffer;
         size_t count; /* floats of the buffer, gaps included */
-    } q, k, v;
+        double max;   /* largest magnitude of the tokens that are not padding */
+    } q, k, v, dout;
     void *constants;
     int64_t *rows; /* those that have a reference, ascending */
     size_t rows_count;
     double *reference; /* [B][H][rows_count][M] */
+    /* filled by kernel_case_gradient_reference */
+    double *dq_reference;                /* [B][H][L][D] */
+    double *dk_reference, *dv_reference; /* [B][Hkv][S][D], [B][Hkv][S][M] */
 };
 
 /* An output of one run. */
@@ -37,6 +41,20 @@ struct kernel_output {
     float *buffer; /* guard, tensor with gaps, guard */
     size_t count;
 };
+
+/* A problem with parameters at their defaults. */
+void kernel_case_set_problem(struct kernel_case *c, const struct fb_mechanism *mechanism,
+                             int64_t batch, int64_t heads, int64_t q_len, int64_t kv_len,
+                             int64_t qk_dim, int64_t v_dim);
+/* Sets a parameter by name to a value, or to the choice of that name unless NULL. False when the
+ * mechanism has no such parameter. */
+bool kernel_case_set_parameter(struct kernel_case *c, const char *name, double value,
+                               const char *choice);
+/* Window, features: sizes that sequences of a hundred tokens cross; index picks one. */
+void kernel_case_shrink_parameters(struct kernel_case *c, size_t index);
+/* Whether the buffers of a training step fit: the plain causal variants of long problems ask for
+ * gigabytes. */
+bool kernel_case_is_affordable(const struct kernel_case *c, const struct fb_attention *attention);
 
 /* Draws the inputs. Fails the test when memory is short or the mechanism refuses. */
 void kernel_case_init(struct kernel_case *c);
@@ -51,7 +69,7 @@ bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *att
                      int scratch_byte, struct kernel_output *output);
 void kernel_output_free(struct kernel_output *output);
 
-/* Reports an output further than budget from the reference. */
+/* Reports an output further than budget from the reference, and padding that is not zero. */
 void kernel_case_judge(const struct kernel_case *c, const struct fb_attention *attention,
                        const struct kernel_output *output, double budget);
 
@@ -63,6 +81,50 @@ void kernel_case_bound(const struct kernel_case *c, const struct fb_attention *a
 void kernel_case_compare(const struct kernel_case *c, const struct fb_attention *attention,
                          const struct kernel_output *a, const struct kernel_output *b,
                          const char *what);
+
+/* Whether a variant serves the case on this machine. */
+bool kernel_case_is_served(const struct kernel_case *c, const struct fb_attention *attention,
+                           enum fb_pass pass);
+
+/* ---- gradients: kernel_train.c --------------------------------------------------------------- */
+
+/* Outputs of one training step. */
+struct kernel_training {
+    struct kernel_output out, dq, dk, dv;
+};
+
+/* Computes the reference of every row of dq, dk and dv. */
+void kernel_case_gradient_reference(struct kernel_case *c);
+/* Runs a training forward and then backward, each with its scratch filled with scratch_byte; twice
+ * backward, whose bits must agree. Reports as kernel_case_run; also what happens to the buffer
+ * `saved`. True when everything can be judged. */
+bool kernel_case_train(const struct kernel_case *c, const struct fb_attention *attention,
+                       int threads, int scratch_byte, struct kernel_training *training);
+void kernel_training_free(struct kernel_training *training);
+/* Reports out (when it has a reference), dq, dk and dv that are further from their reference than
+ * factor times the budgets: by the rule of golden/README.md and, unless the gradient is zero by
+ * cancellation (a softmax over one key), relative to itself, too. */
+void kernel_case_judge_training(const struct kernel_case *c, const struct fb_attention *attention,
+                                const struct kernel_training *training, double factor);
+void kernel_case_compare_training(const struct kernel_case *c, const struct fb_attention *attention,
+                                  const struct kernel_training *a, const struct kernel_training *b,
+                                  const char *what);
+
+/* ---- shared with kernel_train.c -------------------------------------------------------------- */
+
+/* Memory aligned for kernels, of exactly these bytes; fails the test when there is none. */
+void *kernel_allocate(size_t bytes);
+/* A poisoned tensor in the case's layout between two guards. */
+void kernel_output_init(const struct kernel_case *c, struct kernel_output *output, int64_t heads,
+                        int64_t tokens, int64_t dim);
+/* Words around and between the elements of an output that were written. */
+size_t kernel_output_overwritten(const struct kernel_output *output);
+/* Buffers of kernels end in a guard. */
+void *kernel_guarded_allocate(size_t bytes, int fill_byte);
+bool kernel_guard_is_intact(const void *buffer, size_t bytes);
+/* Reports elements of padding tokens (queries, or keys) that are not zero. */
+void kernel_check_padding(const struct kernel_case *c, const struct fb_attention *attention,
+                          const struct fb_tensor *x, bool queries, const char *name);
 
 /* Whether this machine can run it: a CPU variant of an instruction set that is present. */
 bool kernel_is_runnable(const struct fb_attention *attention);

@@ -74,7 +74,7 @@ static void test_problem_check_names_the_field(void **state)
     problem.params[0] = 1.5;
     assert_int_equal(fb_problem_check(&problem, &mechanism, &error), FB_ERROR_INPUT);
     assert_non_null(strstr(error.text, "whole number"));
-    problem.params[0] = NAN;
+    problem.params[0] = (double)NAN;
     assert_int_equal(fb_problem_check(&problem, &mechanism, &error), FB_ERROR_INPUT);
 }
 

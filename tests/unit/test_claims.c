@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -112,6 +113,92 @@ static void test_judge_each_metric_on_known_answers(void **state)
     assert_int_equal(judge_one(&claim, 6).verdict, FB_CLAIM_HELD);
 }
 
+/* A decoded token: constant for the recurrent state, growing with softmax's cache. */
+static void make_decode(struct fb_results *results)
+{
+    for (int64_t n = 256; n <= 65536; n *= 4) {
+        struct fb_row *rows[] = {
+            fb_made_row(results, "flow", "fused", true, n, 6e-6),
+            fb_made_row(results, "softmax", "tiled", true, n, 2e-9 * (double)n)};
+        for (int i = 0; i < 2; i++) {
+            (void)snprintf(rows[i]->pass, sizeof rows[i]->pass, "decode");
+            rows[i]->mem_state_bytes = i == 0 ? 140000 : 4096 * n;
+            fb_made_samples(results, rows[i], 6, 12, 0.01);
+        }
+    }
+}
+
+static enum fb_claim_verdict judge_decode(const char *mechanism, enum fb_metric metric,
+                                          enum fb_claim_relation relation, double value)
+{
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    const struct fb_claim claim = {.mechanism = mechanism,
+                                   .causal = -1,
+                                   .pass = FB_DECODE,
+                                   .metric = metric,
+                                   .relation = relation,
+                                   .value = value,
+                                   .text = "growth"};
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 20, 2000);
+    make_decode(&results);
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(&claim, 1, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 1);
+    const enum fb_claim_verdict verdict = judged.items[0].verdict;
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+    return verdict;
+}
+
+static void test_judge_growth_tells_a_state_from_a_cache(void **state)
+{
+    (void)state;
+    const enum fb_metric time = FB_METRIC_TIME_GROWTH, memory = FB_METRIC_MEMORY_GROWTH;
+    const enum fb_claim_relation most = FB_CLAIM_AT_MOST, least = FB_CLAIM_AT_LEAST;
+    assert_int_equal(judge_decode("flow", time, most, 1.5), FB_CLAIM_HELD);
+    assert_int_equal(judge_decode("flow", memory, most, 1.0), FB_CLAIM_HELD);
+    assert_int_equal(judge_decode("flow", time, least, 2.0), FB_CLAIM_FAILED);
+    assert_int_equal(judge_decode("softmax", time, least, 200), FB_CLAIM_HELD);
+    assert_int_equal(judge_decode("softmax", memory, least, 250), FB_CLAIM_HELD);
+    assert_int_equal(judge_decode("softmax", memory, most, 250), FB_CLAIM_FAILED);
+}
+
+/* Forward is linear, both is not: a claim about one pass is not judged by the other. */
+static void test_judge_claim_of_a_pass_leaves_others_alone(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    struct fb_claim claims[] = {linear, linear, linear};
+    claims[1].pass = FB_BOTH;
+    claims[2].pass = -1;
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 40, 4000);
+    for (int64_t n = 256; n <= 65536; n *= 2) {
+        const double size = (double)n;
+        struct fb_row *forward = fb_made_row(&results, "flow", "fused", false, n, 4e-7 * size);
+        fb_made_samples(&results, forward, 6, 12, 0.01);
+        struct fb_row *both = fb_made_row(&results, "flow", "fused", false, n, 1e-9 * size * size);
+        (void)snprintf(both->pass, sizeof both->pass, "both");
+        fb_made_samples(&results, both, 6, 12, 0.01);
+    }
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(set.count, 2);
+    assert_int_equal(fb_claims_judge(claims, 3, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 4);
+    assert_int_equal(judged.items[0].verdict, FB_CLAIM_HELD);
+    assert_int_equal(judged.items[1].verdict, FB_CLAIM_FAILED);
+    assert_string_equal(judged.items[1].series->key->pass, "both");
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
 static void test_judge_claim_that_matches_nothing_says_so(void **state)
 {
     (void)state;
@@ -153,6 +240,8 @@ int main(void)
         cmocka_unit_test(test_judge_false_claim_with_six_processes_fails),
         cmocka_unit_test(test_judge_false_claim_with_four_processes_is_reported_only),
         cmocka_unit_test(test_judge_each_metric_on_known_answers),
+        cmocka_unit_test(test_judge_growth_tells_a_state_from_a_cache),
+        cmocka_unit_test(test_judge_claim_of_a_pass_leaves_others_alone),
         cmocka_unit_test(test_judge_claim_that_matches_nothing_says_so),
         cmocka_unit_test(test_judge_claim_without_variant_covers_every_variant),
     };

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-static struct fb_case case_of(const struct fb_attention *attention, bool causal)
+static struct fb_case case_of(const struct fb_attention *attention, enum fb_pass pass, bool causal)
 {
     const struct fb_mechanism *mechanism = attention->mechanism;
     struct fb_case item = {
@@ -31,7 +31,7 @@ static struct fb_case case_of(const struct fb_attention *attention, bool causal)
         .dtype = FB_F32,
         .layout = FB_BHND,
         .causal = causal,
-        .pass = FB_FORWARD,
+        .pass = pass,
         .batch = 1,
         .heads = 2,
         .seq_len = 256,
@@ -56,10 +56,10 @@ static double floor_of(const struct fb_measure_result *result, const struct best
 }
 
 /* One measurement; true when its median is not below the floor that the best so far allows. */
-static bool holds(const struct fb_attention *attention, bool causal, enum fb_cache_mode cache,
-                  struct best *best, double *median_s, double *floor_s)
+static bool holds(const struct fb_attention *attention, enum fb_pass pass, bool causal,
+                  enum fb_cache_mode cache, struct best *best, double *median_s, double *floor_s)
 {
-    const struct fb_case item = case_of(attention, causal);
+    const struct fb_case item = case_of(attention, pass, causal);
     const struct fb_measure_settings settings = {.warmup_s = 0.005,
                                                  .min_samples = 6,
                                                  .samples = 7,
@@ -89,7 +89,7 @@ static bool holds(const struct fb_attention *attention, bool causal, enum fb_cac
 
 /* A processor that speeds up between the ceiling and the samples turns the comparison round once;
  * a floor that is wrong stays wrong however often the ceilings are looked at again. */
-static void check_variant(const struct fb_attention *attention, bool causal,
+static void check_variant(const struct fb_attention *attention, enum fb_pass pass, bool causal,
                           enum fb_cache_mode cache)
 {
     enum { TRIES = 6 };
@@ -98,14 +98,14 @@ static void check_variant(const struct fb_attention *attention, bool causal,
     for (int i = 0; i < TRIES; i++) {
         struct fb_measure_ceilings ceilings;
         struct fb_error error;
-        assert_int_equal(fb_ceilings_gemm(1, attention->isa, 0.1, &ceilings, &error), FB_OK);
+        assert_int_equal(fb_ceilings_gemm(1, attention->isa, 0.05, &ceilings, &error), FB_OK);
         best.gemm_flop_per_s = fmax(best.gemm_flop_per_s, ceilings.gemm_flop_per_s);
-        if (holds(attention, causal, cache, &best, &median_s, &floor_s))
+        if (holds(attention, pass, causal, cache, &best, &median_s, &floor_s))
             return;
     }
-    fail_msg("%s/%s/%s took %.4g s, below its floor of %.4g s, %d times",
-             attention->mechanism->name, attention->variant, fb_isa_name(attention->isa), median_s,
-             floor_s, TRIES);
+    fail_msg("%s/%s/%s %s took %.4g s, below its floor of %.4g s, %d times",
+             attention->mechanism->name, attention->variant, fb_isa_name(attention->isa),
+             fb_pass_name(pass), median_s, floor_s, TRIES);
 }
 
 static void test_floor_is_below_every_time(void **state)
@@ -117,8 +117,17 @@ static void test_floor_is_below_every_time(void **state)
         if (attention->backend != FB_CPU ||
             (attention->isa != FB_ISA_ANY && !fb_cpu_has(attention->isa)))
             continue;
-        check_variant(attention, checked % 2 == 1, FB_CACHE_COLD);
-        check_variant(attention, checked % 2 == 0, FB_CACHE_WARM);
+        const bool odd = checked % 2 == 1;
+        check_variant(attention, FB_FORWARD, odd, FB_CACHE_COLD);
+        check_variant(attention, FB_FORWARD, !odd, FB_CACHE_WARM);
+        if (attention->backward) {
+            check_variant(attention, FB_BACKWARD, odd, FB_CACHE_COLD);
+            check_variant(attention, FB_BOTH, !odd, FB_CACHE_WARM);
+        }
+        if (attention->decode) {
+            check_variant(attention, FB_DECODE, true, FB_CACHE_COLD);
+            check_variant(attention, FB_DECODE, true, FB_CACHE_WARM);
+        }
         checked++;
     }
     assert_true(checked > 0);

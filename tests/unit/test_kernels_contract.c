@@ -91,15 +91,6 @@ static void expect_refused(const struct fb_attention *attention, const struct fb
                  why.text, part);
 }
 
-/* What is served is judged by test_kernels_oracle. */
-static void expect_served_or_refused(const struct fb_attention *attention,
-                                     const struct fb_problem *problem, const char *part)
-{
-    struct fb_error why = {0};
-    if (fb_attention_supports(attention, problem, FB_FORWARD, &why) != FB_OK)
-        expect_refused(attention, problem, FB_FORWARD, part);
-}
-
 static void test_kernels_what_they_lack_is_refused_in_words(void **state)
 {
     (void)state;
@@ -109,7 +100,7 @@ static void test_kernels_what_they_lack_is_refused_in_words(void **state)
         struct fb_error error = {0};
         fb_problem_init(&good, attention->mechanism, 2, 4, 16, 8);
         assert_int_equal(fb_attention_supports(attention, &good, FB_FORWARD, &error), FB_OK);
-        const int64_t lengths[2] = {3, 16};
+        const int64_t negative[2] = {3, -1}, too_long[2] = {17, 3};
         p = good;
         p.dtype = FB_BF16;
         if (attention->backend == FB_CPU)
@@ -124,19 +115,78 @@ static void test_kernels_what_they_lack_is_refused_in_words(void **state)
         p.kv_heads = 3;
         expect_refused(attention, &p, FB_FORWARD, "kv_heads");
         p = good;
-        p.kv_heads = 2;
-        expect_served_or_refused(attention, &p, "kv_heads");
+        p.q_lengths = negative;
+        expect_refused(attention, &p, FB_FORWARD, "q_lengths[1] is -1");
         p = good;
-        p.q_lengths = lengths;
-        expect_served_or_refused(attention, &p, "lengths");
-        p = good;
-        p.kv_lengths = lengths;
-        expect_served_or_refused(attention, &p, "lengths");
+        p.kv_lengths = too_long;
+        expect_refused(attention, &p, FB_FORWARD, "kv_lengths[0] is 17");
         if (!attention->backward)
             expect_refused(attention, &good, FB_BACKWARD, "backward");
         if (!attention->decode)
             expect_refused(attention, &good, FB_DECODE, "decode");
     }
+}
+
+/* Refused in words that name the field, or right. */
+static size_t expect_refused_or_right(const struct fb_attention *attention,
+                                      const struct fb_problem *problem, const char *part)
+{
+    struct kernel_case c = {.mechanism = attention->mechanism,
+                            .problem = *problem,
+                            .layout = LAYOUT_PADDED,
+                            .scale = 1.0f,
+                            .seed = 12};
+    struct kernel_output output;
+    struct fb_error why = {0};
+    if (fb_attention_supports(attention, problem, FB_FORWARD, &why) != FB_OK) {
+        expect_refused(attention, problem, FB_FORWARD, part);
+        return 0;
+    }
+    if (!kernel_is_runnable(attention))
+        return 0;
+    kernel_case_init(&c);
+    kernel_case_reference(&c, 0);
+    if (kernel_case_run(&c, attention, 2, 0xff, &output)) {
+        kernel_case_judge(&c, attention, &output, 1e-5);
+        kernel_output_free(&output);
+    }
+    kernel_case_free(&c);
+    return 1;
+}
+
+static void test_kernels_grouped_queries_and_lengths_are_refused_or_right(void **state)
+{
+    (void)state;
+    static const int64_t lengths[4] = {3, 150, 0, 64}, full[4] = {150, 150, 150, 150};
+    size_t executed = 0;
+    for (size_t i = 0; i < fb_attention_count(); i++) {
+        const struct fb_attention *attention = fb_attention_at(i);
+        for (int causal = 0; causal < 2; causal++) {
+            struct fb_problem good, p;
+            fb_problem_init(&good, attention->mechanism, 4, 4, 150, 24);
+            good.causal = causal != 0;
+            for (int64_t kv_heads = 1; kv_heads <= 2; kv_heads++) {
+                p = good;
+                p.kv_heads = kv_heads;
+                executed += expect_refused_or_right(attention, &p, "kv_heads");
+            }
+            p = good;
+            p.q_lengths = lengths;
+            executed += expect_refused_or_right(attention, &p, "lengths");
+            p = good;
+            p.kv_lengths = lengths;
+            executed += expect_refused_or_right(attention, &p, "lengths");
+            p.q_lengths = lengths;
+            executed += expect_refused_or_right(attention, &p, "lengths");
+            p.q_lengths = p.kv_lengths = full;
+            executed += expect_refused_or_right(attention, &p, "lengths");
+            p.q_lengths = p.kv_lengths = lengths;
+            p.kv_heads = 2;
+            executed += expect_refused_or_right(attention, &p, "");
+        }
+    }
+    assert_true(executed > 0);
+    kernel_expect_no_failures();
 }
 
 static void test_flow_causal_with_unequal_lengths_is_refused(void **state)
@@ -260,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_registry_every_variant_is_found_by_its_own_name),
         cmocka_unit_test(test_registry_every_mechanism_has_a_scalar_cpu_variant),
         cmocka_unit_test(test_kernels_what_they_lack_is_refused_in_words),
+        cmocka_unit_test(test_kernels_grouped_queries_and_lengths_are_refused_or_right),
         cmocka_unit_test(test_flow_causal_with_unequal_lengths_is_refused),
         cmocka_unit_test(test_kernels_bad_calls_are_refused_untouched),
         cmocka_unit_test(test_kernels_runs_and_threads_give_the_same_bits),

@@ -325,14 +325,14 @@ static void assert_wrong(enum behaviour behaviour, const char *reason)
 static void test_case_nan_is_wrong_and_names_the_place(void **state)
 {
     (void)state;
-    assert_wrong(ONE_NAN, "1 of 1584 output elements are NaN or infinite, the first at b=1 h=2 "
+    assert_wrong(ONE_NAN, "1 of 1584 elements of out are NaN or infinite, the first at b=1 h=2 "
                           "row=32 component=1");
 }
 
 static void test_case_unwritten_row_is_wrong(void **state)
 {
     (void)state;
-    assert_wrong(ONE_ROW_UNWRITTEN, "8 of 1584 output elements were never written, the first at "
+    assert_wrong(ONE_ROW_UNWRITTEN, "8 of 1584 elements of out were never written, the first at "
                                     "b=1 h=2 row=32 component=0");
 }
 
@@ -503,7 +503,7 @@ static void test_case_requests_it_cannot_serve_are_refused(void **state)
     (void)state;
     play(RIGHT, 0.01);
     struct fb_case item = small_case();
-    item.pass = FB_BACKWARD;
+    item.dtype = FB_F16;
     const struct fb_measure_settings settings = small_settings();
     struct fb_measure_result result;
     assert_int_equal(measure_with(&item, &settings, &fake, &result), FB_ERROR_UNSUPPORTED);

@@ -99,6 +99,67 @@ static void test_figure_time_holds_lines_marks_and_crossings(void **state)
     }
 }
 
+/* Passes, grouped queries and padding are pictures of their own, named after what they show. */
+static void test_figures_differ_by_pass_and_younger_factors(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fb_figure *figures;
+    size_t count;
+    for (int64_t n = 256; n <= 4096; n *= 2) {
+        for (int kind = 0; kind < 4; kind++) {
+            struct fb_row *row =
+                fb_made_row(&fixture->results, "flow", "fused", false, n, 1e-7 * (double)n);
+            row->kv_heads = kind == 2 ? 2 : 8;
+            (void)snprintf(row->pass, sizeof row->pass, kind == 1 ? "both" : "forward");
+            (void)snprintf(row->lengths, sizeof row->lengths, kind == 3 ? "random" : "full");
+        }
+    }
+    const struct fb_figure_job job = {.runs = &fixture->results,
+                                      .runs_count = 1,
+                                      .title = "Made",
+                                      .seed = 1,
+                                      .arena = &fixture->arena};
+    assert_int_equal(fb_figures_build(&job, FB_PLOT_TIME_VS_SEQ_LEN, &figures, &count, NULL),
+                     FB_OK);
+    static const char *const names[] = {"time_vs_seq_len-forward", "time_vs_seq_len-forward-hkv2",
+                                        "time_vs_seq_len-forward-lengths-random",
+                                        "time_vs_seq_len-both"};
+    assert_int_equal(count, 4);
+    for (size_t n = 0; n < 4; n++) {
+        size_t found = 0;
+        for (size_t i = 0; i < count; i++) {
+            found += strcmp(figures[i].name, names[n]) == 0;
+        }
+        if (found != 1) {
+            fail_msg("%zu pictures are called %s; the first is %s", found, names[n],
+                     figures[0].name);
+        }
+    }
+}
+
+static void test_figure_decode_draws_the_state(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fb_figure *figures;
+    size_t count;
+    for (int64_t n = 256; n <= 4096; n *= 2) {
+        struct fb_row *row = fb_made_row(&fixture->results, "flow", "fused", true, n, 6e-6);
+        (void)snprintf(row->pass, sizeof row->pass, "decode");
+        row->mem_state_bytes = 5000;
+    }
+    const struct fb_figure_job job = {.runs = &fixture->results,
+                                      .runs_count = 1,
+                                      .title = "Made",
+                                      .seed = 1,
+                                      .arena = &fixture->arena};
+    assert_int_equal(fb_figures_build(&job, FB_PLOT_MEMORY_VS_SEQ_LEN, &figures, &count, NULL),
+                     FB_OK);
+    assert_int_equal(count, 1);
+    assert_string_equal(figures->title, "Memory against sequence length, one decoded token");
+    assert_int_equal(figures->lines_count, 1); /* no line of inputs and outputs */
+    assert_true(figures->lines[0].points[4].y == 5000.0);
+}
+
 static void test_figure_memory_without_workspace_is_noted_not_drawn(void **state)
 {
     struct fixture *fixture = *state;
@@ -235,6 +296,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_figure_time_holds_lines_marks_and_crossings, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_figures_differ_by_pass_and_younger_factors, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_figure_decode_draws_the_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_memory_without_workspace_is_noted_not_drawn,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_facets_make_pictures_of_their_own, set_up,

@@ -7,6 +7,7 @@
 #include "cpu_features.h"
 #include "measure.h"
 #include "prediction.h"
+#include "under_asan.h"
 #include "worker_process.h"
 
 #include <setjmp.h>
@@ -37,7 +38,8 @@ enum {
     LEN_WRONG = 16,
     LEN_ERROR = 17,
     LEN_SILENT = 18,
-    LEN_INTERRUPT = 19
+    LEN_INTERRUPT = 19,
+    LEN_LEAK = 20
 };
 
 static void say(const char *text)
@@ -97,6 +99,20 @@ static void say_result(enum fb_measure_status status, int process)
     say_json(json_pack("{s:o}", "result", fb_measure_result_to_json(&result)));
 }
 
+/* Grows until its limit refuses, and says so as flowbench's worker does. AddressSanitizer allows no
+ * limit: there it gives up at once. */
+static void leak(void)
+{
+    for (int i = 0; i < 65536 && !FB_UNDER_ASAN; i++) {
+        volatile char *block = malloc((size_t)16 << 20);
+        if (block == NULL)
+            break;
+        block[0] = 1;
+    }
+    say("{\"error\": \"out of memory: a leak\", \"code\": \"memory\"}\n");
+    _exit(0); /* as flowbench's worker does: exit() may wait for OpenBLAS's threads */
+}
+
 static void serve_case(const json_t *task)
 {
     const json_t *item = json_object_get(task, "case");
@@ -128,6 +144,9 @@ static void serve_case(const json_t *task)
         say_result(FB_MEASURE_ERROR, process);
         break;
     case LEN_SILENT:
+        break;
+    case LEN_LEAK:
+        leak();
         break;
     case LEN_INTERRUPT:
         kill(getppid(), SIGTERM);
@@ -306,12 +325,13 @@ static void test_run_every_fault_costs_one_row(void **state)
         {LEN_WRONG, "wrong", "a reason"},
         {LEN_ERROR, "error", "a reason"},
         {LEN_SILENT, "error", "without a result"},
+        {LEN_LEAK, "oom", "out of memory: a leak"},
         {10, "ok", ""},
     };
     struct fixture *f = *state;
 
     /* Ascending lengths would let the hang's successors be skipped as hopeless. */
-    plan(f, "[8, 10, 11, 13, 14, 15, 16, 17, 18]", 1, "{case_timeout: 20 s, memory: 80 %}");
+    plan(f, "[8, 10, 11, 13, 14, 15, 16, 17, 18, 20]", 1, "{case_timeout: 20 s, memory: 64 MiB}");
     run(f);
     plan(f, "[12]", 1, "{case_timeout: 500 ms, memory: 80 %}");
     run(f);
@@ -378,7 +398,7 @@ static void test_run_interrupted_finishes_the_row_and_resumes(void **state)
 {
     struct fixture *f = *state;
 
-    plan(f, "[8, 9, 10, 19, 20, 21]", 1, easy_limits);
+    plan(f, "[8, 9, 10, 19, 21, 22]", 1, easy_limits);
     run(f);
     const size_t before = f->results.rows_count;
     assert_int_equal(f->outcome.signal, SIGTERM);

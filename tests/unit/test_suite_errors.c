@@ -91,7 +91,6 @@ static void test_errors_values(void **state)
         {"suite: S t\n", "t.yaml:1:8: error: suite is a name of a to z"},
         {"suite: [a]\n", "t.yaml:1:8: error: suite is a text, not a list"},
         {"suite:\nsweep: {}\n", "t.yaml:1:7: error: suite is a text, not nothing"},
-        {HEAD "kind: decode\n", "t.yaml:3:7: error: kind: decode is not available in this version"},
         {HEAD "kind: training\n", "t.yaml:3:7: error: kind: training is not available"},
         {HEAD "kind: kernal\n", "t.yaml:3:7: error: unknown kind 'kernal'; did you mean 'kernel'?"},
         {HEAD "measure: {warmup: 50}\n",
@@ -151,7 +150,7 @@ static void test_errors_factors(void **state)
         {SWEEP("  heads: [4, [5]]"), "t.yaml:5:14: error: heads is a whole number, not a list"},
         {SWEEP("  head_dim: 257"), "t.yaml:5:13: error: head_dim must be 1 to 256, not 257"},
         {SWEEP("  causal: [yes]"), "t.yaml:5:12: error: causal is true or false, not 'yes'"},
-        {SWEEP("  pass: decode"), "t.yaml:5:9: error: unknown pass 'decode'"},
+        {SWEEP("  pass: decode"), "t.yaml:5:9: error: pass: decode belongs to a suite of"},
         {SWEEP("  pass: foward"),
          "t.yaml:5:9: error: unknown pass 'foward'; did you mean 'forward'?"},
         {SWEEP("  dtype: fp32"), "t.yaml:5:10: error: unknown dtype 'fp32'; did you mean 'f32'?"},
@@ -239,6 +238,33 @@ static void test_errors_ranges_and_products(void **state)
     CHECK(mistakes);
 }
 
+static void test_errors_of_kind_heads_and_lengths(void **state)
+{
+    (void)state;
+#define POINT(kind, axes)                                                                          \
+    "suite: s\nkind: " kind "\nsweep: {mechanism: flow, seq_len: 8, " axes "}\n"
+    static const struct mistake mistakes[] = {
+        {POINT("kernel", "pass: decode"),
+         "t.yaml:3:44: error: pass: decode belongs to a suite of `kind: decode`"},
+        {POINT("decode", "pass: both"),
+         "t.yaml:3:44: error: a suite of kind: decode has the one pass decode"},
+        {POINT("decode", "causal: [true, false]"),
+         "t.yaml:3:53: error: decoding is causal by nature"},
+        {POINT("decode", "kv_len: 4"), "t.yaml:3:46: error: decoding has one length"},
+        {POINT("decode", "lengths: random"), "t.yaml:3:47: error: decoding has no padding"},
+        {POINT("kernel", "lengths: rand"),
+         "t.yaml:3:47: error: unknown lengths 'rand'; did you mean 'random'?"},
+        {POINT("kernel", "lengths: random, batch: 4097"),
+         "t.yaml:3:62: error: lengths: random draws a length for each"},
+        {POINT("kernel", "kv_heads: [4, 3]"),
+         "t.yaml:3:52: error: kv_heads 3 does not divide heads 8"},
+        {POINT("kernel", "kv_heads: 0"), "t.yaml:3:48: error: kv_heads must be 1 to"},
+        {POINT("kernel", "kv_heads: 16"),
+         "t.yaml:3:48: error: kv_heads 16 does not divide heads 8"},
+    };
+    CHECK(mistakes);
+}
+
 static void test_errors_claims(void **state)
 {
     (void)state;
@@ -272,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_errors_factors),
         cmocka_unit_test(test_errors_mechanisms),
         cmocka_unit_test(test_errors_ranges_and_products),
+        cmocka_unit_test(test_errors_of_kind_heads_and_lengths),
         cmocka_unit_test(test_errors_claims),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,7 +109,52 @@ static void test_report_counts_claims_by_verdict(void **state)
     char *text = report_text(&results, &suite, false, &verdict);
     assert_int_equal(verdict.claims_held, 1);
     assert_int_equal(verdict.claims_failed, 1);
-    assert_says(text, "failed: softmax/tiled: time_exponent is 1.0 +- 0.1; measured 2 [");
+    assert_says(text, "failed: softmax/tiled forward: time_exponent is 1.0 +- 0.1; measured 2 [");
+    free(text);
+    fb_made_free(&results);
+}
+
+static void test_report_tells_passes_apart(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_report_verdict verdict;
+    fb_made_init(&results, 20, 0);
+    for (int64_t n = 1024; n <= 16384; n *= 2) {
+        fb_made_row(&results, "flow", "fused", false, n, 1e-7 * (double)n);
+        struct fb_row *both = fb_made_row(&results, "flow", "fused", false, n, 4e-7 * (double)n);
+        (void)snprintf(both->pass, sizeof both->pass, "both");
+        both->mem_workspace_bytes = 1024;
+        both->mem_saved_bytes = 3072;
+    }
+    char *text = report_text(&results, NULL, false, &verdict);
+    assert_says(text, "causal  pass");
+    assert_says(text, "no      forward  1.00");
+    assert_says(text, "no      both     1.00");
+    assert_says(text, "4 KiB"); /* workspace and what is saved */
+    free(text);
+    fb_made_free(&results);
+}
+
+static void test_report_decode_says_constant_and_what_is_expected(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_report_verdict verdict;
+    fb_made_init(&results, 20, 0);
+    for (int64_t n = 256; n <= 65536; n *= 4) {
+        struct fb_row *flow = fb_made_row(&results, "flow", "fused", true, n, 6e-6);
+        struct fb_row *cache = fb_made_row(&results, "softmax", "tiled", true, n, 2e-9 * (double)n);
+        (void)snprintf(flow->pass, sizeof flow->pass, "decode");
+        (void)snprintf(cache->pass, sizeof cache->pass, "decode");
+        flow->mem_state_bytes = 2048;
+        cache->mem_state_bytes = 512 * n;
+    }
+    char *text = report_text(&results, NULL, false, &verdict);
+    assert_says(text, "constant: x1.00 in all");
+    assert_says(text, "2 KiB");
+    assert_says(text, "32 MiB");
+    assert_says(text, "expected: constant for a recurrent state, N^1 for softmax's cache");
     free(text);
     fb_made_free(&results);
 }
@@ -189,6 +234,8 @@ int main(void)
         cmocka_unit_test(test_report_scaling_run_says_what_the_issue_asks_for),
         cmocka_unit_test(test_report_quiet_says_only_what_failed),
         cmocka_unit_test(test_report_counts_claims_by_verdict),
+        cmocka_unit_test(test_report_tells_passes_apart),
+        cmocka_unit_test(test_report_decode_says_constant_and_what_is_expected),
         cmocka_unit_test(test_report_heads_sweep_has_a_column_per_value),
         cmocka_unit_test(test_report_tied_heads_and_absent_device_read_well),
         cmocka_unit_test(test_report_empty_run_says_so),

@@ -1,6 +1,7 @@
 /* worker_process.c: whatever a worker does, the runner is told in words and lives on.
  * This program is its own fake worker: started as `PROGRAM worker`, it misbehaves as its task says.
  */
+#include "under_asan.h"
 #include "worker_process.h"
 
 #include <setjmp.h>
@@ -15,21 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define UNDER_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#endif
-#endif
-#ifndef UNDER_ASAN
-#define UNDER_ASAN 0
-#endif
 
 /* ---- the fake worker ------------------------------------------------------------------------- */
 
@@ -66,7 +55,6 @@ static void do_hang(const char *argument)
 
     signal(SIGTERM, SIG_IGN);
     if (fork() == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
         rest(60);
         _exit(0);
     }
@@ -122,6 +110,27 @@ static void do_allocate(const char *argument)
     free(memory);
 }
 
+/* Grows until it gets no more, then says so ("tell") or goes on regardless. One page of each block
+ * is touched: the limit counts what is asked for, and the test needs no real gigabytes. */
+static void do_leak(const char *argument)
+{
+    const size_t block_bytes = (size_t)16 << 20;
+
+    for (int i = 0; i < 4096; i++) {
+        volatile char *block = malloc(block_bytes);
+        if (block == NULL && strcmp(argument, "tell") == 0) {
+            say("{\"error\": \"out of memory: a leak\", \"code\": \"memory\"}\n");
+            _exit(0); /* as flowbench's worker does: exit() may wait for OpenBLAS's threads */
+        }
+        if (block == NULL) {
+            signal(SIGSEGV, SIG_DFL); /* no sanitizer's handler in between */
+            raise(SIGSEGV);
+        }
+        block[0] = 1;
+    }
+    say("{\"result\": {}}\n");
+}
+
 static void do_environment(const char *argument)
 {
     static const char *const names[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
@@ -157,15 +166,11 @@ static int fake_worker(void)
     static const struct {
         const char *name;
         void (*act)(const char *argument);
-    } acts[] = {{"crash", do_crash},
-                {"hang", do_hang},
-                {"raw", do_raw},
-                {"exit", do_exit},
-                {"chatter", do_chatter},
-                {"flood", do_flood},
-                {"allocate", do_allocate},
-                {"environment", do_environment},
-                {"interrupt", do_interrupt}};
+    } acts[] = {
+        {"crash", do_crash},        {"hang", do_hang},       {"raw", do_raw},
+        {"exit", do_exit},          {"chatter", do_chatter}, {"flood", do_flood},
+        {"allocate", do_allocate},  {"leak", do_leak},       {"environment", do_environment},
+        {"interrupt", do_interrupt}};
     json_t *task = json_loadf(stdin, 0, NULL);
     const char *act = json_string_value(json_object_get(task, "act"));
     const char *argument = json_string_value(json_object_get(task, "argument"));
@@ -277,9 +282,18 @@ static void test_worker_chatter_neither_blocks_nor_spoils_the_result(void **stat
 static void test_worker_overallocation_is_oom(void **state)
 {
     (void)state;
-    if (UNDER_ASAN)
+    if (FB_UNDER_ASAN)
         skip();
     check_end("allocate", "", FB_WORKER_OOM, "no memory for 3 GiB");
+}
+
+static void test_worker_that_leaks_is_stopped_by_its_limit(void **state)
+{
+    (void)state;
+    if (FB_UNDER_ASAN)
+        skip();
+    check_end("leak", "tell", FB_WORKER_OOM, "out of memory: a leak");
+    check_end("leak", "ignore", FB_WORKER_CRASH, "killed by SIGSEGV");
 }
 
 static const char *text_of(const struct trial *trial, const char *key)
@@ -398,6 +412,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_worker_bad_answer_is_an_error),
         cmocka_unit_test(test_worker_chatter_neither_blocks_nor_spoils_the_result),
         cmocka_unit_test(test_worker_overallocation_is_oom),
+        cmocka_unit_test(test_worker_that_leaks_is_stopped_by_its_limit),
         cmocka_unit_test(test_worker_environment_is_the_runners_choice),
         cmocka_unit_test(test_worker_first_interrupt_waits_second_kills),
         cmocka_unit_test(test_worker_missing_program_is_an_error),

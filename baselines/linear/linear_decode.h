@@ -1,0 +1,187 @@
+/*
+ * Decoding with the linear kernel, for linear attention and Performer: the state of a head of keys
+ * is the sums G and z of linear_core.h over the tokens so far, each with its rounding error
+ * (compensated), so that long sequences cost no digits. One token costs the same time and memory
+ * whatever came before. Included by the CPU source of each mechanism, once per instruction set.
+ *
+ * The peak that keys subtract is the caller's key_stabiliser. Exponents above it are computed as
+ * they are, up to LINEAR_EXPONENT_MAX; a token beyond is refused before any state changes.
+ */
+#ifndef FB_LINEAR_DECODE_H
+#define FB_LINEAR_DECODE_H
+
+#include "linear/linear_outputs.h"
+#include "linear/linear_sums.h"
+#include "parallel.h"
+#include "rows.h"
+
+/* e^60 times 2^24 tokens is far below the largest float. */
+#define LINEAR_EXPONENT_MAX 60.0F
+
+struct linear_decode {
+    const struct fb_problem *problem;
+    const struct fb_call *call;
+    const struct linear_map *map;
+    int64_t units, group;
+    int64_t ld_features, ld_value;
+    size_t state_bytes, thread_bytes;
+    float *keys;      /* [units][ld_features] phi(k) */
+    float *exponents; /* [units] the largest exponent of the token, above the stabiliser */
+    unsigned char *thread_base;
+};
+
+/* A unit's state; errors follow the values they belong to. */
+struct linear_state {
+    float *sums;    /* [count][ld_value] G, then the same of errors */
+    float *key_sum; /* [ld_features] z, then errors */
+};
+
+struct linear_decode_scratch {
+    float *queries; /* [group][ld_features] */
+    float *outs;    /* [group][ld_value] */
+};
+
+static size_t linear_state_at(const struct linear_decode *d, void *base, struct linear_state *state)
+{
+    struct fb_scratch_cursor cursor = {(unsigned char *)base, 0};
+    state->sums = fb_scratch_take_f32(&cursor, 2 * d->map->count * d->ld_value);
+    state->key_sum = fb_scratch_take_f32(&cursor, 2 * d->ld_features);
+    return cursor.used_bytes;
+}
+
+static size_t linear_decode_scratch_at(const struct linear_decode *d, void *base,
+                                       struct linear_decode_scratch *scratch)
+{
+    struct fb_scratch_cursor cursor = {(unsigned char *)base, 0};
+    scratch->queries = fb_scratch_take_f32(&cursor, d->group * d->ld_features);
+    scratch->outs = fb_scratch_take_f32(&cursor, d->group * d->ld_value);
+    return cursor.used_bytes;
+}
+
+/* Lays out scratch; returns the bytes needed. With scratch NULL it only counts. */
+static size_t linear_plan_decode(struct linear_decode *d, const struct fb_problem *p,
+                                 const struct linear_map *map, int threads, void *scratch)
+{
+    struct linear_state state;
+    struct linear_decode_scratch thread_scratch;
+    *d = (struct linear_decode){
+        .problem = p,
+        .map = map,
+        .units = p->batch * p->kv_heads,
+        .group = fb_baseline_group(p),
+        .ld_features = fb_vf_round_up(map->count),
+        .ld_value = fb_vf_round_up(p->v_dim),
+    };
+    d->state_bytes = linear_state_at(d, NULL, &state);
+    d->thread_bytes = linear_decode_scratch_at(d, NULL, &thread_scratch);
+    struct fb_scratch_cursor cursor = {(unsigned char *)scratch, 0};
+    d->keys = fb_scratch_take_f32(&cursor, d->units * d->ld_features);
+    d->exponents = fb_scratch_take_f32(&cursor, d->units);
+    d->thread_base = (unsigned char *)fb_scratch_take(&cursor, linear_smaller(threads, d->units),
+                                                      d->thread_bytes);
+    return cursor.used_bytes;
+}
+
+static size_t linear_decode_state_bytes(const struct linear_decode *d)
+{
+    return d->state_bytes * (size_t)d->units;
+}
+
+static void linear_run_key(void *context, int64_t unit, int thread)
+{
+    (void)thread;
+    const struct linear_decode *d = (const struct linear_decode *)context;
+    const struct linear_map *map = d->map;
+    const struct fb_problem *p = d->problem;
+    const float stabiliser = (float)d->call->key_stabiliser;
+    const float *k = fb_tensor_row_f32(&d->call->k, unit / p->kv_heads, unit % p->kv_heads, 0);
+    float *phi = d->keys + unit * d->ld_features;
+    d->exponents[unit] = 0.0F;
+    if (map->score_keys != NULL) {
+        (void)map->score_keys(map->own, k, 0, 1, phi, d->ld_features);
+        d->exponents[unit] = map->exponent(map->own, k, phi, d->ld_features) - stabiliser;
+    }
+    if (!(d->exponents[unit] > LINEAR_EXPONENT_MAX)) {
+        map->keys(map->own, k, 0, 1, stabiliser, map->key_epsilon, phi, d->ld_features);
+    }
+}
+
+/* G += phi(k) v^T row by row, and each head's phi(q) G with the new rows. */
+static void linear_advance_sums(const struct linear_decode *d, const struct linear_state *state,
+                                const struct linear_decode_scratch *s, const float *phi,
+                                const float *v)
+{
+    const int64_t errors = d->map->count * d->ld_value;
+    fb_rows_zero(s->outs, d->group * d->ld_value);
+    for (int64_t f = 0; f < d->map->count; f++) {
+        const fb_vf key = fb_vf_set1(phi[f]);
+        float *row = state->sums + f * d->ld_value;
+        for (int64_t m = 0; m < d->ld_value; m += FB_VW) {
+            const fb_vf value =
+                fb_vf_load_part(v + m, linear_smaller(FB_VW, d->problem->v_dim - m));
+            const fb_vf old = fb_vf_load(row + m);
+            const fb_vf y = fb_vf_fma(key, value, fb_vf_load(row + errors + m));
+            const fb_vf next = fb_vf_add(old, y);
+            const fb_vf taken = fb_vf_sub(next, old);
+            const fb_vf error =
+                fb_vf_add(fb_vf_sub(old, fb_vf_sub(next, taken)), fb_vf_sub(y, taken));
+            fb_vf_store(row + m, next);
+            fb_vf_store(row + errors + m, error);
+            for (int64_t round = 0; round < d->group; round++) {
+                float *out = s->outs + round * d->ld_value + m;
+                const fb_vf query = fb_vf_set1(s->queries[round * d->ld_features + f]);
+                fb_vf_store(out, fb_vf_fma(query, next, fb_vf_load(out)));
+            }
+        }
+    }
+}
+
+static void linear_run_token(void *context, int64_t unit, int thread)
+{
+    const struct linear_decode *d = (const struct linear_decode *)context;
+    const struct fb_problem *p = d->problem;
+    const struct fb_call *call = d->call;
+    const int64_t b = unit / p->kv_heads;
+    const int64_t kv_head = unit % p->kv_heads;
+    const float *phi = d->keys + unit * d->ld_features;
+    struct linear_state state;
+    struct linear_decode_scratch s;
+    linear_state_at(d, (unsigned char *)call->decode_state + (size_t)unit * d->state_bytes, &state);
+    linear_decode_scratch_at(d, d->thread_base + (size_t)thread * d->thread_bytes, &s);
+    for (int64_t round = 0; round < d->group; round++) {
+        d->map->queries(d->map->own, fb_tensor_row_f32(&call->q, b, kv_head * d->group + round, 0),
+                        0, 1, s.queries + round * d->ld_features, d->ld_features);
+    }
+    fb_rows_carry_add(state.key_sum, state.key_sum + d->ld_features, phi, d->ld_features);
+    linear_advance_sums(d, &state, &s, phi, fb_tensor_row_f32(&call->v, b, kv_head, 0));
+    for (int64_t round = 0; round < d->group; round++) {
+        float *out = fb_tensor_row_f32(&call->out, b, kv_head * d->group + round, 0);
+        const float denominator =
+            linear_dot(s.queries + round * d->ld_features, state.key_sum, d->ld_features) +
+            d->map->epsilon;
+        memcpy(out, s.outs + round * d->ld_value, (size_t)p->v_dim * sizeof *out);
+        linear_scale_row(out, 1.0F / denominator, p->v_dim);
+    }
+}
+
+/* Runs a planned step. */
+static enum fb_status linear_decode_token(struct linear_decode *d, const struct fb_call *call,
+                                          struct fb_error *error)
+{
+    d->call = call;
+    fb_parallel_for(call->threads, d->units, linear_run_key, d);
+    for (int64_t unit = 0; unit < d->units; unit++) {
+        if (d->exponents[unit] > LINEAR_EXPONENT_MAX) {
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "a key's exponent is %g above key_stabiliser %g; the sums could "
+                                "overflow beyond %g: pass a stabiliser near the largest exponent "
+                                "that will occur",
+                                (double)d->exponents[unit], call->key_stabiliser,
+                                (double)LINEAR_EXPONENT_MAX);
+        }
+    }
+    fb_parallel_for(call->threads, d->units, linear_run_token, d);
+    return FB_OK;
+}
+
+#endif

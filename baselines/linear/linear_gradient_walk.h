@@ -1,0 +1,249 @@
+/*
+ * One slice of the linear kernel's gradients: its sums, the gradients from finished sums, and the
+ * causal walk, which does both at once. See linear_gradient.h for the method.
+ */
+#ifndef FB_LINEAR_GRADIENT_WALK_H
+#define FB_LINEAR_GRADIENT_WALK_H
+
+#include "linear/linear_gradient_plan.h"
+
+/* A block of tokens: the sinks and the sources among them. */
+struct linear_block {
+    int64_t first, sinks, sources;
+};
+
+static int64_t linear_slice_blocks(const struct linear_gradient *g)
+{
+    return g->slice_tokens / g->block_tokens;
+}
+
+/* The index-th block of a slice in the order in which the sums of a side grow. */
+static struct linear_block linear_block_at(const struct linear_gradient *g,
+                                           const struct linear_unit *u, int64_t slice,
+                                           enum linear_side side, int64_t index)
+{
+    const bool reverse = g->problem->causal && side == LINEAR_SINKS;
+    const int64_t number = reverse ? linear_slice_blocks(g) - 1 - index : index;
+    const int64_t first = slice * g->slice_tokens + number * g->block_tokens;
+    return (struct linear_block){
+        .first = first,
+        .sinks = linear_larger(0, linear_smaller(g->block_tokens, u->sinks - first)),
+        .sources = linear_larger(0, linear_smaller(g->block_tokens, u->sources - first)),
+    };
+}
+
+/* The sums of one slice of a side, from zero. */
+static void linear_sum_side(const struct linear_gradient *g,
+                            const struct linear_gradient_scratch *s, int64_t unit, int64_t slice,
+                            enum linear_side side, double *sums)
+{
+    const struct linear_unit u = linear_unit_at(g, unit);
+    struct linear_running running = linear_start(g, s, NULL, sums);
+    for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
+        const struct linear_block x = linear_block_at(g, &u, slice, side, i);
+        const int64_t rows = side == LINEAR_SOURCES ? x.sources : x.sinks;
+        if (rows == 0) {
+            continue;
+        }
+        if (side == LINEAR_SOURCES) {
+            linear_take_sources(g, s, &u, x.first, rows);
+            linear_absorb_rows(g, s, s->extended_values, s->keys, rows, running.pending > 0);
+        }
+        for (int64_t round = 0; side == LINEAR_SINKS && round < g->group; round++) {
+            linear_take_sinks(g, s, &u, u.first_head + round, x.first, rows);
+            linear_absorb_rows(g, s, s->extended_douts, s->queries, rows,
+                               running.pending > 0 || round > 0);
+        }
+        linear_advance(g, s, &running, rows, false);
+    }
+    linear_advance(g, s, &running, 0, true);
+}
+
+/* ---- gradients of one block ---------------------------------------------------------------- */
+
+/* slopes (+)= rows' . state: dphi from the sums of the other side. */
+static void linear_slopes(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
+                          const float *extended, int64_t rows, const float *state, bool accumulate)
+{
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (rows, g->ld_features, g->problem->v_dim + 1, extended, g->ld_extended, 1, state,
+     g->ld_features, s->slopes, g->ld_features, accumulate);
+}
+
+static void linear_write_dq(const struct linear_gradient *g,
+                            const struct linear_gradient_scratch *s, const struct linear_unit *u,
+                            int64_t h, const struct linear_block *x)
+{
+    const struct fb_tensor *q = &g->call->q;
+    const struct fb_tensor *dq = &g->call->dq;
+    g->map->pull(g->map->own, fb_tensor_row_f32(q, u->b, h, x->first), q->stride[2], x->sinks,
+                 s->queries, s->slopes, g->ld_features, fb_tensor_row_f32(dq, u->b, h, x->first),
+                 dq->stride[2]);
+}
+
+static void linear_write_dk(const struct linear_gradient *g,
+                            const struct linear_gradient_scratch *s, const struct linear_unit *u,
+                            const struct linear_block *x)
+{
+    const struct fb_tensor *k = &g->call->k;
+    const struct fb_tensor *dk = &g->call->dk;
+    g->map->pull(g->map->own, fb_tensor_row_f32(k, u->b, u->kv_head, x->first), k->stride[2],
+                 x->sources, s->keys, s->slopes, g->ld_features,
+                 fb_tensor_row_f32(dk, u->b, u->kv_head, x->first), dk->stride[2]);
+}
+
+/* turned = E^T. */
+static void linear_turn(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
+                        const float *state)
+{
+    fb_transpose(state, g->ld_features, g->problem->v_dim, g->map->count, s->turned,
+                 g->ld_extended);
+}
+
+/* dv = phi(k) . turned. */
+static void linear_write_dv(const struct linear_gradient *g,
+                            const struct linear_gradient_scratch *s, const struct linear_unit *u,
+                            const struct linear_block *x)
+{
+    const struct fb_tensor *dv = &g->call->dv;
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (x->sources, g->problem->v_dim, g->map->count, s->keys, g->ld_features, 1, s->turned,
+     g->ld_extended, fb_tensor_row_f32(dv, u->b, u->kv_head, x->first), dv->stride[2], false);
+}
+
+/* The gradients that finished sums of a side give, for the tokens of one slice. Not causal. */
+static void linear_apply_slice(const struct linear_gradient *g,
+                               const struct linear_gradient_scratch *s, int64_t unit, int64_t slice,
+                               enum linear_side side, const double *totals)
+{
+    const struct linear_unit u = linear_unit_at(g, unit);
+    linear_round(s->state, totals, g->state_count);
+    if (side == LINEAR_SINKS) {
+        linear_turn(g, s, s->state);
+    }
+    for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
+        const struct linear_block x = linear_block_at(g, &u, slice, side, i);
+        if (side == LINEAR_SINKS && x.sources > 0) {
+            linear_take_sources(g, s, &u, x.first, x.sources);
+            linear_slopes(g, s, s->extended_values, x.sources, s->state, false);
+            linear_write_dk(g, s, &u, &x);
+            linear_write_dv(g, s, &u, &x);
+        }
+        for (int64_t round = 0; side == LINEAR_SOURCES && x.sinks > 0 && round < g->group;
+             round++) {
+            linear_take_sinks(g, s, &u, u.first_head + round, x.first, x.sinks);
+            linear_slopes(g, s, s->extended_douts, x.sinks, s->state, false);
+            linear_write_dq(g, s, &u, u.first_head + round, &x);
+        }
+    }
+}
+
+/* ---- the causal walk ----------------------------------------------------------------------- */
+
+/* pairs [sinks][sources] = a . b^T over j <= i, 0 elsewhere; b is turned on the way. */
+static void linear_pair(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
+                        const struct linear_block *x, const float *a, const float *b, int64_t ld,
+                        int64_t components)
+{
+    const int64_t block = g->block_tokens;
+    fb_transpose(b, ld, x->sources, components, s->turned, block);
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (x->sinks, x->sources, components, a, ld, 1, s->turned, block, s->pairs, block, false);
+    for (int64_t i = 0; i < x->sinks; i++) {
+        for (int64_t j = i + 1; j < x->sources; j++) {
+            s->pairs[i * block + j] = 0.0F;
+        }
+    }
+}
+
+/* dq of one block, then its sources join the sums. */
+static void linear_walk_sinks(const struct linear_gradient *g,
+                              const struct linear_gradient_scratch *s, const struct linear_unit *u,
+                              const struct linear_block *x, const struct linear_running *sums)
+{
+    linear_take_sources(g, s, u, x->first, x->sources);
+    for (int64_t round = 0; x->sinks > 0 && round < g->group; round++) {
+        linear_take_sinks(g, s, u, u->first_head + round, x->first, x->sinks);
+        linear_slopes(g, s, s->extended_douts, x->sinks, sums->state, false);
+        if (x->sources > 0) {
+            linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
+                        g->problem->v_dim + 1);
+            FB_ISA_SYMBOL(fb_tile_gemm)
+            (x->sinks, g->ld_features, x->sources, s->pairs, g->block_tokens, 1, s->keys,
+             g->ld_features, s->slopes, g->ld_features, true);
+        }
+        linear_write_dq(g, s, u, u->first_head + round, x);
+    }
+    if (x->sources > 0) {
+        linear_absorb_rows(g, s, s->extended_values, s->keys, x->sources, sums->pending > 0);
+    }
+}
+
+/* The pairs of one block and one head of queries, in dphi(k) and dv. */
+static void linear_add_pairs(const struct linear_gradient *g,
+                             const struct linear_gradient_scratch *s, const struct linear_unit *u,
+                             const struct linear_block *x)
+{
+    const struct fb_tensor *dv = &g->call->dv;
+    const int64_t block = g->block_tokens;
+    linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
+                g->problem->v_dim + 1);
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (x->sources, g->ld_features, x->sinks, s->pairs, 1, block, s->queries, g->ld_features,
+     s->slopes, g->ld_features, true);
+    linear_pair(g, s, x, s->queries, s->keys, g->ld_features, g->map->count);
+    FB_ISA_SYMBOL(fb_tile_gemm)
+    (x->sources, g->problem->v_dim, x->sinks, s->pairs, 1, block, s->extended_douts, g->ld_extended,
+     fb_tensor_row_f32(dv, u->b, u->kv_head, x->first), dv->stride[2], true);
+}
+
+/* dk and dv of one block, and its sinks join the sums. */
+static void linear_walk_sources(const struct linear_gradient *g,
+                                const struct linear_gradient_scratch *s,
+                                const struct linear_unit *u, const struct linear_block *x,
+                                const struct linear_running *sums)
+{
+    if (x->sources > 0) {
+        linear_take_sources(g, s, u, x->first, x->sources);
+        linear_slopes(g, s, s->extended_values, x->sources, sums->state, false);
+        linear_turn(g, s, sums->state);
+        linear_write_dv(g, s, u, x);
+    }
+    for (int64_t round = 0; x->sinks > 0 && round < g->group; round++) {
+        linear_take_sinks(g, s, u, u->first_head + round, x->first, x->sinks);
+        if (x->sources > 0) {
+            linear_add_pairs(g, s, u, x);
+        }
+        linear_absorb_rows(g, s, s->extended_douts, s->queries, x->sinks,
+                           sums->pending > 0 || round > 0);
+    }
+    if (x->sources > 0) {
+        linear_write_dk(g, s, u, x);
+    }
+}
+
+/* The gradients that the growing sums of a side give, for the tokens of one slice, given the sums
+ * of the slices before. s->slice ends as the sums of this slice, bit for bit those of
+ * linear_sum_side. */
+static void linear_walk_side(const struct linear_gradient *g,
+                             const struct linear_gradient_scratch *s, int64_t unit, int64_t slice,
+                             enum linear_side side, const double *before)
+{
+    const struct linear_unit u = linear_unit_at(g, unit);
+    struct linear_running sums = linear_start(g, s, before, s->slice);
+    for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
+        const struct linear_block x = linear_block_at(g, &u, slice, side, i);
+        if (x.sinks == 0 && x.sources == 0) {
+            continue;
+        }
+        if (side == LINEAR_SOURCES) {
+            linear_walk_sinks(g, s, &u, &x, &sums);
+        } else {
+            linear_walk_sources(g, s, &u, &x, &sums);
+        }
+        linear_advance(g, s, &sums, side == LINEAR_SOURCES ? x.sources : x.sinks, false);
+    }
+    linear_advance(g, s, &sums, 0, true);
+}
+
+#endif

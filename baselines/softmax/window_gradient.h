@@ -1,0 +1,320 @@
+/*
+ * Gradients of the tiled softmax over a band of keys (window_softmax.h), from the saved logarithm
+ * lse_i of the sum of exponentials: blocks of scores are formed again, never the whole matrix.
+ *
+ *   p_ij = exp(s_ij - lse_i)   dp_ij = dout_i . v_j   delta_i = dout_i . out_i
+ *   ds_ij = p_ij (dp_ij - delta_i) / sqrt(D)
+ *   dq_i = sum_j ds_ij k_j     dk_j = sum_i ds_ij q_i     dv_j = sum_i p_ij dout_i
+ *
+ * Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2. Blocks lie on a fixed grid of 64 sinks
+ * by 192 sources, and both p and ds are held transposed as in the forward pass.
+ *
+ * Tasks. With sequences enough for all threads a task is a sequence of keys with every head that
+ * shares it, and each block serves all three gradients (five products). Else the blocks are formed
+ * twice (seven products): once by tasks of sinks for dq, once by tasks of sources for dk and dv.
+ * Both add the blocks to a gradient in the same order, from the first to the last, so the bits are
+ * the same for any number of threads.
+ */
+#ifndef FB_WINDOW_GRADIENT_H
+#define FB_WINDOW_GRADIENT_H
+
+#include "softmax/window_plan.h"
+
+/* Scratch of one thread. */
+struct window_gradient {
+    float *queries; /* [D][64], scaled by 1 / sqrt(D); zero beyond the last sink */
+    float *douts;   /* [M][64], likewise, not scaled */
+    float *weights; /* [WINDOW_SOURCES][64] scores, then p */
+    float *slopes;  /* [WINDOW_SOURCES][64] dp, then ds */
+    float *lse;     /* [64] */
+    float *delta;   /* [64] */
+};
+
+/* The block of sinks at hand. */
+struct window_sinks {
+    const struct window_unit *unit;
+    int64_t first, count;
+};
+
+static struct window_gradient window_gradient_at(const struct fb_problem *p, unsigned char *base,
+                                                 size_t *bytes)
+{
+    struct fb_scratch_cursor cursor = fb_scratch_at(base);
+    struct window_gradient s;
+    s.queries = fb_scratch_take_f32(&cursor, p->qk_dim * WINDOW_SINKS);
+    s.douts = fb_scratch_take_f32(&cursor, p->v_dim * WINDOW_SINKS);
+    s.weights = fb_scratch_take_f32(&cursor, (int64_t)WINDOW_SOURCES * WINDOW_SINKS);
+    s.slopes = fb_scratch_take_f32(&cursor, (int64_t)WINDOW_SOURCES * WINDOW_SINKS);
+    s.lse = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
+    s.delta = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
+    *bytes = cursor.used_bytes;
+    return s;
+}
+
+static struct window_gradient window_gradient_of_thread(const struct window_kernel *w, int thread)
+{
+    size_t bytes;
+    unsigned char *scratch = (unsigned char *)w->call->scratch;
+    return window_gradient_at(w->problem, scratch + (size_t)thread * w->thread_bytes, &bytes);
+}
+
+static float window_dot(const float *a, const float *b, int64_t count)
+{
+    fb_vf sum = fb_vf_zero();
+    for (int64_t c = 0; c < count; c += FB_VW) {
+        const int64_t lanes = window_smaller(FB_VW, count - c);
+        sum = fb_vf_fma(fb_vf_load_part(a + c, lanes), fb_vf_load_part(b + c, lanes), sum);
+    }
+    return fb_vf_sum(sum);
+}
+
+/* Packs a block of sinks and takes up what the forward pass saved of them. */
+static void window_take_sinks(const struct window_kernel *w, const struct window_gradient *s,
+                              const struct window_sinks *x)
+{
+    const struct fb_problem *p = w->problem;
+    const struct fb_call *call = w->call;
+    const struct window_unit *u = x->unit;
+    window_pack(window_sink_row(&call->q, u, x->first), window_stride(&call->q, u), x->count,
+                p->qk_dim, window_scale(p), s->queries);
+    window_pack(window_sink_row(&call->dout, u, x->first), window_stride(&call->dout, u), x->count,
+                p->v_dim, 1.0F, s->douts);
+    for (int64_t i = 0; i < WINDOW_SINKS; i++) {
+        const bool valid = i < x->count;
+        s->lse[i] = valid ? *window_saved(w, u, x->first + i) : FLT_MAX;
+        s->delta[i] = valid ? window_dot(window_sink_row(&call->dout, u, x->first + i),
+                                         window_sink_row(&call->out, u, x->first + i), p->v_dim)
+                            : 0.0F;
+    }
+}
+
+/* Scores and dp of one vector of sinks become p and ds. */
+FB_ALWAYS_INLINE void window_differentiate(float *weights, float *slopes, int64_t rows,
+                                           const float *lse_at, const float *delta_at, float scale)
+{
+    const fb_vf lse = fb_vf_load(lse_at);
+    const fb_vf delta = fb_vf_load(delta_at);
+    const fb_vf factor = fb_vf_set1(scale);
+    for (int64_t r = 0; r < rows; r++) {
+        float *weight = weights + r * WINDOW_SINKS;
+        float *slope = slopes + r * WINDOW_SINKS;
+        const fb_vf p = window_exp(fb_vf_sub(fb_vf_load(weight), lse));
+        const fb_vf d = fb_vf_mul(factor, fb_vf_sub(fb_vf_load(slope), delta));
+        fb_vf_store(weight, p);
+        fb_vf_store(slope, fb_vf_mul(p, d));
+    }
+}
+
+/* p and ds of the sinks taken against the sources start <= j < end; returns the groups. */
+static int window_take_sources(const struct window_kernel *w, const struct window_gradient *s,
+                               const struct window_sinks *x, int64_t start, int64_t end,
+                               struct window_range *range)
+{
+    const struct fb_tensor *k = &w->call->k;
+    const struct fb_tensor *v = &w->call->v;
+    const struct window_unit *u = x->unit;
+    const int groups = window_ranges(w, x->first, x->count, start, end, range);
+    window_multiply(range, groups, window_source_row(k, u, 0), window_stride(k, u),
+                    w->problem->qk_dim, s->queries, start, end, s->weights);
+    window_multiply(range, groups, window_source_row(v, u, 0), window_stride(v, u),
+                    w->problem->v_dim, s->douts, start, end, s->slopes);
+    for (int g = 0; g < groups; g++) {
+        const int64_t lane = (int64_t)g * WINDOW_GROUP;
+        const int64_t offset = (range[g].first - start) * WINDOW_SINKS + lane;
+        window_mask(w, s->weights + offset, range[g], x->first + lane);
+        for (int64_t c = 0; c < WINDOW_GROUP; c += FB_VW) {
+            window_differentiate(s->weights + offset + c, s->slopes + offset + c,
+                                 range[g].end - range[g].first, s->lse + lane + c,
+                                 s->delta + lane + c, window_scale(w->problem));
+        }
+    }
+    return groups;
+}
+
+/* gradient_j += sum over the sinks of matrix [source][64] x row of the sinks. */
+static void window_scatter(const struct window_range *range, int groups, const float *matrix,
+                           const struct window_sinks *x, const struct fb_tensor *rows,
+                           const struct fb_tensor *gradient, int64_t start, int64_t end)
+{
+    const struct window_unit *u = x->unit;
+    struct window_run run = {.end = start};
+    while (window_next_run(range, groups, end, &run)) {
+        const int64_t lane = (int64_t)run.first_group * WINDOW_GROUP;
+        const int64_t lanes =
+            window_smaller((int64_t)run.end_group * WINDOW_GROUP, x->count) - lane;
+        if (lanes > 0) {
+            FB_ISA_SYMBOL(fb_tile_gemm)
+            (run.end - run.first, rows->shape[3], lanes,
+             matrix + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, 1,
+             window_sink_row(rows, u, x->first + lane), window_stride(rows, u),
+             window_source_row(gradient, u, run.first), window_stride(gradient, u), true);
+        }
+    }
+}
+
+static void window_add_sinks(const struct window_kernel *w, const struct window_gradient *s,
+                             const struct window_sinks *x, const struct window_range *range,
+                             int groups, int64_t start)
+{
+    const struct fb_tensor *k = &w->call->k;
+    const struct fb_tensor *dq = &w->call->dq;
+    window_gather(range, groups, s->slopes, window_source_row(k, x->unit, 0),
+                  window_stride(k, x->unit), w->problem->qk_dim, start, x->count,
+                  window_sink_row(dq, x->unit, x->first), window_stride(dq, x->unit));
+}
+
+static void window_add_sources(const struct window_kernel *w, const struct window_gradient *s,
+                               const struct window_sinks *x, const struct window_range *range,
+                               int groups, int64_t start, int64_t end)
+{
+    const struct fb_call *call = w->call;
+    window_scatter(range, groups, s->slopes, x, &call->q, &call->dk, start, end);
+    window_scatter(range, groups, s->weights, x, &call->dout, &call->dv, start, end);
+}
+
+static void window_clear_rows(float *rows, int64_t stride, int64_t count, int64_t dim)
+{
+    for (int64_t i = 0; i < count; i++) {
+        memset(rows + i * stride, 0, (size_t)dim * sizeof *rows);
+    }
+}
+
+/* One block of sinks against all it sees: dq, and with `all` its share of dk and dv. */
+static void window_walk_sources(const struct window_kernel *w, const struct window_gradient *s,
+                                const struct window_unit *u, int64_t first_sink, bool all)
+{
+    const struct fb_tensor *dq = &w->call->dq;
+    const struct window_sinks x = {u, first_sink,
+                                   window_smaller(WINDOW_SINKS, u->sinks - first_sink)};
+    const int64_t low = window_larger(0, first_sink - w->band.back) / WINDOW_SOURCES;
+    const int64_t high = window_smaller(u->sources, first_sink + x.count + w->band.ahead);
+    window_take_sinks(w, s, &x);
+    window_clear_rows(window_sink_row(dq, u, first_sink), window_stride(dq, u), x.count,
+                      w->problem->qk_dim);
+    for (int64_t start = low * WINDOW_SOURCES; start < high; start += WINDOW_SOURCES) {
+        struct window_range range[WINDOW_GROUPS];
+        const int64_t end = window_smaller(u->sources, start + WINDOW_SOURCES);
+        const int groups = window_take_sources(w, s, &x, start, end, range);
+        window_add_sinks(w, s, &x, range, groups, start);
+        if (all) {
+            window_add_sources(w, s, &x, range, groups, start, end);
+        }
+    }
+}
+
+/* One block of sources against all that see it, of one head: its share of dk and dv. */
+static void window_walk_sinks(const struct window_kernel *w, const struct window_gradient *s,
+                              const struct window_unit *u, int64_t start)
+{
+    const int64_t end = window_smaller(u->sources, start + WINDOW_SOURCES);
+    const int64_t low = window_larger(0, start - w->band.ahead) / WINDOW_SINKS;
+    const int64_t high = window_smaller(u->sinks, end + w->band.back);
+    for (int64_t first = low * WINDOW_SINKS; first < high; first += WINDOW_SINKS) {
+        const struct window_sinks x = {u, first, window_smaller(WINDOW_SINKS, u->sinks - first)};
+        struct window_range range[WINDOW_GROUPS];
+        window_take_sinks(w, s, &x);
+        const int groups = window_take_sources(w, s, &x, start, end, range);
+        window_add_sources(w, s, &x, range, groups, start, end);
+    }
+}
+
+static void window_clear_sources(const struct window_kernel *w, const struct window_unit *u,
+                                 int64_t start, int64_t end)
+{
+    const struct fb_tensor *gradients[2] = {&w->call->dk, &w->call->dv};
+    for (int i = 0; i < 2; i++) {
+        window_clear_rows(window_source_row(gradients[i], u, start), window_stride(gradients[i], u),
+                          window_larger(0, end - start), gradients[i]->shape[3]);
+    }
+}
+
+/* The sequence of a head of keys, seen from the round-th head that shares it. */
+static struct window_unit window_shared_unit(const struct window_kernel *w, int64_t sequence,
+                                             int64_t round)
+{
+    const struct fb_problem *p = w->problem;
+    const int64_t head = sequence / w->band.step;
+    const int64_t h = head % p->kv_heads * fb_baseline_group(p) + round;
+    return window_unit_at(w, head / p->kv_heads, h, sequence % w->band.step);
+}
+
+static void window_run_sequence(void *context, int64_t task, int thread)
+{
+    const struct window_kernel *w = (const struct window_kernel *)context;
+    const struct window_gradient s = window_gradient_of_thread(w, thread);
+    for (int64_t round = 0; round < fb_baseline_group(w->problem); round++) {
+        const struct window_unit u = window_shared_unit(w, task, round);
+        if (round == 0) {
+            window_clear_sources(w, &u, 0, u.sources);
+        }
+        for (int64_t first = 0; first < u.sinks; first += WINDOW_SINKS) {
+            window_walk_sources(w, &s, &u, first, true);
+        }
+    }
+}
+
+static void window_run_dq(void *context, int64_t task, int thread)
+{
+    const struct window_kernel *w = (const struct window_kernel *)context;
+    const struct window_gradient s = window_gradient_of_thread(w, thread);
+    const int64_t sequence = task / w->sink_blocks;
+    const int64_t head = sequence / w->band.step;
+    const int64_t heads = w->problem->heads;
+    const struct window_unit u =
+        window_unit_at(w, head / heads, head % heads, sequence % w->band.step);
+    const int64_t first = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS;
+    if (first < u.sinks) {
+        window_walk_sources(w, &s, &u, first, false);
+    }
+}
+
+static void window_run_dk_dv(void *context, int64_t task, int thread)
+{
+    const struct window_kernel *w = (const struct window_kernel *)context;
+    const struct window_gradient s = window_gradient_of_thread(w, thread);
+    const int64_t start = task % w->source_blocks * WINDOW_SOURCES;
+    for (int64_t round = 0; round < fb_baseline_group(w->problem); round++) {
+        const struct window_unit u = window_shared_unit(w, task / w->source_blocks, round);
+        if (round == 0) {
+            window_clear_sources(w, &u, start, window_smaller(u.sources, start + WINDOW_SOURCES));
+        }
+        if (start < u.sources) {
+            window_walk_sinks(w, &s, &u, start);
+        }
+    }
+}
+
+static int64_t window_sequences(const struct window_kernel *w)
+{
+    return w->problem->batch * w->problem->kv_heads * w->band.step;
+}
+
+static size_t window_backward_bytes(const struct window_kernel *w, int threads)
+{
+    size_t bytes;
+    (void)window_gradient_at(w->problem, NULL, &bytes);
+    const int64_t sequences = window_sequences(w);
+    const int64_t sink_tasks = sequences * fb_baseline_group(w->problem) * w->sink_blocks;
+    const int64_t tasks = fb_baseline_whole_units(sequences, threads)
+                              ? sequences
+                              : window_larger(sink_tasks, sequences * w->source_blocks);
+    return bytes * (size_t)window_smaller(threads, tasks);
+}
+
+static void window_backward(const struct fb_problem *problem, const struct fb_call *call,
+                            struct window_band band)
+{
+    struct window_kernel w = window_plan(problem, call, band);
+    const int64_t sequences = window_sequences(&w);
+    (void)window_gradient_at(problem, NULL, &w.thread_bytes);
+    if (fb_baseline_whole_units(sequences, call->threads)) {
+        fb_parallel_for(call->threads, sequences, window_run_sequence, &w);
+    } else {
+        const int64_t heads = sequences * fb_baseline_group(problem);
+        fb_parallel_for(call->threads, heads * w.sink_blocks, window_run_dq, &w);
+        fb_parallel_for(call->threads, sequences * w.source_blocks, window_run_dk_dv, &w);
+    }
+    fb_baseline_clear_gradient_padding(problem, call);
+}
+
+#endif

@@ -1,0 +1,137 @@
+/*
+ * The passes: what is timed, what comes before it untimed, what it writes. See measure_worker.h.
+ *
+ *   forward   inference: saved is NULL
+ *   backward  the backward call alone; the training forward that it starts from ran before
+ *   both      training forward and backward, one after the other, in one sample
+ *   decode    one token against the state of seq_len tokens
+ */
+#include "measure_worker.h"
+
+#include <string.h>
+
+/* ---- forward, backward ----------------------------------------------------------------------- */
+
+static enum fb_status call_forward(struct fb_worker *worker, struct fb_error *error)
+{
+    return fb_attention_forward(worker->attention, &worker->problem, &worker->call, error);
+}
+
+static enum fb_status call_backward(struct fb_worker *worker, struct fb_error *error)
+{
+    return fb_attention_backward(worker->attention, &worker->problem, &worker->call, error);
+}
+
+static enum fb_status call_both(struct fb_worker *worker, struct fb_error *error)
+{
+    const enum fb_status status = call_forward(worker, error);
+    return status == FB_OK ? call_backward(worker, error) : status;
+}
+
+/* Leaves saved and out, and no trace in scratch: the peak of backward is its own. */
+static enum fb_status prepare_backward(struct fb_worker *worker, struct fb_error *error)
+{
+    const enum fb_status status = call_forward(worker, error);
+    fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SCRATCH]);
+    return status;
+}
+
+/* ---- decode ---------------------------------------------------------------------------------- */
+
+/* `count` tokens from `first` on. */
+static struct fb_tensor some_tokens(const struct fb_tensor *tensor, int64_t first, int64_t count)
+{
+    struct fb_tensor part = *tensor;
+    part.data = (unsigned char *)tensor->data +
+                (size_t)(first * tensor->stride[2]) * fb_dtype_bytes(tensor->dtype);
+    part.shape[2] = count;
+    return part;
+}
+
+static void show_tokens(struct fb_worker *worker, int64_t first, int64_t count)
+{
+    worker->call.q = some_tokens(&worker->tokens[0], first, count);
+    worker->call.k = some_tokens(&worker->tokens[1], first, count);
+    worker->call.v = some_tokens(&worker->tokens[2], first, count);
+}
+
+static void copy_state(struct fb_worker *worker, enum buffer_slot to, enum buffer_slot from)
+{
+    if (worker->buffers[from].bytes > 0)
+        memcpy(worker->buffers[to].data, worker->buffers[from].data, worker->buffers[from].bytes);
+}
+
+static enum fb_status prepare_decode(struct fb_worker *worker, struct fb_error *error)
+{
+    show_tokens(worker, 0, worker->item->seq_len);
+    const enum fb_status status =
+        fb_attention_prefill(worker->attention, &worker->problem, &worker->call, error);
+    if (status == FB_OK)
+        copy_state(worker, SLOT_STATE_COPY, SLOT_STATE);
+    show_tokens(worker, worker->item->seq_len, 1);
+    struct fb_check_outputs outputs;
+    fb_worker_outputs(worker, &outputs);
+    fb_check_poison(&outputs, worker->item->threads); /* prefill may have written out */
+    return status;
+}
+
+/* Copying a long cache takes longer than reading it once: the state advances a little first. */
+static void rewind_decode(struct fb_worker *worker, int64_t calls)
+{
+    if (worker->decoded + calls <= fb_case_decode_slack(worker->item))
+        return;
+    copy_state(worker, SLOT_STATE, SLOT_STATE_COPY);
+    worker->decoded = 0;
+}
+
+static enum fb_status call_decode(struct fb_worker *worker, struct fb_error *error)
+{
+    show_tokens(worker, worker->item->seq_len + worker->decoded, 1);
+    worker->decoded++;
+    return fb_attention_decode(worker->attention, &worker->problem, &worker->call, error);
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+static const struct fb_worker_pass passes[FB_PASS_COUNT] = {
+    [FB_FORWARD] = {.pass = FB_FORWARD, .writes_out = true, .call = call_forward},
+    [FB_BACKWARD] = {.pass = FB_BACKWARD,
+                     .gradients = true,
+                     .prepare = prepare_backward,
+                     .call = call_backward},
+    [FB_BOTH] = {.pass = FB_BOTH, .gradients = true, .writes_out = true, .call = call_both},
+    [FB_DECODE] = {.pass = FB_DECODE,
+                   .decodes = true,
+                   .writes_out = true,
+                   .prepare = prepare_decode,
+                   .rewind = rewind_decode,
+                   .call = call_decode},
+};
+
+const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass)
+{
+    return &passes[pass];
+}
+
+void fb_worker_outputs(const struct fb_worker *worker, struct fb_check_outputs *outputs)
+{
+    outputs->count = 0;
+    if (worker->pass->writes_out)
+        fb_check_add_output(outputs, "out", &worker->call.out);
+    if (worker->pass->gradients) {
+        fb_check_add_output(outputs, "dq", &worker->call.dq);
+        fb_check_add_output(outputs, "dk", &worker->call.dk);
+        fb_check_add_output(outputs, "dv", &worker->call.dv);
+    }
+}
+
+void fb_worker_rewind(struct fb_worker *worker, int64_t calls)
+{
+    if (worker->pass->rewind)
+        worker->pass->rewind(worker, calls);
+}
+
+enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error)
+{
+    return worker->pass->call(worker, error);
+}
