@@ -95,11 +95,12 @@ static void do_flood(const char *argument)
         say(block);
 }
 
+/* volatile: memory that nobody else sees, the compiler may do without. */
 static void do_allocate(const char *argument)
 {
     (void)argument;
     const size_t bytes = (size_t)3 << 30;
-    char *memory = malloc(bytes);
+    volatile char *memory = malloc(bytes);
 
     if (memory == NULL) {
         say("{\"error\": \"no memory for 3 GiB\", \"code\": \"memory\"}\n");
@@ -107,7 +108,7 @@ static void do_allocate(const char *argument)
     }
     memory[bytes / 2] = 1;
     say(memory[bytes / 2] == 1 ? "{\"result\": {}}\n" : "?");
-    free(memory);
+    free((void *)memory);
 }
 
 /* Grows until it gets no more, then says so ("tell") or goes on regardless. One page of each block
