@@ -1,11 +1,13 @@
 /* Claims judged. See claims.h. */
 #include "claims.h"
 
+#include "attention.h"
 #include "crossover.h"
 #include "random.h"
 #include "scaling.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { REPLICATES = 400 };
@@ -43,13 +45,38 @@ enum fb_claim_verdict fb_claim_compare(const struct fb_claim *claim, double low,
     return low >= from && high <= to ? FB_CLAIM_HELD : FB_CLAIM_AMBIGUOUS;
 }
 
-static bool matches(const struct fb_claim *claim, const struct fb_row *row)
+static bool matches_threads(const struct fb_claim *claim, const struct fb_row *row,
+                            int64_t threads_max)
+{
+    int64_t wanted = claim->threads == FB_CLAIM_THREADS_MAX ? threads_max : claim->threads;
+    return claim->threads == 0 || row->threads == wanted;
+}
+
+static bool matches_isa(const struct fb_claim *claim, const struct fb_row *row)
+{
+    return claim->isa == FB_ISA_ANY || strcmp(fb_isa_name(claim->isa), row->isa) == 0;
+}
+
+static bool matches(const struct fb_claim *claim, const struct fb_row *row, int64_t threads_max)
 {
     static const char *const causal[] = {"false", "true"};
     return (!claim->mechanism || strcmp(claim->mechanism, row->mechanism) == 0) &&
            (!claim->variant || strcmp(claim->variant, row->variant) == 0) &&
            (claim->causal < 0 || strcmp(causal[claim->causal != 0], row->causal) == 0) &&
-           (claim->pass < 0 || strcmp(fb_pass_name((enum fb_pass)claim->pass), row->pass) == 0);
+           (claim->pass < 0 || strcmp(fb_pass_name((enum fb_pass)claim->pass), row->pass) == 0) &&
+           (claim->head_dim == 0 || claim->head_dim == row->head_dim) && matches_isa(claim, row) &&
+           matches_threads(claim, row, threads_max);
+}
+
+static int64_t most_threads(const struct fb_series_set *set)
+{
+    int64_t most = 0;
+    for (size_t i = 0; i < set->count; i++) {
+        most = set->items[i].ok_count > 0 && set->items[i].key->threads > most
+                   ? set->items[i].key->threads
+                   : most;
+    }
+    return most;
 }
 
 /* What is needed to find the value behind a claim. */
@@ -133,49 +160,88 @@ static enum fb_status resample_ratio(const struct context *context, const struct
     return FB_OK;
 }
 
-static enum fb_status find_floor_ratio(const struct context *context,
+/* The point with a floor that counts: the last one, or the one furthest from its floor. */
+static const struct fb_point *floor_point(const struct fb_series *series, bool worst)
+{
+    const struct fb_point *found = NULL;
+    double highest = (double)NAN;
+    for (size_t i = 0; i < series->points_count; i++) {
+        const struct fb_point *point = &series->points[i];
+        const double ratio = point->row->time_median_s / point->row->floor_s;
+        if (point->ok && point->row->floor_s > 0 && (!worst || !(ratio <= highest))) {
+            found = point;
+            highest = ratio;
+        }
+    }
+    return found;
+}
+
+static enum fb_status find_floor_ratio(const struct context *context, bool worst,
                                        struct fb_claim_result *result, struct fb_error *error)
 {
-    const struct fb_point *last = fb_series_last_ok(result->series);
-    if (!(last->row->floor_s > 0)) {
+    const struct fb_point *point = floor_point(result->series, worst);
+    if (!point) {
         result->why = "no floor was measured";
         return FB_OK;
     }
-    result->value = last->row->time_median_s / last->row->floor_s;
+    result->value = point->row->time_median_s / point->row->floor_s;
     result->interval.kind = fb_series_spread_kind(result->series);
     if (result->interval.kind == FB_SPREAD_NONE) {
         return FB_OK;
     }
-    return resample_ratio(context, last, NULL, 1.0 / last->row->floor_s, result, error);
+    return resample_ratio(context, point, NULL, 1.0 / point->row->floor_s, result, error);
 }
 
-/* At the largest size that both were measured at. */
-static enum fb_status find_speedup(const struct context *context, struct fb_claim_result *result,
-                                   struct fb_error *error)
+/* The largest size at which both were measured; false when there is none. */
+static bool common_points(const struct fb_series *a, const struct fb_series *b,
+                          const struct fb_point **point_a, const struct fb_point **point_b)
 {
-    const struct fb_series *softmax = fb_series_softmax(context->set, result->series);
-    const struct fb_point *ours = NULL, *theirs = NULL;
-    for (size_t i = 0; softmax && i < result->series->points_count; i++) {
-        for (size_t j = 0; j < softmax->points_count; j++) {
-            if (result->series->points[i].ok && softmax->points[j].ok &&
-                result->series->points[i].x == softmax->points[j].x) {
-                ours = &result->series->points[i];
-                theirs = &softmax->points[j];
+    *point_a = *point_b = NULL;
+    for (size_t i = 0; b && i < a->points_count; i++) {
+        for (size_t j = 0; j < b->points_count; j++) {
+            if (a->points[i].ok && b->points[j].ok && a->points[i].x == b->points[j].x) {
+                *point_a = &a->points[i];
+                *point_b = &b->points[j];
             }
         }
     }
-    if (!ours) {
-        result->why = "no softmax was measured at the same sizes";
+    return *point_a != NULL;
+}
+
+/* Time of `above` over time of `below`, at the largest size that both were measured at. */
+static enum fb_status find_time_ratio(const struct context *context, const struct fb_series *above,
+                                      const struct fb_series *below, const char *why_not,
+                                      struct fb_claim_result *result, struct fb_error *error)
+{
+    const struct fb_point *numerator, *denominator;
+    if (!above || !below || !common_points(above, below, &numerator, &denominator)) {
+        result->why = why_not;
         return FB_OK;
     }
-    result->value = theirs->row->time_median_s / ours->row->time_median_s;
-    enum fb_spread_kind kind = fb_series_spread_kind(result->series);
-    enum fb_spread_kind other = fb_series_spread_kind(softmax);
+    result->value = numerator->row->time_median_s / denominator->row->time_median_s;
+    enum fb_spread_kind kind = fb_series_spread_kind(above);
+    enum fb_spread_kind other = fb_series_spread_kind(below);
     result->interval.kind = kind < other ? kind : other;
     if (result->interval.kind == FB_SPREAD_NONE) {
         return FB_OK;
     }
-    return resample_ratio(context, theirs, ours, 1.0, result, error);
+    return resample_ratio(context, numerator, denominator, 1.0, result, error);
+}
+
+/* The bidirectional forward pass of the same variant, everything else equal. */
+static const struct fb_series *forward_of(const struct fb_series_set *set,
+                                          const struct fb_series *series)
+{
+    struct fb_row wanted = *series->key;
+    (void)snprintf(wanted.pass, sizeof wanted.pass, "%s", fb_pass_name(FB_FORWARD));
+    (void)snprintf(wanted.causal, sizeof wanted.causal, "false");
+    for (size_t i = 0; i < set->count; i++) {
+        if (set->items[i].run_index == series->run_index && set->items[i].ok_count > 0 &&
+            fb_series_same_factors(&wanted, set->items[i].key, set->axis)) {
+            return &set->items[i];
+        }
+    }
+    return NULL;
 }
 
 static const struct fb_point *first_ok(const struct fb_series *series)
@@ -240,9 +306,17 @@ static enum fb_status find_value(const struct context *context, enum fb_metric m
     case FB_METRIC_CROSSOVER:
         return find_crossover(context, result, error);
     case FB_METRIC_FLOOR_RATIO:
-        return find_floor_ratio(context, result, error);
+        return find_floor_ratio(context, false, result, error);
+    case FB_METRIC_FLOOR_RATIO_WORST:
+        return find_floor_ratio(context, true, result, error);
+    case FB_METRIC_TIME_VS_FORWARD:
+        return find_time_ratio(context, result->series, forward_of(context->set, result->series),
+                               "its bidirectional forward pass was not measured at the same sizes",
+                               result, error);
     case FB_METRIC_SPEEDUP_VS_SOFTMAX:
-        return find_speedup(context, result, error);
+        return find_time_ratio(context, fb_series_softmax(context->set, result->series),
+                               result->series, "no softmax was measured at the same sizes", result,
+                               error);
     case FB_METRIC_TIME_GROWTH:
         return find_time_growth(context, result, error);
     case FB_METRIC_MEMORY_GROWTH:
@@ -295,6 +369,7 @@ enum fb_status fb_claims_judge(const struct fb_claim *claims, size_t claims_coun
                                struct fb_error *error)
 {
     struct context context = {set, seed, arena};
+    const int64_t threads_max = most_threads(set);
     results->count = 0;
     results->items =
         fb_arena_alloc(arena, claims_count * (set->count + 1) + 1, sizeof *results->items, error);
@@ -311,7 +386,7 @@ enum fb_status fb_claims_judge(const struct fb_claim *claims, size_t claims_coun
             .why = ""};
         for (size_t s = 0; s < set->count; s++) {
             const struct fb_series *series = &set->items[s];
-            if (series->ok_count == 0 || !matches(&claims[c], series->key) ||
+            if (series->ok_count == 0 || !matches(&claims[c], series->key, threads_max) ||
                 (is_against_softmax(claims[c].metric) && !fb_series_softmax(set, series) &&
                  strcmp(series->key->mechanism, "softmax") == 0)) {
                 continue;

@@ -44,11 +44,31 @@ static enum fb_status judge(const struct fb_summary_job *job, const struct fb_su
     return status;
 }
 
-static enum fb_status print_all(const struct fb_summary_job *job,
+/* A suite about floors draws them or claims something of them. */
+static bool is_about_floors(const struct fb_suite *suite)
+{
+    for (size_t i = 0; suite && i < suite->plots_count; i++) {
+        if (suite->plots[i] == FB_PLOT_FLOOR_RATIO_VS_SEQ_LEN) {
+            return true;
+        }
+    }
+    for (size_t i = 0; suite && i < suite->claims_count; i++) {
+        if (suite->claims[i].metric == FB_METRIC_FLOOR_RATIO ||
+            suite->claims[i].metric == FB_METRIC_FLOOR_RATIO_WORST) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum fb_status print_all(const struct fb_summary_job *job, const struct fb_suite *suite,
                                 const struct fb_claim_results *claims, bool quiet,
                                 struct fb_error *error)
 {
     enum fb_status status = quiet ? FB_OK : fb_summary_print_results(job, error);
+    if (status == FB_OK && !quiet && is_about_floors(suite)) {
+        status = fb_summary_print_floors(job, error);
+    }
     if (status == FB_OK) {
         status = fb_summary_print_missing(job, quiet, error);
     }
@@ -110,7 +130,7 @@ static enum fb_status report(const struct fb_summary_job *job, const struct fb_s
     struct fb_claim_results claims;
     enum fb_status status = judge(job, suite, &claims, verdict, error);
     if (status == FB_OK && options->out) {
-        status = print_all(job, &claims, options->quiet, error);
+        status = print_all(job, suite, &claims, options->quiet, error);
     }
     bool wanted =
         options->make_plots && job->results->rows_count > 0 && (!suite || suite->plots_count > 0);

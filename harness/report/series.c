@@ -364,6 +364,16 @@ bool fb_series_was_tried(const struct fb_series *series)
     return false;
 }
 
+bool fb_series_has_floor(const struct fb_series *series)
+{
+    for (size_t i = 0; i < series->points_count; i++) {
+        if (series->points[i].ok && series->points[i].row->floor_s > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool fb_series_is_swept(const struct fb_series *series)
 {
     return series->points_count > 1 &&

@@ -65,6 +65,8 @@ void fb_series_filter(struct fb_series_set *set, bool (*keep)(const struct fb_se
 
 /* Whether anything was tried: a value, or a failure (wrong, crash, error). */
 bool fb_series_was_tried(const struct fb_series *series);
+/* Whether a point of it has a time and a floor. */
+bool fb_series_has_floor(const struct fb_series *series);
 /* Whether it has at least two places on the axis. */
 bool fb_series_is_swept(const struct fb_series *series);
 

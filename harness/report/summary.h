@@ -21,6 +21,10 @@ struct fb_summary_job {
 enum fb_status fb_summary_print_results(const struct fb_summary_job *job,
                                         struct fb_error *error) FB_MUST_CHECK;
 
+/* The floor ratios: a line per series, a column per size. Nothing where no row has a floor. */
+enum fb_status fb_summary_print_floors(const struct fb_summary_job *job,
+                                       struct fb_error *error) FB_MUST_CHECK;
+
 /* Every row that is not ok, grouped by status and reason; failures_only leaves out skipped, oom and
  * timeout. */
 enum fb_status fb_summary_print_missing(const struct fb_summary_job *job, bool failures_only,

@@ -52,9 +52,21 @@ static size_t axis_values(const struct fb_series_set *set, const struct fb_point
     return count;
 }
 
-static enum fb_status set_times(struct fb_text_table *table, const struct fb_series *series,
+static char *time_text(const struct fb_point *point, char *text)
+{
+    return fb_quantity_time(point->row->time_median_s, text);
+}
+
+static char *floor_text(const struct fb_point *point, char *text)
+{
+    return fb_quantity_ratio(point->row->floor_ratio, text);
+}
+
+static enum fb_status set_cells(struct fb_text_table *table, const struct fb_series *series,
                                 const struct fb_point *const *values, const size_t *at,
-                                size_t values_count, struct fb_error *error)
+                                size_t values_count,
+                                char *(*cell_text)(const struct fb_point *point, char *text),
+                                struct fb_error *error)
 {
     char text[FB_QUANTITY_SIZE];
     for (size_t v = 0; v < values_count; v++) {
@@ -63,11 +75,9 @@ static enum fb_status set_times(struct fb_text_table *table, const struct fb_ser
             if (point->x != values[v]->x) {
                 continue;
             }
-            const char *cell =
-                point->ok
-                    ? fb_arena_strdup(table->arena,
-                                      fb_quantity_time(point->row->time_median_s, text), error)
-                    : point->row->status;
+            const char *cell = point->ok
+                                   ? fb_arena_strdup(table->arena, cell_text(point, text), error)
+                                   : point->row->status;
             if (!cell) {
                 return FB_ERROR_MEMORY;
             }
@@ -99,6 +109,58 @@ static enum fb_status set_speedup(struct fb_text_table *table, size_t column,
     return FB_OK;
 }
 
+/* A column per value of the axis; their places in `at`. */
+static enum fb_status add_values(struct fb_text_table *table, const struct fb_series_set *set,
+                                 const struct fb_point *const *values, size_t values_count,
+                                 size_t *at, struct fb_error *error)
+{
+    for (size_t v = 0; v < values_count; v++) {
+        const char *header = column_title(set, values[v]->row, table->arena, error);
+        if (!header) {
+            return FB_ERROR_MEMORY;
+        }
+        at[v] = fb_text_table_column(table, header, true);
+    }
+    return FB_OK;
+}
+
+enum fb_status fb_summary_print_floors(const struct fb_summary_job *job, struct fb_error *error)
+{
+    struct fb_series_set set;
+    const struct fb_point *values[VALUES_MAX + 1];
+    size_t at[VALUES_MAX];
+    struct fb_text_table table;
+    struct fb_summary_columns columns;
+    enum fb_status status =
+        fb_series_collect(job->results, 1, FB_AXIS_SEQ_LEN, job->arena, &set, error);
+    if (status != FB_OK) {
+        return status;
+    }
+    fb_series_filter(&set, fb_series_has_floor);
+    if (set.count == 0) {
+        return FB_OK;
+    }
+    const size_t values_count = axis_values(&set, values);
+    fb_text_table_init(&table, job->arena);
+    fb_summary_add_columns(&table, &set, &columns);
+    status = add_values(&table, &set, values, values_count, at, error);
+    for (size_t i = 0; status == FB_OK && i < set.count; i++) {
+        status = fb_text_table_row(&table, error);
+        if (status == FB_OK) {
+            status = fb_summary_set_columns(&table, &set.items[i], &columns, error);
+        }
+        if (status == FB_OK) {
+            status = set_cells(&table, &set.items[i], values, at, values_count, floor_text, error);
+        }
+    }
+    if (status == FB_OK) {
+        (void)fputs("\nfloor ratio: time over the least time that this machine could take\n\n",
+                    job->out);
+        fb_text_table_print(&table, job->mode, job->out);
+    }
+    return status;
+}
+
 enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
                                      const struct fb_series_set *set, struct fb_error *error)
 {
@@ -109,12 +171,8 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
     bool speedup = set->axis == FB_AXIS_THREADS || set->axis == FB_AXIS_ISA;
     fb_text_table_init(&table, job->arena);
     fb_summary_add_columns(&table, set, &columns);
-    for (size_t v = 0; v < values_count; v++) {
-        const char *header = column_title(set, values[v]->row, job->arena, error);
-        if (!header) {
-            return FB_ERROR_MEMORY;
-        }
-        at[v] = fb_text_table_column(&table, header, true);
+    if (add_values(&table, set, values, values_count, at, error) != FB_OK) {
+        return FB_ERROR_MEMORY;
     }
     size_t speedup_at = speedup ? fb_text_table_column(&table, "speed-up", true) : 0;
     size_t error_at = fb_text_table_column(&table, "error", false);
@@ -126,7 +184,7 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
             status = fb_summary_set_columns(&table, series, &columns, error);
         }
         if (status == FB_OK) {
-            status = set_times(&table, series, values, at, values_count, error);
+            status = set_cells(&table, series, values, at, values_count, time_text, error);
         }
         if (status == FB_OK && speedup) {
             status = set_speedup(&table, speedup_at, series, error);
@@ -254,7 +312,8 @@ static void print_claim(const struct fb_summary_job *job, const struct fb_claim_
                   fb_claim_verdict_name(result->verdict));
     if (result->series) {
         const struct fb_row *row = result->series->key;
-        (void)fprintf(job->out, ": %s/%s%s %s: %s", row->mechanism, row->variant,
+        (void)fprintf(job->out, ": %s/%s %s x%lld d %lld%s %s: %s", row->mechanism, row->variant,
+                      row->isa, (long long)row->threads, (long long)row->head_dim,
                       strcmp(row->causal, "true") == 0 ? " causal" : "", row->pass, claim->text);
     } else {
         (void)fprintf(job->out, ": %s%s%s", claim->mechanism ? claim->mechanism : "",
@@ -265,6 +324,12 @@ static void print_claim(const struct fb_summary_job *job, const struct fb_claim_
     }
     if (result->interval.kind != FB_SPREAD_NONE && !isnan(result->interval.low)) {
         (void)fprintf(job->out, " [%.4g, %.4g]", result->interval.low, result->interval.high);
+    }
+    if (!isnan(result->value) && result->verdict == FB_CLAIM_REPORTED_ONLY) {
+        (void)fputs(fb_claim_compare(claim, result->value, result->value) == FB_CLAIM_FAILED
+                        ? ", outside"
+                        : ", inside",
+                    job->out);
     }
     (void)fprintf(job->out, "%s%s%s\n", result->why[0] ? " (" : "", result->why,
                   result->why[0] ? ")" : "");

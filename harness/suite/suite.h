@@ -31,14 +31,17 @@ struct fb_limits {
 enum fb_metric {
     FB_METRIC_TIME_EXPONENT, /* p of t = a + b N^p */
     FB_METRIC_MEMORY_EXPONENT,
-    FB_METRIC_CROSSOVER, /* sequence length where it overtakes softmax */
-    FB_METRIC_FLOOR_RATIO,
+    FB_METRIC_CROSSOVER,         /* sequence length where it overtakes softmax */
+    FB_METRIC_FLOOR_RATIO,       /* at the largest size */
+    FB_METRIC_FLOOR_RATIO_WORST, /* over all sizes */
+    FB_METRIC_TIME_VS_FORWARD,   /* time / that of its own bidirectional forward pass */
     FB_METRIC_SPEEDUP_VS_SOFTMAX,
     FB_METRIC_TIME_GROWTH, /* value at the largest size / value at the smallest */
     FB_METRIC_MEMORY_GROWTH,
     FB_METRIC_COUNT
 };
 enum fb_claim_relation { FB_CLAIM_WITHIN, FB_CLAIM_AT_MOST, FB_CLAIM_AT_LEAST };
+enum { FB_CLAIM_THREADS_MAX = -1 }; /* the most threads that the run measured with */
 
 /* One entry of `expect:`; the claim holds for every case group that matches the given factors. */
 struct fb_claim {
@@ -46,6 +49,9 @@ struct fb_claim {
     const char *variant;   /* NULL: every variant */
     int causal;            /* -1 any, 0, 1 */
     int pass;              /* -1 any, else enum fb_pass */
+    enum fb_isa isa;       /* FB_ISA_ANY: every one */
+    int threads;           /* 0: any number */
+    int head_dim;          /* 0: any */
     enum fb_metric metric;
     enum fb_claim_relation relation;
     double value, tolerance; /* within: value +- tolerance */

@@ -10,6 +10,8 @@ static const char *const metric_names[FB_METRIC_COUNT] = {
     [FB_METRIC_MEMORY_EXPONENT] = "memory_exponent",
     [FB_METRIC_CROSSOVER] = "crossover",
     [FB_METRIC_FLOOR_RATIO] = "floor_ratio",
+    [FB_METRIC_FLOOR_RATIO_WORST] = "floor_ratio_worst",
+    [FB_METRIC_TIME_VS_FORWARD] = "time_vs_forward",
     [FB_METRIC_SPEEDUP_VS_SOFTMAX] = "speedup_vs_softmax",
     [FB_METRIC_TIME_GROWTH] = "time_growth",
     [FB_METRIC_MEMORY_GROWTH] = "memory_growth",
@@ -43,6 +45,9 @@ enum claim_key {
     CLAIM_VARIANT,
     CLAIM_CAUSAL,
     CLAIM_PASS,
+    CLAIM_ISA,
+    CLAIM_THREADS,
+    CLAIM_HEAD_DIM,
     CLAIM_METRIC,
     CLAIM_IS,
     CLAIM_AT_MOST,
@@ -50,7 +55,8 @@ enum claim_key {
     CLAIM_KEY_COUNT
 };
 static const char *const claim_keys[CLAIM_KEY_COUNT] = {
-    "mechanism", "variant", "causal", "pass", "metric", "is", "at_most", "at_least"};
+    "mechanism", "variant", "causal", "pass",    "isa",     "threads",
+    "head_dim",  "metric",  "is",     "at_most", "at_least"};
 
 static bool read_is(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                     struct fb_claim *claim)
@@ -101,6 +107,33 @@ static bool read_claim_factor(const struct fb_suite_reader *reader, enum fb_fact
     return true;
 }
 
+/* `best` would be every instruction set of which the run has no better: name one, or none. */
+static bool read_claim_isa(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
+                           struct fb_claim *claim)
+{
+    int isa;
+    if (!read_claim_factor(reader, FB_FACTOR_ISA, node, &isa)) {
+        return false;
+    }
+    if (isa < 0) {
+        fb_diagnose(reader->diagnostics, node->mark,
+                    "a claim names an instruction set, not 'best'; leave isa out for all of them");
+        return false;
+    }
+    claim->isa = (enum fb_isa)isa;
+    return true;
+}
+
+static bool read_claim_threads(const struct fb_suite_reader *reader,
+                               const struct fb_yaml_node *node, struct fb_claim *claim)
+{
+    if (!read_claim_factor(reader, FB_FACTOR_THREADS, node, &claim->threads)) {
+        return false;
+    }
+    claim->threads = claim->threads == 0 ? FB_CLAIM_THREADS_MAX : claim->threads;
+    return true;
+}
+
 static bool read_claim_key(const struct fb_suite_reader *reader, enum claim_key key,
                            const struct fb_yaml_node *node, struct fb_claim *claim)
 {
@@ -114,6 +147,12 @@ static bool read_claim_key(const struct fb_suite_reader *reader, enum claim_key 
         return read_claim_factor(reader, FB_FACTOR_CAUSAL, node, &claim->causal);
     case CLAIM_PASS:
         return read_claim_factor(reader, FB_FACTOR_PASS, node, &claim->pass);
+    case CLAIM_ISA:
+        return read_claim_isa(reader, node, claim);
+    case CLAIM_THREADS:
+        return read_claim_threads(reader, node, claim);
+    case CLAIM_HEAD_DIM:
+        return read_claim_factor(reader, FB_FACTOR_HEAD_DIM, node, &claim->head_dim);
     case CLAIM_METRIC:
         if (!fb_value_choice(reader->diagnostics, node, "metric", metric_names, FB_METRIC_COUNT,
                              &metric)) {

@@ -199,6 +199,62 @@ static void test_judge_claim_of_a_pass_leaves_others_alone(void **state)
     fb_arena_free(&arena);
 }
 
+/* At 1.2 floors from 1 thread on, at 1.8 from 4; the small size is worse by a half. */
+static void make_threads(struct fb_results *results, const char *isa, int64_t threads,
+                         double floors)
+{
+    for (int64_t n = 1024; n <= 2048; n *= 2) {
+        const double factor = n == 1024 ? 1.5 : 1.0;
+        for (int causal = 0; causal < 2; causal++) {
+            struct fb_row *row = fb_made_row(results, "flow", "fused", causal == 1, n,
+                                             (1 + causal) * floors * factor * 1e-6 * (double)n);
+            (void)snprintf(row->isa, sizeof row->isa, "%s", isa);
+            row->threads = threads;
+            row->floor_s = 1e-6 * (double)n;
+            fb_made_samples(results, row, 6, 12, 0.001);
+        }
+    }
+}
+
+static void test_judge_floor_claims_by_isa_and_threads(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    struct fb_claim claims[] = {linear, linear, linear, linear};
+    claims[0].metric = FB_METRIC_FLOOR_RATIO;
+    claims[0].isa = FB_ISA_AVX512;
+    claims[0].threads = FB_CLAIM_THREADS_MAX;
+    claims[0].value = 1.8;
+    claims[1].metric = FB_METRIC_FLOOR_RATIO_WORST;
+    claims[1].threads = 1;
+    claims[1].value = 1.8;
+    claims[2].metric = FB_METRIC_TIME_VS_FORWARD;
+    claims[2].causal = 1;
+    claims[2].isa = FB_ISA_AVX2;
+    claims[2].value = 2;
+    claims[3].head_dim = 32;
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 40, 4000);
+    make_threads(&results, "avx512", 1, 1.2);
+    make_threads(&results, "avx512", 4, 1.8);
+    make_threads(&results, "avx2", 1, 1.2);
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(claims, 4, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count,
+                     5); /* one, two (either isa), one, and one that matches nothing */
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(judged.items[i].verdict, FB_CLAIM_HELD);
+    }
+    assert_int_equal(judged.items[0].series->key->threads, 4);
+    assert_string_equal(judged.items[3].series->key->isa, "avx2");
+    assert_null(judged.items[4].series);
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
 static void test_judge_claim_that_matches_nothing_says_so(void **state)
 {
     (void)state;
@@ -242,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_judge_each_metric_on_known_answers),
         cmocka_unit_test(test_judge_growth_tells_a_state_from_a_cache),
         cmocka_unit_test(test_judge_claim_of_a_pass_leaves_others_alone),
+        cmocka_unit_test(test_judge_floor_claims_by_isa_and_threads),
         cmocka_unit_test(test_judge_claim_that_matches_nothing_says_so),
         cmocka_unit_test(test_judge_claim_without_variant_covers_every_variant),
     };
