@@ -3,9 +3,12 @@
  */
 #include "judge.h"
 
+#include "dtype.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /*
  * Where the budgets come from. u is the unit roundoff of the dtype, half the distance from 1 to the
@@ -18,19 +21,18 @@
  *   gradients, which pass through the chain twice and carry products of three such factors.
  * f64, u = 2^-53: the same multiples of u, 168 u = 1.9e-14 and 840 u = 9.3e-14, rounded up to
  *   1e-12 and 5e-12 because the reference itself has errors of that kind.
- * bf16, u = 2^-9 = 2.0e-3, and f16, u = 2^-11 = 4.9e-4, judged on their own rounded inputs. Three
- *   roundings can meet in one output element: the weight (or feature) that enters the tensor
- *   product, the scaled value or state, the result; 4 u leaves room for one more. The rounding of
- *   the weights does not average out in a row dominated by one key. Gradients: five times that, as
- *   in f32.
+ * bf16, u = 2^-8 = 3.9e-3, and f16, u = 2^-11 = 4.9e-4, judged on their own rounded inputs. The
+ *   result is rounded once, which costs up to u. The weight (or feature, or state) that enters a
+ *   product may have been rounded, too: over many keys that averages out, in a row dominated by one
+ *   key it is another u. Hence 2 u; gradients five times that, as in f32.
  */
 static const struct {
     double forward, gradients;
 } budgets[FB_DTYPE_COUNT] = {
     [FB_F32] = {1e-5, 5e-5},
     [FB_F64] = {1e-12, 5e-12},
-    [FB_BF16] = {4.0 / 512.0, 20.0 / 512.0},
-    [FB_F16] = {4.0 / 2048.0, 20.0 / 2048.0},
+    [FB_BF16] = {2.0 / 256.0, 10.0 / 256.0},
+    [FB_F16] = {2.0 / 2048.0, 10.0 / 2048.0},
 };
 
 double fb_judge_budget(enum fb_dtype dtype, enum fb_pass pass)
@@ -39,11 +41,16 @@ double fb_judge_budget(enum fb_dtype dtype, enum fb_pass pass)
     return gradients ? budgets[dtype].gradients : budgets[dtype].forward;
 }
 
+/* A kernel computes the flow from rounded inputs. In f32 it is a quotient of two long sums, as the
+ * forward budget has it; a kernel for 16-bit numbers may evaluate phi no better than they are. */
+double fb_judge_kink_width(enum fb_dtype dtype)
+{
+    return dtype == FB_BF16 || dtype == FB_F16 ? fb_dtype_roundoff(dtype) : budgets[dtype].forward;
+}
+
 static double element(const struct fb_tensor *x, int64_t b, int64_t h, int64_t row, int64_t c)
 {
-    const int64_t offset = b * x->stride[0] + h * x->stride[1] + row * x->stride[2] + c;
-    return x->dtype == FB_F64 ? ((const double *)x->data)[offset]
-                              : (double)((const float *)x->data)[offset];
+    return fb_tensor_value(x, b, h, row, c);
 }
 
 double fb_judge_max_abs(const struct fb_tensor *tensor)
@@ -173,4 +180,9 @@ void fb_judge_describe(const struct fb_judgement *judgement, char *text, size_t 
                  place);
     else
         snprintf(text, text_size, "err_rel %.2e err_max %.2e", j->err_rel, j->err_max);
+    if (j->kinks > 0) {
+        const size_t used = strlen(text);
+        snprintf(text + used, text_size - used, ", %" PRId64 " tokens at the clamp's kink left out",
+                 j->kinks);
+    }
 }

@@ -29,6 +29,7 @@ struct fb_judgement {
     bool passed;        /* finite, something was checked, err_rel and err_max within budget */
     bool passed_golden; /* finite, something was checked, err_max within budget */
     int64_t elements;   /* compared with the reference */
+    int64_t kinks;      /* rows left out by the caller, who counts them here: see oracle.h */
 
     /* where the error is largest, or where the first non-finite element stands; -1 when none */
     int64_t worst_b, worst_h, worst_row, worst_component;
@@ -42,13 +43,17 @@ struct fb_judgement {
  * gradients). Derived in judge.c. */
 double fb_judge_budget(enum fb_dtype dtype, enum fb_pass pass);
 
-/* max|x| over the tensor (f32 or f64): the scale of a judgement. Not finite if an element is not.
+/* How far from flow's clamp a source may be for its gradient to be undecided: what kv_kinks of
+ * oracle.h is asked with. The clamp stands at 1, in units of the flow. */
+double fb_judge_kink_width(enum fb_dtype dtype);
+
+/* max|x| over the tensor (any dtype): the scale of a judgement. Not finite if an element is not.
  */
 double fb_judge_max_abs(const struct fb_tensor *tensor);
 
 void fb_judge_init(struct fb_judgement *judgement, double budget, double scale);
 
-/* Compares rows rows[0 .. rows_count-1] of head (b, h) of x (f32 or f64, any strides) with
+/* Compares rows rows[0 .. rows_count-1] of head (b, h) of x (any dtype and strides) with
  * reference [rows_count][x.shape[3]]. rows NULL means rows 0 .. rows_count-1. */
 void fb_judge_add_rows(struct fb_judgement *judgement, const struct fb_tensor *x, int64_t b,
                        int64_t h, const int64_t *rows, size_t rows_count, const double *reference);

@@ -3,6 +3,7 @@
  */
 #include "oracle.h"
 
+#include "dtype.h"
 #include "oracle_head.h"
 
 #include <inttypes.h>
@@ -236,10 +237,10 @@ static enum fb_status check_tensor(const char *name, const struct fb_tensor *ten
                                    int64_t heads, int64_t tokens, int64_t dim,
                                    struct fb_error *error)
 {
-    if (tensor->dtype != FB_F32)
+    if (tensor->dtype == FB_F64)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "oracle: tensor %s is %s; oracles read f32 inputs", name,
-                            fb_dtype_name(tensor->dtype));
+                            "oracle: tensor %s is f64; oracles read f32, bf16 and f16 inputs",
+                            name);
     if (!tensor->data || tensor->stride[3] != 1)
         return fb_error_set(error, FB_ERROR_USAGE,
                             "oracle: tensor %s has no data or its last stride is not 1", name);
@@ -315,29 +316,53 @@ static enum fb_status find_or_refuse(const struct fb_mechanism *mechanism,
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-struct fb_oracle_head fb_oracle_head_of(const struct fb_oracle_task *task, int64_t h)
+/* The first count rows of a head: where they are when they are f32, else a copy. */
+static enum fb_status rows_of(const struct fb_tensor *x, int64_t b, int64_t h, int64_t count,
+                              struct fb_arena *arena, const float **rows, int64_t *stride,
+                              struct fb_error *error)
+{
+    *stride = x->stride[2];
+    if (x->dtype == FB_F32) {
+        *rows = fb_tensor_row_f32(x, b, h, 0);
+        return FB_OK;
+    }
+    const int64_t dim = x->shape[3];
+    float *copy = fb_arena_alloc(arena, (size_t)(count * dim) + 1, sizeof *copy, error);
+    if (!copy)
+        return FB_ERROR_MEMORY;
+    for (int64_t i = 0; i < count; i++)
+        fb_dtype_widen(x->dtype, fb_tensor_row(x, b, h, i), dim, copy + i * dim);
+    *rows = copy;
+    *stride = dim;
+    return FB_OK;
+}
+
+enum fb_status fb_oracle_head_of(const struct fb_oracle_task *task, int64_t h,
+                                 struct fb_arena *arena, struct fb_oracle_head *head,
+                                 struct fb_error *error)
 {
     const struct fb_problem *p = task->problem;
     const struct fb_call *call = task->call;
     /* grouped queries: heads / kv_heads consecutive query heads share one head of k and v */
     const int64_t b = task->b, kv_h = h / (p->heads / p->kv_heads);
-    return (struct fb_oracle_head){
-        .q_len = p->q_lengths ? p->q_lengths[b] : p->q_len,
-        .kv_len = p->kv_lengths ? p->kv_lengths[b] : p->kv_len,
+    const int64_t sinks = fb_oracle_q_len(task), sources = fb_oracle_kv_len(task);
+    *head = (struct fb_oracle_head){
+        .q_len = sinks,
+        .kv_len = sources,
         .qk_dim = p->qk_dim,
         .v_dim = p->v_dim,
         .causal = p->causal,
-        .q = fb_tensor_row_f32(&call->q, b, h, 0),
-        .k = fb_tensor_row_f32(&call->k, b, kv_h, 0),
-        .v = fb_tensor_row_f32(&call->v, b, kv_h, 0),
-        .dout = call->dout.data ? fb_tensor_row_f32(&call->dout, b, h, 0) : NULL,
-        .q_stride = call->q.stride[2],
-        .k_stride = call->k.stride[2],
-        .v_stride = call->v.stride[2],
-        .dout_stride = call->dout.stride[2],
         .constants = call->constants,
         .options = task->options,
     };
+    enum fb_status status = rows_of(&call->q, b, h, sinks, arena, &head->q, &head->q_stride, error);
+    if (status == FB_OK)
+        status = rows_of(&call->k, b, kv_h, sources, arena, &head->k, &head->k_stride, error);
+    if (status == FB_OK)
+        status = rows_of(&call->v, b, kv_h, sources, arena, &head->v, &head->v_stride, error);
+    if (status == FB_OK && call->dout.data)
+        status = rows_of(&call->dout, b, h, sinks, arena, &head->dout, &head->dout_stride, error);
+    return status;
 }
 
 static size_t count_below(const int64_t *rows, size_t count, int64_t limit)
@@ -373,8 +398,8 @@ static enum fb_status forward_rows(const struct fb_mechanism *mechanism,
 
     struct fb_oracle_task task = {problem, call, options_of(mechanism, problem), b, h};
     task.options.key_stabiliser = key_stabiliser;
-    const struct fb_oracle_head head = fb_oracle_head_of(&task, h);
-    const size_t valid = head.kv_len > 0 ? count_below(rows, rows_count, head.q_len) : 0;
+    const size_t valid =
+        fb_oracle_kv_len(&task) > 0 ? count_below(rows, rows_count, fb_oracle_q_len(&task)) : 0;
     const struct fb_oracle_rows wanted = {.index = rows, .count = valid, .out = out};
     clear(out, rows_count, problem->v_dim);
     if (valid == 0)
@@ -423,14 +448,16 @@ enum fb_status fb_oracle_backward_rows(const struct fb_mechanism *mechanism,
         return status;
 
     const struct fb_oracle_task task = {problem, call, options_of(mechanism, problem), b, h};
-    const struct fb_oracle_head head = fb_oracle_head_of(&task, h);
+    const int64_t sinks = fb_oracle_q_len(&task), sources = fb_oracle_kv_len(&task);
     struct fb_oracle_gradients valid = *wanted;
-    valid.q_count = count_below(wanted->q_rows, wanted->q_count, head.q_len);
-    valid.kv_count = count_below(wanted->kv_rows, wanted->kv_count, head.kv_len);
+    valid.q_count = count_below(wanted->q_rows, wanted->q_count, sinks);
+    valid.kv_count = count_below(wanted->kv_rows, wanted->kv_count, sources);
+    for (size_t i = 0; wanted->kv_kinks && i < wanted->kv_count; i++)
+        wanted->kv_kinks[i] = false;
     clear(wanted->dq, wanted->q_count, problem->qk_dim);
     clear(wanted->dk, wanted->kv_count, problem->qk_dim);
     clear(wanted->dv, wanted->kv_count, problem->v_dim);
-    if (head.q_len == 0 || head.kv_len == 0 || valid.q_count + valid.kv_count == 0)
+    if (sinks == 0 || sources == 0 || valid.q_count + valid.kv_count == 0)
         return FB_OK;
     struct fb_arena arena;
     fb_arena_init(&arena, 0);
@@ -447,7 +474,7 @@ static double max_of_head(const struct fb_tensor *x, int64_t b, int64_t h)
     double max = 0.0;
     for (int64_t t = 0; t < x->shape[2]; t++)
         for (int64_t c = 0; c < x->shape[3]; c++)
-            max = fmax(max, fabs((double)fb_tensor_row_f32(x, b, h, t)[c]));
+            max = fmax(max, fabs(fb_tensor_value(x, b, h, t, c)));
     return max;
 }
 
@@ -456,7 +483,7 @@ static double sum_of_head(const struct fb_tensor *x, int64_t b, int64_t h, int64
 {
     double sum = 0.0;
     for (int64_t t = 0; t < count; t++)
-        sum += (double)fb_tensor_row_f32(x, b, h, t)[c];
+        sum += fb_tensor_value(x, b, h, t, c);
     return sum;
 }
 

@@ -26,13 +26,13 @@ extern "C" {
 bool fb_oracle_exists(const char *mechanism_name);
 
 /* out[i][m], dense [rows_count][M]: row rows[i] of head (b, h), in float64.
- *   call     q, k and v are f32 views with any strides; out is not read. constants is what the
- *            mechanism's prepare wrote (Performer: f32 [features][D], row-major).
- *   rows     strictly ascending, within 0 .. q_len-1; rows_count >= 1.
- * Allocates its own work space, at most O(S + features (D + M) + D M) doubles; flow competing over
- * heads H times as much.
- * FB_ERROR_UNSUPPORTED: no oracle of that name, a tensor that is not f32, what the mechanism cannot
- * mean. FB_ERROR_USAGE: rows, b or h out of range. FB_ERROR_MEMORY: no work space. */
+ *   call     q, k and v are views of f32, bf16 or f16 with any strides; out is not read. constants
+ * is what the mechanism's prepare wrote (Performer: f32 [features][D], row-major). rows strictly
+ * ascending, within 0 .. q_len-1; rows_count >= 1. Allocates its own work space, at most O(S +
+ * features (D + M) + D M) doubles, and a copy of the head where its dtype is not f32; flow
+ * competing over heads H times as much. FB_ERROR_UNSUPPORTED: no oracle of that name, a tensor in
+ * f64, what the mechanism cannot mean. FB_ERROR_USAGE: rows, b or h out of range. FB_ERROR_MEMORY:
+ * no work space. */
 enum fb_status fb_oracle_forward_rows(const struct fb_mechanism *mechanism,
                                       const struct fb_problem *problem, const struct fb_call *call,
                                       int64_t b, int64_t h, const int64_t *rows, size_t rows_count,
@@ -64,10 +64,15 @@ struct fb_oracle_gradients {
     size_t kv_count;
     double *dk, *dv; /* [kv_count][D] and [kv_count][M], of the key-value head that serves h; with
                         grouped queries these are sums over the whole group */
+    /* NULL, or [kv_count]: set for sources of flow whose conserved outgoing flow lies within
+     * kink_width of the clamp. There the gradient jumps, and a rounding error of the flow decides
+     * on which side a kernel stands: dk of such a row says nothing about the kernel. */
+    bool *kv_kinks;
+    double kink_width;
 };
 
 /* Gradients of head (b, h) with respect to q, k and v, in float64. As fb_oracle_forward_rows; call
- * has dout as well (f32, any strides), which is not read where out is padding.
+ * has dout as well (any strides), which is not read where out is padding.
  *
  * What that costs, hence what can be checked at which size:
  *   flow, linear, Performer   dq, dk and dv of any rows: two passes over the head, linear in its

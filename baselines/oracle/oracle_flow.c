@@ -69,11 +69,11 @@ double fb_oracle_flow_log_share(struct fb_oracle_flow_prefix *prefix, double cla
 
 enum fb_status fb_oracle_flow_check(const struct fb_oracle_task *task, struct fb_error *error)
 {
-    const struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
-    if (head.causal && head.q_len != head.kv_len)
+    const bool causal = task->problem->causal;
+    if (causal && fb_oracle_q_len(task) != fb_oracle_kv_len(task))
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "oracle: causal flow needs equal lengths of queries and keys");
-    if (head.causal && head.options.competition == FB_ORACLE_OVER_HEADS)
+    if (causal && task->options.competition == FB_ORACLE_OVER_HEADS)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "oracle: causal flow has no competition over heads");
     return FB_OK;
@@ -180,9 +180,12 @@ enum fb_status fb_oracle_flow_normal(const struct fb_oracle_task *task, struct f
     if (!f)
         return FB_ERROR_MEMORY;
     for (int64_t h = 0; h < count; h++) {
-        f[h].head = fb_oracle_head_of(task, all ? h : task->h);
-        if (init_normal(&f[h], arena, error) != FB_OK)
-            return FB_ERROR_MEMORY;
+        enum fb_status status =
+            fb_oracle_head_of(task, all ? h : task->h, arena, &f[h].head, error);
+        if (status == FB_OK)
+            status = init_normal(&f[h], arena, error);
+        if (status != FB_OK)
+            return status;
         add_flows(&f[h]);
         if (competition == FB_ORACLE_OVER_TOKENS)
             compete_over_tokens(&f[h]);
@@ -230,8 +233,11 @@ static enum fb_status flow_causal(const struct fb_oracle_task *task,
                                   const struct fb_oracle_rows *rows, struct fb_arena *arena,
                                   struct fb_error *error)
 {
-    struct fb_oracle_flow f = {.head = fb_oracle_head_of(task, task->h)};
+    struct fb_oracle_flow f = {.x = NULL};
     const struct fb_oracle_head *head = &f.head;
+    enum fb_status status = fb_oracle_head_of(task, task->h, arena, &f.head, error);
+    if (status != FB_OK)
+        return status;
     const int64_t d = head->qk_dim, m = head->v_dim;
     double *k = fb_oracle_doubles(arena, d, error);
     if (!k || init_normal(&f, arena, error) != FB_OK)

@@ -131,6 +131,15 @@ static bool is_clamped(const struct fb_oracle_head *head, double outgoing)
     return outgoing < -head->options.clamp || outgoing > head->options.clamp;
 }
 
+/* Marks row r when its source lies at a kink of the clamp. */
+static void note_kink(const struct fb_oracle_gradients *wanted, size_t r,
+                      const struct fb_oracle_head *head, double outgoing)
+{
+    const double distance = fabs(fabs(outgoing) - head->options.clamp);
+    if (wanted->kv_kinks && distance <= wanted->kink_width)
+        wanted->kv_kinks[r] = true;
+}
+
 /* d(O) of one source of one head; mean = sum C d(C) / S over those it competes with. */
 static void pull_share(const struct normal *n, int64_t j, double mean)
 {
@@ -214,6 +223,7 @@ static void emit_keys(const struct normal *n, const struct fb_oracle_gradients *
     for (size_t r = 0; r < wanted->kv_count; r++) {
         const int64_t j = wanted->kv_rows[r];
         double b;
+        note_kink(wanted, r, head, n->f->outgoing[j]);
         fb_oracle_flow_phi(head, head->k + j * head->k_stride, n->x);
         fb_oracle_widen(n->g, head->v + j * head->v_stride, m);
         const double db = pull_outgoing(n, &b);
@@ -268,6 +278,7 @@ struct token {
     double a, b, s, c;         /* a_t, b_t with their factor t; s_t; C_t */
     double r;                  /* Q_t.(KV_t dout_t) */
     double log_share, log_sum; /* log(E_t / sum), and the sum's logarithm */
+    double outgoing;
     bool clamped;
 };
 
@@ -330,6 +341,7 @@ static struct token advance(struct causal *s, int64_t t, struct fb_oracle_flow_p
     if (head->options.allocation)
         token.s = fb_oracle_flow_sigmoid(fb_oracle_flow_product(head, s->q, s->kb) / n);
     const double outgoing = fb_oracle_flow_product(head, s->k, s->qa) / n;
+    token.outgoing = outgoing;
     token.clamped = is_clamped(head, outgoing);
     token.log_share = fb_oracle_flow_log_share(prefix, fb_oracle_flow_clamp(head, outgoing));
     token.log_sum = prefix->log_sum;
@@ -431,6 +443,7 @@ static void emit_causal_key(const struct causal *s, const struct token_gradient 
     const struct fb_oracle_head *head = &s->head;
     const struct token *token = &s->tokens[t];
     const int64_t d = head->qk_dim, m = head->v_dim, at = (int64_t)row * d;
+    note_kink(wanted, row, head, token->outgoing);
     fb_oracle_add_apply(wanted->dv + (int64_t)row * m, token->c, s->k, s->kv, d, m);
     for (int64_t c = 0; c < d; c++)
         s->h[c] = token->c * s->h[c] + s->dksum[c] + token->b * s->dkb[c];
@@ -444,8 +457,11 @@ static enum fb_status gradient_causal(const struct fb_oracle_task *task,
                                       const struct fb_oracle_gradients *wanted,
                                       struct fb_arena *arena, struct fb_error *error)
 {
-    struct causal s = {.head = fb_oracle_head_of(at, at->h)};
+    struct causal s = {.dlog = 0.0};
     const bool with_queries = at->h == task->h;
+    const enum fb_status status = fb_oracle_head_of(at, at->h, arena, &s.head, error);
+    if (status != FB_OK)
+        return status;
     const int64_t size = s.head.qk_dim * s.head.v_dim;
     if (init_causal(&s, wanted, arena, error) != FB_OK)
         return FB_ERROR_MEMORY;

@@ -49,8 +49,23 @@ struct fb_oracle_head {
     struct fb_oracle_options options;
 };
 
-/* Head h of the task's batch element. */
-struct fb_oracle_head fb_oracle_head_of(const struct fb_oracle_task *task, int64_t h);
+/* Head h of the task's batch element. Tensors that are not f32 are widened, into the arena. */
+enum fb_status fb_oracle_head_of(const struct fb_oracle_task *task, int64_t h,
+                                 struct fb_arena *arena, struct fb_oracle_head *head,
+                                 struct fb_error *error);
+
+/* The valid lengths of the task's batch element. */
+static inline int64_t fb_oracle_q_len(const struct fb_oracle_task *task)
+{
+    const struct fb_problem *p = task->problem;
+    return p->q_lengths ? p->q_lengths[task->b] : p->q_len;
+}
+
+static inline int64_t fb_oracle_kv_len(const struct fb_oracle_task *task)
+{
+    const struct fb_problem *p = task->problem;
+    return p->kv_lengths ? p->kv_lengths[task->b] : p->kv_len;
+}
 
 /* The rows wanted, strictly ascending, all valid, and where they go: out [count][M]. */
 struct fb_oracle_rows {

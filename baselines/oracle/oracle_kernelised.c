@@ -164,8 +164,10 @@ static enum fb_status forward(struct kernelised *s, const struct fb_oracle_task 
                               const struct fb_oracle_rows *rows, struct fb_arena *arena,
                               struct fb_error *error)
 {
-    const struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
-    const enum fb_status status = init(s, &head, arena, error);
+    struct fb_oracle_head head;
+    enum fb_status status = fb_oracle_head_of(task, task->h, arena, &head, error);
+    if (status == FB_OK)
+        status = init(s, &head, arena, error);
     if (status != FB_OK)
         return status;
     find_key_max(s);
@@ -279,20 +281,24 @@ static enum fb_status gradient_of(struct kernelised *s, struct fb_oracle_head *h
         return FB_ERROR_MEMORY;
     int64_t first;
     const int64_t group = fb_oracle_group(task, &first);
-    for (int64_t h = first; h < first + group; h++) {
-        *head = fb_oracle_head_of(task, h);
+    for (int64_t h = first; status == FB_OK && h < first + group; h++) {
+        status = fb_oracle_head_of(task, h, arena, head, error);
+        if (status != FB_OK)
+            break;
         query_gradients(s, wanted, h == task->h, ys, ws);
         key_gradients(s, wanted, ys, ws);
     }
-    return FB_OK;
+    return status;
 }
 
 static enum fb_status gradient(struct kernelised *s, const struct fb_oracle_task *task,
                                const struct fb_oracle_gradients *wanted, struct fb_arena *arena,
                                struct fb_error *error)
 {
-    struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
-    const enum fb_status status = gradient_of(s, &head, task, wanted, arena, error);
+    struct fb_oracle_head head;
+    enum fb_status status = fb_oracle_head_of(task, task->h, arena, &head, error);
+    if (status == FB_OK)
+        status = gradient_of(s, &head, task, wanted, arena, error);
     s->head = NULL;
     return status;
 }

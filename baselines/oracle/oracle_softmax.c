@@ -101,9 +101,11 @@ static void softmax_weights(struct softmax_row *w, int64_t i)
 static enum fb_status forward(const struct fb_oracle_task *task, const struct fb_oracle_rows *rows,
                               bool local, struct fb_arena *arena, struct fb_error *error)
 {
-    const struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
+    struct fb_oracle_head head;
     struct softmax_row w;
-    const enum fb_status status = init_row(&w, &head, local, arena, error);
+    enum fb_status status = fb_oracle_head_of(task, task->h, arena, &head, error);
+    if (status == FB_OK)
+        status = init_row(&w, &head, local, arena, error);
     if (status != FB_OK)
         return status;
     for (size_t r = 0; r < rows->count; r++) {
@@ -186,19 +188,22 @@ static enum fb_status gradient(const struct fb_oracle_task *task,
                                const struct fb_oracle_gradients *wanted, bool local,
                                struct fb_arena *arena, struct fb_error *error)
 {
-    struct fb_oracle_head head = fb_oracle_head_of(task, task->h);
+    struct fb_oracle_head head;
     struct softmax_row w;
-    const enum fb_status status = init_row(&w, &head, local, arena, error);
+    enum fb_status status = fb_oracle_head_of(task, task->h, arena, &head, error);
+    if (status == FB_OK)
+        status = init_row(&w, &head, local, arena, error);
     if (status != FB_OK)
         return status;
     query_gradients(&w, wanted);
     int64_t first;
     const int64_t group = fb_oracle_group(task, &first);
-    for (int64_t h = first; h < first + group; h++) {
-        head = fb_oracle_head_of(task, h);
-        key_gradients(&w, wanted);
+    for (int64_t h = first; status == FB_OK && h < first + group; h++) {
+        status = fb_oracle_head_of(task, h, arena, &head, error);
+        if (status == FB_OK)
+            key_gradients(&w, wanted);
     }
-    return FB_OK;
+    return status;
 }
 
 enum fb_status fb_oracle_softmax(const struct fb_oracle_task *task,

@@ -1,6 +1,7 @@
 /* Reading and checking the tensors of `flowbench apply`: see apply_input.h. */
 #include "apply_input.h"
 
+#include "dtype.h"
 #include "nearest.h"
 #include "safetensors.h"
 
@@ -140,20 +141,17 @@ static void tell_unused(const struct reader *reader)
 
 int64_t fb_apply_count_nonfinite(const struct fb_tensor *tensor, int64_t first[4])
 {
-    const float *values = tensor->data;
     const int64_t count = fb_tensor_count(tensor);
     int64_t found = 0;
 
     for (int64_t i = 0; i < count; i++) {
-        if (isfinite(values[i]))
-            continue;
-        if (found++ == 0) {
-            int64_t rest = i;
-            for (int d = 3; d >= 0; d--) {
-                first[d] = rest % tensor->shape[d];
-                rest /= tensor->shape[d];
-            }
+        int64_t at[4], rest = i;
+        for (int d = 3; d >= 0; d--) {
+            at[d] = rest % tensor->shape[d];
+            rest /= tensor->shape[d];
         }
+        if (!isfinite(fb_tensor_value(tensor, at[0], at[1], at[2], at[3])) && found++ == 0)
+            memcpy(first, at, sizeof at);
     }
     return found;
 }
@@ -171,13 +169,13 @@ static enum fb_status check_finite(const struct reader *reader,
     if (count == 0 || reader->request->allow_nonfinite)
         return FB_OK;
     memcpy(place.shape, first + 4 - t->rank, (size_t)t->rank * sizeof first[0]);
-    const double value = (double)fb_tensor_row_f32(view, first[0], first[1], first[2])[first[3]];
+    const double value = fb_tensor_value(view, first[0], first[1], first[2], first[3]);
     return fb_error_set(error, FB_ERROR_INPUT,
                         "%s: tensor '%s' (%s) holds %" PRId64
-                        " value%s NaN or infinite in f32, the first (%g) at %s; correct the input, "
+                        " value%s NaN or infinite in %s, the first (%g) at %s; correct the input, "
                         "or let them through with --allow-nonfinite",
                         reader->file->path, t->name, fb_safetensors_type_name(t->type), count,
-                        count == 1 ? " that is" : "s that are", value,
+                        count == 1 ? " that is" : "s that are", fb_dtype_name(view->dtype), value,
                         describe_shape(&place, where, sizeof where));
 }
 
@@ -204,20 +202,25 @@ static enum fb_status read_narrowed(const struct reader *reader, const char *nam
     return status;
 }
 
+/* The numbers of a tensor in f32; the notice says what becomes of them in dtype. */
 static enum fb_status read_values(const struct reader *reader,
-                                  const struct fb_safetensors_tensor *t, float **values,
-                                  struct fb_error *error)
+                                  const struct fb_safetensors_tensor *t, enum fb_dtype dtype,
+                                  float **values, struct fb_error *error)
 {
+    static const enum fb_safetensors_type types[FB_DTYPE_COUNT] = {FB_ST_F32, FB_ST_F64, FB_ST_BF16,
+                                                                   FB_ST_F16};
     const char *type = fb_safetensors_type_name(t->type);
+    const bool widened = dtype == FB_F32 && t->type != FB_ST_F64;
     const enum fb_status status =
         t->type == FB_ST_F64
             ? read_narrowed(reader, t->name, values, error)
             : fb_safetensors_read_f32(reader->file, t->name, reader->arena, values, NULL, error);
 
-    if (status == FB_OK && t->type != FB_ST_F32)
+    if (status == FB_OK && t->type != types[dtype])
         fprintf(reader->request->notices,
-                "flowbench apply: notice: tensor '%s' is %s: %s, computed in f32\n", t->name, type,
-                t->type == FB_ST_F64 ? "rounded to f32" : "widened");
+                "flowbench apply: notice: tensor '%s' is %s: %s%s, computed in %s\n", t->name, type,
+                widened ? "widened" : "rounded to ", widened ? "" : fb_dtype_name(dtype),
+                fb_dtype_name(dtype));
     return status;
 }
 
@@ -228,14 +231,20 @@ static enum fb_status read_reals(struct reader *reader, struct fb_error *error)
 
     for (int i = 0; i < REAL_COUNT; i++) {
         const struct fb_safetensors_tensor *t = &reader->real[i];
+        const enum fb_dtype dtype = reader->request->dtype;
         float *values;
         if (t->name == NULL)
             continue;
-        enum fb_status status = read_values(reader, t, &values, error);
+        enum fb_status status = read_values(reader, t, dtype, &values, error);
         if (status != FB_OK)
             return status;
-        *targets[i] = fb_tensor_dense(values, FB_F32, FB_BHND, t->shape[0], t->shape[1],
-                                      t->shape[2], t->shape[3]);
+        void *narrow =
+            fb_arena_alloc(reader->arena, (size_t)t->count, fb_dtype_bytes(dtype), error);
+        if (narrow == NULL)
+            return FB_ERROR_MEMORY;
+        fb_dtype_narrow(dtype, values, t->count, narrow);
+        *targets[i] = fb_tensor_dense(narrow, dtype, FB_BHND, t->shape[0], t->shape[1], t->shape[2],
+                                      t->shape[3]);
         status = check_finite(reader, t, targets[i], error);
         if (status != FB_OK)
             return status;
@@ -320,7 +329,7 @@ static enum fb_status read_projection(const struct reader *reader,
                             "parameters needs %zu",
                             reader->file->path, t->count, reader->request->mechanism->name,
                             bytes / sizeof *values);
-    const enum fb_status status = read_values(reader, t, &values, error);
+    const enum fb_status status = read_values(reader, t, FB_F32, &values, error);
     if (status != FB_OK)
         return status;
     const struct fb_tensor view =
@@ -360,7 +369,7 @@ static enum fb_status make_problem(const struct reader *reader,
         .kv_len = real[K].shape[2],
         .qk_dim = real[Q].shape[3],
         .v_dim = real[V].shape[3],
-        .dtype = FB_F32,
+        .dtype = request->dtype,
         .causal = request->causal,
     };
     memcpy(problem->params, request->params, sizeof problem->params);

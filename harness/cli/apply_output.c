@@ -54,11 +54,13 @@ enum fb_status fb_apply_output_check(const char *path, const char *input_path, b
 
 static struct fb_safetensors_tensor stored(const char *name, const struct fb_tensor *tensor)
 {
-    struct fb_safetensors_tensor t = {.name = name, .type = FB_ST_F32, .rank = 4};
+    static const enum fb_safetensors_type types[FB_DTYPE_COUNT] = {FB_ST_F32, FB_ST_F64, FB_ST_BF16,
+                                                                   FB_ST_F16};
+    struct fb_safetensors_tensor t = {.name = name, .type = types[tensor->dtype], .rank = 4};
 
     memcpy(t.shape, tensor->shape, sizeof tensor->shape);
     t.count = fb_tensor_count(tensor);
-    t.bytes = (size_t)t.count * sizeof(float);
+    t.bytes = (size_t)t.count * fb_dtype_bytes(tensor->dtype);
     t.data = tensor->data;
     return t;
 }
@@ -99,6 +101,7 @@ enum fb_status fb_apply_output_write(const char *path, const struct fb_apply_out
         {"variant", attention->variant},
         {"device", fb_backend_name(attention->backend)},
         {"isa", fb_isa_name(attention->isa)},
+        {"dtype", fb_dtype_name(output->problem->dtype)},
         {"threads", threads},
         {"causal", output->problem->causal ? "true" : "false"},
         {"params", params},

@@ -20,7 +20,8 @@ struct fb_apply_output {
     uint64_t seed;
 };
 
-/* out (and the gradients) as F32, and in the metadata what computed them. */
+/* out (and the gradients) in the dtype that they were computed in, and in the metadata what
+ * computed them. */
 enum fb_status fb_apply_output_write(const char *path, const struct fb_apply_output *output,
                                      struct fb_arena *arena, struct fb_error *error) FB_MUST_CHECK;
 

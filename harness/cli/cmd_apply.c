@@ -21,6 +21,7 @@ enum {
     KEY_VARIANT,
     KEY_ISA,
     KEY_DEVICE,
+    KEY_DTYPE,
     KEY_THREADS,
     KEY_SEED,
     KEY_NO_GRADIENTS,
@@ -32,6 +33,7 @@ struct options {
     const char **params; /* room for argc */
     size_t params_count;
     enum fb_backend device;
+    enum fb_dtype dtype;
     int threads; /* 0: all */
     uint64_t seed;
     bool causal, no_gradients, allow_nonfinite, force;
@@ -45,13 +47,17 @@ static const struct argp_option table[] = {
      "kv_lengths [B], projection [features,D] for performer, dout [B,H,L,M] for the gradients",
      0},
     {"out", 'o', "OUT.safetensors", 0,
-     "The result: out [B,H,L,M], and dq, dk, dv when the input has dout; in F32", 0},
+     "The result: out [B,H,L,M], and dq, dk, dv when the input has dout; in the "
+     "type of --dtype",
+     0},
     {"causal", KEY_CAUSAL, NULL, 0, "A query sees the keys up to its own place", 0},
     {"param", KEY_PARAM, "NAME=VALUE", 0,
      "A parameter of the mechanism (flowbench list params); may be repeated", 0},
     {"variant", KEY_VARIANT, "VARIANT", 0, "How it is computed (flowbench list mechanisms)", 0},
     {"isa", KEY_ISA, "ISA", 0, "The instruction set (default: the best of this machine)", 0},
     {"device", KEY_DEVICE, "cpu|cuda", 0, "Where it is computed (default: cpu)", 0},
+    {"dtype", KEY_DTYPE, "f32|bf16|f16", 0,
+     "The element type of inputs and results (default: f32); arithmetic is in f32 or better", 0},
     {"threads", KEY_THREADS, "N", 0, "Threads (default: all that this process may use)", 0},
     {"seed", KEY_SEED, "N", 0,
      "Seed of performer's features when the input has no projection (default: 1)", 0},
@@ -110,6 +116,16 @@ static error_t parse_device(const char *argument, struct argp_state *state, stru
     return 0;
 }
 
+static error_t parse_dtype(const char *argument, struct argp_state *state, struct options *o)
+{
+    const int dtype = fb_dtype_parse(argument);
+
+    if (dtype < 0 || dtype == FB_F64)
+        argp_error(state, "--dtype '%s' is none of f32, bf16, f16", argument);
+    o->dtype = (enum fb_dtype)dtype;
+    return 0;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct options *o = state->input;
@@ -135,6 +151,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_DEVICE:
         return parse_device(argument, state, o);
+    case KEY_DTYPE:
+        return parse_dtype(argument, state, o);
     case KEY_THREADS:
     case KEY_SEED:
         return parse_number(key, argument, state, o);
@@ -174,7 +192,7 @@ const struct argp fb_argp_apply = {
         "  flowbench apply softmax --variant plain --threads 1 --force \\\n"
         "                  --in qkv.safetensors --out out.safetensors\n"
         "\n"
-        "Inputs are F32; F16, BF16 and F64 are converted with a notice. The input is never "
+        "Inputs become f32, or what --dtype says; conversions are told. The input is never "
         "changed, the output is written in one step: a whole file or none. Its metadata say what "
         "computed it.\n"
         "\n"
@@ -189,13 +207,13 @@ const struct argp fb_argp_apply = {
 static enum fb_status make_output(const struct fb_tensor *like, int64_t dim, struct fb_arena *arena,
                                   struct fb_tensor *tensor, struct fb_error *error)
 {
-    *tensor =
-        fb_tensor_dense(NULL, FB_F32, FB_BHND, like->shape[0], like->shape[1], like->shape[2], dim);
+    *tensor = fb_tensor_dense(NULL, like->dtype, FB_BHND, like->shape[0], like->shape[1],
+                              like->shape[2], dim);
     const size_t count = (size_t)fb_tensor_count(tensor);
-    tensor->data = fb_arena_alloc(arena, count, sizeof(float), error);
+    tensor->data = fb_arena_alloc(arena, count, fb_dtype_bytes(like->dtype), error);
     if (tensor->data == NULL)
         return FB_ERROR_MEMORY;
-    memset(tensor->data, 0xff, count * sizeof(float));
+    memset(tensor->data, 0xff, count * fb_dtype_bytes(like->dtype));
     return FB_OK;
 }
 
@@ -266,10 +284,10 @@ static enum fb_status check_result(const char *name, const struct fb_tensor *ten
     return fb_error_set(error, FB_ERROR_CLAIM,
                         "the result '%s' holds %" PRId64 " value%s NaN or infinite, the first at "
                         "[%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
-                        "], though the input is finite: f32 overflowed; scale the input. Nothing "
+                        "], though the input is finite: %s overflowed; scale the input. Nothing "
                         "was written; --allow-nonfinite writes it all the same",
                         name, count, count == 1 ? " that is" : "s that are", first[0], first[1],
-                        first[2], first[3]);
+                        first[2], first[3], fb_dtype_name(tensor->dtype));
 }
 
 static enum fb_status compute(const struct fb_apply_input *input,
@@ -314,6 +332,7 @@ static enum fb_status make_request(const struct options *options, struct fb_appl
                                    struct fb_error *error)
 {
     *request = (struct fb_apply_request){.path = options->in,
+                                         .dtype = options->dtype,
                                          .causal = options->causal,
                                          .gradients = !options->no_gradients,
                                          .allow_nonfinite = options->allow_nonfinite,
@@ -382,7 +401,7 @@ static enum fb_status apply(const struct options *options, struct fb_arena *aren
 
 int fb_cmd_apply(int argc, char **argv)
 {
-    struct options options = {.device = FB_CPU, .seed = 1};
+    struct options options = {.device = FB_CPU, .dtype = FB_F32, .seed = 1};
     struct fb_arena arena;
     struct fb_error error = {.code = FB_OK};
     int code = FB_EXIT_OK;

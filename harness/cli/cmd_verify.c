@@ -13,6 +13,7 @@
 #include "registry.h"
 
 #include <argp.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 struct options {
     enum fb_backend device;
+    enum fb_dtype dtype;
     int isa; /* -1: every one that this machine has */
     char **files;
     int file_count;
@@ -38,7 +40,10 @@ enum { KEY_DEVICE = 0x100, KEY_DTYPE, KEY_ISA };
 
 static const struct argp_option argp_options[] = {
     {"device", KEY_DEVICE, "cpu|cuda", 0, "where to run (default: cpu)", 0},
-    {"dtype", KEY_DTYPE, "f32", 0, "element type of the kernels (default and only one: f32)", 0},
+    {"dtype", KEY_DTYPE, "f32|bf16|f16", 0,
+     "element type of the kernels (default: f32); the others on inputs rounded to it, against the "
+     "float64 definition on the same inputs",
+     0},
     {"isa", KEY_ISA, "ISA", 0,
      "only variants of this instruction set: scalar, neon, avx2, avx512, or any for those that "
      "are compiled once (default: every one that this machine has)",
@@ -56,6 +61,16 @@ static void parse_isa(const char *name, struct argp_state *state, struct options
                    fb_isa_name(fb_cpu_best_isa()));
 }
 
+static void parse_dtype(const char *name, struct argp_state *state, struct options *options)
+{
+    const int dtype = fb_dtype_parse(name);
+    if (dtype < 0 || dtype == FB_F64)
+        argp_error(state, "--dtype %s: %s; valid are f32, bf16, f16", name,
+                   dtype < 0 ? "unknown" : "no kernel computes in it");
+    else
+        options->dtype = (enum fb_dtype)dtype;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct options *options = state->input;
@@ -69,9 +84,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return 0;
     }
     case KEY_DTYPE:
-        if (fb_dtype_parse(argument) != FB_F32)
-            argp_error(state, "--dtype %s: %s; valid is f32", argument,
-                       fb_dtype_parse(argument) < 0 ? "unknown" : "no kernel computes in it");
+        parse_dtype(argument, state, options);
         return 0;
     case KEY_ISA:
         parse_isa(argument, state, options);
@@ -96,6 +109,7 @@ const struct argp fb_argp_verify = {
            "Examples:\n"
            "  flowbench verify tests/golden/*.safetensors\n"
            "  flowbench verify --isa scalar tests/golden/golden-flow-*.safetensors\n"
+           "  flowbench verify --dtype bf16 tests/golden/*.safetensors\n"
            "\n"
            "Exit codes: 0 all passed; 3 a wrong result, or a file for which nothing could be "
            "checked; 2 an unreadable file or a wrong command line.",
@@ -131,6 +145,8 @@ static void print_verdict(const struct fb_attention *attention, const struct fb_
         else
             fb_judge_describe(j, text, sizeof text);
         printf("  %s %s", parts[i].name, text);
+        if (j->passed_golden && j->kinks > 0)
+            printf(" (%" PRId64 " tokens at the clamp's kink left out)", j->kinks);
     }
     if (check->has_gradients)
         putchar('\n');
@@ -202,7 +218,8 @@ static void check_file(const struct options *options, const char *path, struct t
     fb_arena_init(&arena, 0);
     struct fb_golden golden;
     struct fb_error error = {0};
-    if (fb_golden_read(&golden, path, &arena, &error) != FB_OK) {
+    if (fb_golden_read(&golden, path, &arena, &error) != FB_OK ||
+        fb_golden_round(&golden, options->dtype, &arena, &error) != FB_OK) {
         tally->unreadable_files++;
         (void)fb_exit_report("verify", &error);
     } else if (golden.training) {
@@ -258,7 +275,7 @@ static bool device_exists(enum fb_backend device)
 
 int fb_cmd_verify(int argc, char **argv)
 {
-    struct options options = {.device = FB_CPU, .isa = -1};
+    struct options options = {.device = FB_CPU, .dtype = FB_F32, .isa = -1};
     const error_t failed = argp_parse(&fb_argp_verify, argc, argv, 0, NULL, &options);
     if (failed != 0) {
         fprintf(stderr, "flowbench verify: error: %s\n", strerror(failed));

@@ -3,6 +3,8 @@
  */
 #include "golden.h"
 
+#include "dtype.h"
+#include "oracle.h"
 #include "registry.h"
 #include "safetensors.h"
 
@@ -214,19 +216,90 @@ enum fb_status fb_golden_read(struct fb_golden *golden, const char *path, struct
     return status;
 }
 
+/* ---- rounding ------------------------------------------------------------------------------- */
+
+static enum fb_status round_input(struct fb_tensor *tensor, enum fb_dtype dtype,
+                                  struct fb_arena *arena, struct fb_error *error)
+{
+    const int64_t count = fb_tensor_count(tensor);
+    void *values = fb_arena_alloc(arena, (size_t)count, fb_dtype_bytes(dtype), error);
+    if (!values)
+        return FB_ERROR_MEMORY;
+    fb_dtype_narrow(dtype, tensor->data, count, values);
+    tensor->data = values;
+    tensor->dtype = dtype;
+    return FB_OK;
+}
+
+/* All rows of one query head; the first head of a group also stands for its keys. */
+static enum fb_status refer_head(struct fb_golden *g, const struct fb_call *call,
+                                 const int64_t *rows, int64_t b, int64_t h, struct fb_error *error)
+{
+    const struct fb_problem *p = &g->problem;
+    const int64_t group = p->heads / p->kv_heads, kv_head = h / group;
+    const bool keys = h % group == 0;
+    const struct fb_oracle_gradients wanted = {
+        .q_rows = rows,
+        .q_count = (size_t)p->q_len,
+        .dq = fb_tensor_row(&g->dq, b, h, 0),
+        .kv_rows = rows,
+        .kv_count = keys ? (size_t)p->kv_len : 0,
+        .dk = fb_tensor_row(&g->dk, b, kv_head, 0),
+        .dv = fb_tensor_row(&g->dv, b, kv_head, 0),
+        .kv_kinks = g->kv_kinks + (b * p->kv_heads + kv_head) * p->kv_len,
+        .kink_width = fb_judge_kink_width(p->dtype),
+    };
+    const enum fb_status status =
+        fb_oracle_forward_rows(g->mechanism, p, call, b, h, rows, (size_t)p->q_len,
+                               fb_tensor_row(&g->out, b, h, 0), error);
+    return status == FB_OK ? fb_oracle_backward_rows(g->mechanism, p, call, b, h, &wanted, error)
+                           : status;
+}
+
+enum fb_status fb_golden_round(struct fb_golden *golden, enum fb_dtype dtype,
+                               struct fb_arena *arena, struct fb_error *error)
+{
+    struct fb_problem *p = &golden->problem;
+    struct fb_tensor *const inputs[] = {&golden->q, &golden->k, &golden->v, &golden->dout};
+    enum fb_status status = FB_OK;
+    if (golden->training || dtype == p->dtype)
+        return FB_OK;
+    for (size_t i = 0; status == FB_OK && i < sizeof inputs / sizeof inputs[0]; i++)
+        status = round_input(inputs[i], dtype, arena, error);
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    int64_t *rows = fb_arena_alloc(arena, (size_t)longest, sizeof *rows, error);
+    golden->kv_kinks =
+        fb_arena_alloc(arena, (size_t)(p->batch * p->kv_heads * p->kv_len), sizeof(bool), error);
+    if (status != FB_OK || !rows || !golden->kv_kinks)
+        return status == FB_OK ? FB_ERROR_MEMORY : status;
+    for (int64_t i = 0; i < longest; i++)
+        rows[i] = i;
+    p->dtype = dtype;
+    const struct fb_call call = {.q = golden->q,
+                                 .k = golden->k,
+                                 .v = golden->v,
+                                 .dout = golden->dout,
+                                 .constants = golden->constants};
+    for (int64_t i = 0; status == FB_OK && i < p->batch * p->heads; i++)
+        status = refer_head(golden, &call, rows, i / p->heads, i % p->heads, error);
+    return status;
+}
+
 /* ---- checking ------------------------------------------------------------------------------- */
 
 /* A dense tensor of the reference's shape whose bytes are all ones: NaN in every dtype. */
-static enum fb_status poisoned_like(const struct fb_tensor *reference, struct fb_arena *arena,
-                                    struct fb_tensor *tensor, struct fb_error *error)
+static enum fb_status poisoned_like(const struct fb_tensor *reference, enum fb_dtype dtype,
+                                    struct fb_arena *arena, struct fb_tensor *tensor,
+                                    struct fb_error *error)
 {
     const int64_t *shape = reference->shape;
     const size_t count = (size_t)fb_tensor_count(reference);
-    float *values = fb_arena_alloc(arena, count, sizeof *values, error);
+    const size_t bytes = fb_dtype_bytes(dtype);
+    void *values = fb_arena_alloc(arena, count, bytes, error);
     if (!values)
         return FB_ERROR_MEMORY;
-    memset(values, 0xff, count * sizeof *values);
-    *tensor = fb_tensor_dense(values, FB_F32, FB_BHND, shape[0], shape[1], shape[2], shape[3]);
+    memset(values, 0xff, count * bytes);
+    *tensor = fb_tensor_dense(values, dtype, FB_BHND, shape[0], shape[1], shape[2], shape[3]);
     return FB_OK;
 }
 
@@ -243,17 +316,21 @@ static enum fb_status poisoned_bytes(size_t bytes, struct fb_arena *arena, void 
     return FB_OK;
 }
 
+/* kinks: NULL, or which rows to leave out. */
 static void judge_tensor(struct fb_judgement *judgement, enum fb_pass pass, double scale,
-                         const struct fb_tensor *x, const struct fb_tensor *reference)
+                         const struct fb_tensor *x, const struct fb_tensor *reference,
+                         const bool *kinks)
 {
-    const int64_t tokens = reference->shape[2];
-    fb_judge_init(judgement, fb_judge_budget(FB_F32, pass), scale);
+    const int64_t heads = reference->shape[1], tokens = reference->shape[2];
+    fb_judge_init(judgement, fb_judge_budget(x->dtype, pass), scale);
     for (int64_t b = 0; b < reference->shape[0]; b++)
-        for (int64_t h = 0; h < reference->shape[1]; h++) {
-            const double *wanted = (const double *)reference->data + b * reference->stride[0] +
-                                   h * reference->stride[1];
-            fb_judge_add_rows(judgement, x, b, h, NULL, (size_t)tokens, wanted);
-        }
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t t = 0; t < tokens; t++)
+                if (kinks && kinks[(b * heads + h) * tokens + t])
+                    judgement->kinks++;
+                else
+                    fb_judge_add_rows(judgement, x, b, h, &t, 1,
+                                      (const double *)fb_tensor_row(reference, b, h, t));
     fb_judge_scan_finite(judgement, x);
     fb_judge_finish(judgement);
 }
@@ -269,17 +346,17 @@ static enum fb_status prepare_call(const struct fb_golden *g, const struct fb_si
         scratch_bytes = sizes->backward_scratch_bytes;
     enum fb_status status = poisoned_bytes(scratch_bytes, arena, &call->scratch, error);
     if (status == FB_OK)
-        status = poisoned_like(&g->out, arena, &call->out, error);
+        status = poisoned_like(&g->out, g->problem.dtype, arena, &call->out, error);
     if (status != FB_OK || !gradients)
         return status;
     call->dout = g->dout;
     status = poisoned_bytes(sizes->saved_bytes, arena, &call->saved, error);
     if (status == FB_OK)
-        status = poisoned_like(&g->dq, arena, &call->dq, error);
+        status = poisoned_like(&g->dq, g->problem.dtype, arena, &call->dq, error);
     if (status == FB_OK)
-        status = poisoned_like(&g->dk, arena, &call->dk, error);
+        status = poisoned_like(&g->dk, g->problem.dtype, arena, &call->dk, error);
     if (status == FB_OK)
-        status = poisoned_like(&g->dv, arena, &call->dv, error);
+        status = poisoned_like(&g->dv, g->problem.dtype, arena, &call->dv, error);
     return status;
 }
 
@@ -291,16 +368,16 @@ static enum fb_status run_and_judge(const struct fb_golden *g, const struct fb_a
     enum fb_status status = fb_attention_forward(attention, &g->problem, call, error);
     if (status != FB_OK)
         return status;
-    judge_tensor(&check->out, FB_FORWARD, v_max, &call->out, &g->out);
+    judge_tensor(&check->out, FB_FORWARD, v_max, &call->out, &g->out, NULL);
     check->passed = check->out.passed_golden;
     if (!check->has_gradients)
         return FB_OK;
     status = fb_attention_backward(attention, &g->problem, call, error);
     if (status != FB_OK)
         return status;
-    judge_tensor(&check->dq, FB_BACKWARD, dout_max * v_max, &call->dq, &g->dq);
-    judge_tensor(&check->dk, FB_BACKWARD, dout_max * v_max, &call->dk, &g->dk);
-    judge_tensor(&check->dv, FB_BACKWARD, dout_max, &call->dv, &g->dv);
+    judge_tensor(&check->dq, FB_BACKWARD, dout_max * v_max, &call->dq, &g->dq, NULL);
+    judge_tensor(&check->dk, FB_BACKWARD, dout_max * v_max, &call->dk, &g->dk, g->kv_kinks);
+    judge_tensor(&check->dv, FB_BACKWARD, dout_max, &call->dv, &g->dv, NULL);
     check->passed = check->passed && check->dq.passed_golden && check->dk.passed_golden &&
                     check->dv.passed_golden;
     return FB_OK;

@@ -11,7 +11,8 @@
 
 #include <stdbool.h>
 
-/* One golden file: inputs as f32, results as f64, all dense BHND and owned by the arena. */
+/* One golden file: inputs in the problem's dtype, f32 when read; results as f64; all dense BHND and
+ * owned by the arena. */
 struct fb_golden {
     const char *path;
     const struct fb_mechanism *mechanism;
@@ -19,6 +20,7 @@ struct fb_golden {
     struct fb_tensor q, k, v, dout;
     struct fb_tensor out, dq, dk, dv; /* references */
     const float *constants;           /* Performer's projection, else NULL */
+    bool *kv_kinks;                   /* NULL, or [B][Hkv][S] of oracle.h: dk rows left out */
     bool training;                    /* of format training-golden-1: nothing else is set */
 };
 
@@ -26,6 +28,11 @@ struct fb_golden {
  * is unknown, a parameter is unknown or out of range. The error names file and tensor. */
 enum fb_status fb_golden_read(struct fb_golden *golden, const char *path, struct fb_arena *arena,
                               struct fb_error *error) FB_MUST_CHECK;
+
+/* Rounds the inputs to a dtype; the references become the oracle's on the rounded inputs, which is
+ * what a kernel of that dtype is judged against. f32 changes nothing. */
+enum fb_status fb_golden_round(struct fb_golden *golden, enum fb_dtype dtype,
+                               struct fb_arena *arena, struct fb_error *error) FB_MUST_CHECK;
 
 /* What was found out about one variant on one golden file. */
 struct fb_golden_check {

@@ -100,8 +100,8 @@ enum fb_status fb_worker_fill(struct fb_worker *worker, struct fb_error *error)
     const int threads = worker->item->threads;
     for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
         if (inputs[i]->data)
-            fb_random_fill_normal_f32(inputs[i]->data, fb_tensor_count(inputs[i]), 1.0F,
-                                      worker->input_seed, (uint64_t)i, threads);
+            fb_random_fill_normal(inputs[i]->data, inputs[i]->dtype, fb_tensor_count(inputs[i]),
+                                  1.0F, worker->input_seed, (uint64_t)i, threads);
     struct fb_check_outputs outputs;
     fb_worker_outputs(worker, &outputs);
     fb_check_poison(&outputs, threads);

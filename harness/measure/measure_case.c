@@ -164,10 +164,6 @@ static enum fb_status check_request(const struct fb_worker *worker, struct fb_er
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "case %s runs on %s; this version measures on cpu only", item->id,
                             fb_backend_name(worker->attention->backend));
-    if (item->dtype != FB_F32)
-        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "case %s is in %s; this version measures in f32", item->id,
-                            fb_dtype_name(item->dtype));
     if (item->threads < 1)
         return fb_error_set(error, FB_ERROR_USAGE, "case %s asks for %d threads; at least 1",
                             item->id, item->threads);

@@ -11,7 +11,7 @@ struct fb_check_output {
     const struct fb_tensor *tensor;
 };
 
-/* What a call writes; every tensor dense f32. */
+/* What a call writes; every tensor dense. */
 struct fb_check_outputs {
     struct fb_check_output output[FB_CHECK_OUTPUTS_MAX];
     int count;

@@ -23,6 +23,7 @@ struct gradient_check {
     int64_t *heads;               /* [extent.heads] */
     int64_t *q_rows, *kv_rows;    /* [extent.heads][q_count], [extent.heads][kv_count] */
     double *reference[GRADIENTS]; /* [extent.heads][rows][components] */
+    bool *kinks;                  /* [extent.heads][kv_count] */
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -63,10 +64,11 @@ static enum fb_status allocate(struct gradient_check *check, struct fb_error *er
     check->heads = calloc(heads, sizeof *check->heads);
     check->q_rows = calloc(q, sizeof *check->q_rows);
     check->kv_rows = calloc(kv + 1, sizeof *check->kv_rows);
+    check->kinks = calloc(kv + 1, sizeof *check->kinks);
     check->reference[DQ] = calloc(q * (size_t)p->qk_dim, sizeof(double));
     check->reference[DK] = calloc(kv * (size_t)p->qk_dim + 1, sizeof(double));
     check->reference[DV] = calloc(kv * (size_t)p->v_dim + 1, sizeof(double));
-    if (check->heads && check->q_rows && check->kv_rows && check->reference[DQ] &&
+    if (check->heads && check->q_rows && check->kv_rows && check->kinks && check->reference[DQ] &&
         check->reference[DK] && check->reference[DV])
         return FB_OK;
     return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu rows of gradients", q + kv);
@@ -77,6 +79,7 @@ static void release(struct gradient_check *check)
     free(check->heads);
     free(check->q_rows);
     free(check->kv_rows);
+    free(check->kinks);
     for (int g = 0; g < GRADIENTS; g++)
         free(check->reference[g]);
 }
@@ -107,6 +110,8 @@ static enum fb_status run_head(const struct gradient_check *check, int64_t i,
         .kv_count = (size_t)check->kv_count,
         .dk = check->reference[DK] + i * check->kv_count * p->qk_dim,
         .dv = check->reference[DV] + i * check->kv_count * p->v_dim,
+        .kv_kinks = check->kinks + i * check->kv_count,
+        .kink_width = fb_judge_kink_width(p->dtype),
     };
     return fb_oracle_backward_rows(check->request->mechanism, p, &check->request->call,
                                    check->heads[i] / p->heads, check->heads[i] % p->heads, &wanted,
@@ -150,6 +155,23 @@ static void forgive_cancellation(struct fb_judgement *judgement)
     judgement->passed = judgement->err_rel <= judgement->budget;
 }
 
+/* One head's rows of one gradient; of dk those that lie at a kink of flow's clamp are left out. */
+static void add_rows(const struct gradient_check *check, enum gradient g, int64_t i,
+                     const struct fb_tensor *tensor, struct fb_judgement *judgement)
+{
+    const struct fb_problem *p = &check->request->problem;
+    const int64_t b = check->heads[i] / p->heads, h = check->heads[i] % p->heads;
+    const int64_t kv_head = h / (p->heads / p->kv_heads), dim = tensor->shape[3];
+    const int64_t rows = g == DQ ? check->q_count : check->kv_count;
+    const int64_t *index = (g == DQ ? check->q_rows : check->kv_rows) + i * rows;
+    for (int64_t r = 0; r < rows; r++)
+        if (g == DK && check->kinks[i * rows + r])
+            judgement->kinks++;
+        else
+            fb_judge_add_rows(judgement, tensor, b, g == DQ ? h : kv_head, index + r, 1,
+                              check->reference[g] + (i * rows + r) * dim);
+}
+
 static void judge(const struct gradient_check *check, struct fb_measure_result *result)
 {
     const struct fb_problem *p = &check->request->problem;
@@ -158,20 +180,13 @@ static void judge(const struct gradient_check *check, struct fb_measure_result *
     double scale[GRADIENTS];
     scales_of(call, scale);
     for (int g = 0; g < GRADIENTS; g++) {
-        const int64_t rows = g == DQ ? check->q_count : check->kv_count;
-        const int64_t *index = g == DQ ? check->q_rows : check->kv_rows;
         struct fb_judgement judgement;
         fb_judge_init(&judgement, fb_judge_budget(p->dtype, FB_BACKWARD), scale[g]);
-        for (int64_t i = 0; i < check->extent.heads; i++) {
-            const int64_t b = check->heads[i] / p->heads;
-            const int64_t h = check->heads[i] % p->heads;
-            const int64_t group = p->heads / p->kv_heads;
-            fb_judge_add_rows(&judgement, tensors[g], b, g == DQ ? h : h / group, index + i * rows,
-                              (size_t)rows, check->reference[g] + i * rows * tensors[g]->shape[3]);
-        }
+        for (int64_t i = 0; i < check->extent.heads; i++)
+            add_rows(check, (enum gradient)g, i, tensors[g], &judgement);
         fb_judge_finish(&judgement);
         forgive_cancellation(&judgement);
-        if (rows > 0)
+        if (judgement.elements > 0)
             fb_check_note(names[g], &judgement, NULL, result);
     }
 }

@@ -7,7 +7,15 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const uint32_t poison_bits = UINT32_C(0x7fa5a5a5); /* quiet bit clear, payload ours */
+/* Infinite exponent, quiet bit clear, payload ours. */
+static const struct {
+    uint64_t infinity, poison;
+} patterns[FB_DTYPE_COUNT] = {
+    [FB_F32] = {UINT64_C(0x7f800000), UINT64_C(0x7fa5a5a5)},
+    [FB_F64] = {UINT64_C(0x7ff0000000000000), UINT64_C(0x7ff5a5a5a5a5a5a5)},
+    [FB_BF16] = {UINT64_C(0x7f80), UINT64_C(0x7fa5)},
+    [FB_F16] = {UINT64_C(0x7c00), UINT64_C(0x7ca5)},
+};
 
 void fb_check_add_output(struct fb_check_outputs *outputs, const char *name,
                          const struct fb_tensor *tensor)
@@ -18,11 +26,13 @@ void fb_check_add_output(struct fb_check_outputs *outputs, const char *name,
 
 static void poison_tensor(const struct fb_tensor *tensor, int threads)
 {
-    uint32_t *words = tensor->data;
+    unsigned char *data = tensor->data;
+    const size_t bytes = fb_dtype_bytes(tensor->dtype);
+    const uint64_t poison = patterns[tensor->dtype].poison; /* little-endian: low bytes first */
     const int64_t count = fb_tensor_count(tensor);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < count; i++)
-        words[i] = poison_bits;
+        memcpy(data + (size_t)i * bytes, &poison, bytes);
 }
 
 void fb_check_poison(const struct fb_check_outputs *outputs, int threads)
@@ -57,15 +67,18 @@ static void set_wrong(struct fb_measure_result *result, int64_t bad, const char 
 static bool is_written(const struct fb_check_output *output, struct fb_measure_result *result)
 {
     /* by their bits: loading a signalling NaN as a float may quiet it */
-    const unsigned char *bytes = output->tensor->data;
+    const unsigned char *data = output->tensor->data;
+    const size_t bytes = fb_dtype_bytes(output->tensor->dtype);
+    const uint64_t infinity = patterns[output->tensor->dtype].infinity;
+    const uint64_t poison = patterns[output->tensor->dtype].poison;
     const int64_t count = fb_tensor_count(output->tensor);
     int64_t unwritten = 0, first_unwritten = -1, infinite = 0, first_infinite = -1;
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, bytes + (size_t)i * sizeof bits, sizeof bits);
-        if ((bits & UINT32_C(0x7f800000)) != UINT32_C(0x7f800000))
+        uint64_t bits = 0;
+        memcpy(&bits, data + (size_t)i * bytes, bytes);
+        if ((bits & infinity) != infinity)
             continue;
-        if (bits == poison_bits) {
+        if (bits == poison) {
             unwritten++;
             first_unwritten = first_unwritten < 0 ? i : first_unwritten;
         } else {

@@ -3,12 +3,11 @@
 
 #include "cpu_features.h"
 
-#include <assert.h>
-
 static struct fb_touch_range range_of(const struct fb_tensor *tensor)
 {
-    assert(tensor->data == NULL || tensor->dtype == FB_F32);
-    return (struct fb_touch_range){tensor->data, tensor->data ? fb_tensor_count(tensor) : 0};
+    const size_t bytes = (size_t)fb_tensor_count(tensor) * fb_dtype_bytes(tensor->dtype);
+    return (struct fb_touch_range){tensor->data,
+                                   tensor->data ? (int64_t)(bytes / sizeof(float)) : 0};
 }
 
 static struct fb_touch_stage forward_stage(const struct fb_call *call)

@@ -15,7 +15,8 @@ enum { FB_TOUCH_READS = 4, FB_TOUCH_WRITES = 3, FB_TOUCH_STAGES = 2 };
 
 struct fb_touch_range {
     float *data;
-    int64_t count; /* elements; 0 where a stage has fewer ranges than there is room for */
+    int64_t count; /* words of four bytes, whatever the dtype; 0 where a stage has fewer ranges than
+                      there is room for */
 };
 
 /* Tensors read and written side by side. */

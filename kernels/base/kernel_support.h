@@ -31,8 +31,8 @@ static inline double fb_problem_bytes(const struct fb_problem *p, enum fb_pass p
 }
 
 /* Decoding one token against a recurrent state of state_count numbers in each of state_heads heads
- * (of queries, or of keys): the state read and written once, the token's q, k, v read, its out
- * written. */
+ * (of queries, or of keys): the state, in f32 whatever the dtype, read and written once; the
+ * token's q, k, v read, its out written. */
 static inline double fb_decode_bytes(const struct fb_problem *p, int64_t state_heads,
                                      double state_count)
 {
@@ -40,7 +40,8 @@ static inline double fb_decode_bytes(const struct fb_problem *p, int64_t state_h
     const double heads = (double)p->batch * (double)p->heads;
     const double kv_heads = (double)p->batch * (double)p->kv_heads;
     const double dims = (double)p->qk_dim + (double)p->v_dim;
-    return (double)fb_dtype_bytes(p->dtype) * (2.0 * states + (heads + kv_heads) * dims);
+    return 2.0 * (double)sizeof(float) * states +
+           (double)fb_dtype_bytes(p->dtype) * (heads + kv_heads) * dims;
 }
 
 /* Value of a parameter of the problem, by its position in the mechanism's table. */

@@ -6,6 +6,8 @@
  */
 #include "random.h"
 
+#include "dtype.h"
+
 #include <math.h>
 
 /* Values per independently seeded block of fb_random_fill_normal_f32. */
@@ -156,6 +158,12 @@ static void fill_block(const struct ziggurat *z, float *values, int64_t count, f
 void fb_random_fill_normal_f32(float *values, int64_t count, float scale, uint64_t seed,
                                uint64_t stream, int threads)
 {
+    fb_random_fill_normal(values, FB_F32, count, scale, seed, stream, threads);
+}
+
+void fb_random_fill_normal(void *values, enum fb_dtype dtype, int64_t count, float scale,
+                           uint64_t seed, uint64_t stream, int threads)
+{
     const int64_t blocks = (count + FILL_BLOCK - 1) / FILL_BLOCK;
     struct ziggurat z;
     ziggurat_init(&z);
@@ -163,7 +171,14 @@ void fb_random_fill_normal_f32(float *values, int64_t count, float scale, uint64
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t start = block * FILL_BLOCK;
         const int64_t rest = count - start;
-        fill_block(&z, values + start, rest < FILL_BLOCK ? rest : FILL_BLOCK, scale, seed,
+        const int64_t size = rest < FILL_BLOCK ? rest : FILL_BLOCK;
+        unsigned char *to = (unsigned char *)values + (size_t)start * fb_dtype_bytes(dtype);
+        float block_values[FILL_BLOCK];
+        float *drawn = dtype == FB_F32 ? (float *)(void *)to : block_values;
+        fill_block(&z, drawn, size, scale, seed,
                    stream * UINT64_C(0x100000001B3) + (uint64_t)block + 1);
+        if (dtype != FB_F32) {
+            fb_dtype_narrow(dtype, drawn, size, to);
+        }
     }
 }

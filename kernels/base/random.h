@@ -5,6 +5,8 @@
 #ifndef FB_RANDOM_H
 #define FB_RANDOM_H
 
+#include "attention.h"
+
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -29,6 +31,9 @@ double fb_random_normal(struct fb_random *random);
  * threads; the values do not depend on that number. */
 void fb_random_fill_normal_f32(float *values, int64_t count, float scale, uint64_t seed,
                                uint64_t stream, int threads);
+/* The same numbers rounded to a dtype. */
+void fb_random_fill_normal(void *values, enum fb_dtype dtype, int64_t count, float scale,
+                           uint64_t seed, uint64_t stream, int threads);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,8 @@
  */
 #include "safetensors.h"
 
+#include "dtype.h"
+
 #include <assert.h>
 #include <stdbool.h>
 #include <string.h>
@@ -32,27 +34,6 @@ size_t fb_safetensors_type_bytes(enum fb_safetensors_type type)
     return types[type].bytes;
 }
 
-static float float_from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static float float_from_half(uint16_t half)
-{
-    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
-    const uint32_t exponent = (half >> 10) & 0x1fu;
-    const uint32_t fraction = half & 0x3ffu;
-    if (exponent == 0) { /* zero or subnormal: fraction * 2^-24 */
-        const float magnitude = (float)fraction * 0x1p-24f;
-        return sign ? -magnitude : magnitude;
-    }
-    if (exponent == 31)
-        return float_from_bits(sign | 0x7f800000u | fraction << 13);
-    return float_from_bits(sign | (exponent + 112u) << 23 | fraction << 13);
-}
-
 /* Element i of F32, F16 or BF16 data. */
 static float load_f32(const struct fb_safetensors_tensor *tensor, int64_t i)
 {
@@ -65,8 +46,7 @@ static float load_f32(const struct fb_safetensors_tensor *tensor, int64_t i)
     }
     uint16_t bits;
     memcpy(&bits, at, sizeof bits);
-    return tensor->type == FB_ST_F16 ? float_from_half(bits)
-                                     : float_from_bits((uint32_t)bits << 16);
+    return tensor->type == FB_ST_F16 ? fb_f16_widen(bits) : fb_bf16_widen(bits);
 }
 
 static enum fb_status find_real(const struct fb_safetensors *file, const char *name, bool allow_f64,

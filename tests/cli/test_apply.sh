@@ -94,6 +94,8 @@ for type in F16 BF16 F64; do
     [ ! -s err ] || fail "a notice for F32"
     "$tool" same a b || fail "$type gives another result than the same numbers in F32"
 done
+expect 2 "flow/plain computes in f32 only" flow --in f32 --out half --dtype bf16 --variant plain
+expect 2 "'fp8' is none of f32, bf16, f16" flow --in f32 --out half --dtype fp8
 "$tool" make grouped 'q=F32[2,4,9,8]:normal' 'k=F32[2,2,9,8]:normal' 'v=F32[2,2,9,6]:normal' \
     'q_lengths=I32[2]:9,5' 'kv_lengths=I64[2]:7,9'
 expect 0 'out \[2, 4, 9, 6\]' flow --in grouped --out padded

@@ -50,7 +50,8 @@ expect 2 'windov' "$folder/parameter.safetensors"
 expect 2 'cannot open' "$folder/absent.safetensors"
 expect 2 'no golden file'
 expect 2 'valid are cpu, cuda' --device gpu "$one"
-expect 2 'valid is f32' --dtype bf16 "$one"
+expect 2 'no kernel computes in it; valid are f32, bf16, f16' --dtype f64 "$one"
+expect 2 'unknown; valid are f32' --dtype fp16 "$one"
 expect 2 'valid are any' --isa sse9 "$one"
 # plain variants are compiled once; linear has none, so nothing can be checked
 expect 3 '1 unchecked' --isa any "$golden/golden-linear-2.safetensors"

@@ -2,6 +2,7 @@
  * One worker's life, with a scripted mechanism and a scripted clock: what is right gets a time,
  * what is wrong gets a reason.
  */
+#include "dtype.h"
 #include "evidence.h"
 #include "measure.h"
 #include "measure_check.h"
@@ -503,14 +504,39 @@ static void test_case_requests_it_cannot_serve_are_refused(void **state)
     (void)state;
     play(RIGHT, 0.01);
     struct fb_case item = small_case();
-    item.dtype = FB_F16;
     const struct fb_measure_settings settings = small_settings();
     struct fb_measure_result result;
-    assert_int_equal(measure_with(&item, &settings, &fake, &result), FB_ERROR_UNSUPPORTED);
-    fb_measure_result_free(&result);
-    item = small_case();
     assert_int_equal(measure_with(&item, &settings, NULL, &result), FB_ERROR_USAGE);
     fb_measure_result_free(&result);
+}
+
+/* An element left out, or not finite, is found in every dtype, and at its place. */
+static void test_written_of_every_dtype_finds_the_element(void **state)
+{
+    (void)state;
+    for (int dtype = 0; dtype < FB_DTYPE_COUNT; dtype++)
+        for (int kind = 0; kind < 3; kind++) {
+            double data[12];
+            const float bad = kind == 1 ? HUGE_VALF : (float)NAN, good = -1.5F;
+            const size_t bytes = fb_dtype_bytes((enum fb_dtype)dtype);
+            const struct fb_tensor t =
+                fb_tensor_dense(data, (enum fb_dtype)dtype, FB_BHND, 1, 2, 3, 2);
+            struct fb_check_outputs outputs = {.count = 0};
+            struct fb_measure_result result = {.status = FB_MEASURE_OK};
+            fb_check_add_output(&outputs, "out", &t);
+            fb_check_poison(&outputs, 2);
+            for (int i = 0; i < 12; i++)
+                if (i != 9)
+                    fb_dtype_narrow((enum fb_dtype)dtype, &good, 1, (char *)data + i * (int)bytes);
+                else if (kind > 0)
+                    fb_dtype_narrow((enum fb_dtype)dtype, &bad, 1, (char *)data + i * (int)bytes);
+            assert_false(fb_check_written(&outputs, &result));
+            assert_non_null(strstr(result.reason, "1 of 12 elements of out"));
+            assert_non_null(strstr(result.reason, "h=1 row=1 component=1"));
+            assert_int_equal(strstr(result.reason, "never written") != NULL, kind == 0);
+            fb_dtype_narrow((enum fb_dtype)dtype, &good, 1, (char *)data + 9 * (int)bytes);
+            assert_true(fb_check_written(&outputs, &result));
+        }
 }
 
 static void test_choose_distinct_ascending_with_both_ends(void **state)
@@ -635,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_case_processes_see_different_inputs),
         cmocka_unit_test(test_case_floor_and_phases_on_the_real_clock),
         cmocka_unit_test(test_case_requests_it_cannot_serve_are_refused),
+        cmocka_unit_test(test_written_of_every_dtype_finds_the_element),
         cmocka_unit_test(test_choose_distinct_ascending_with_both_ends),
         cmocka_unit_test(test_result_json_round_trip_keeps_everything),
         cmocka_unit_test(test_result_json_malformed_is_an_input_error),

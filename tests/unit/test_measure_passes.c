@@ -101,6 +101,8 @@ static enum fb_status fake_backward(const struct fb_problem *p, const struct fb_
         (size_t)p->kv_len,
         room + p->q_len * p->qk_dim,
         room + (p->q_len + p->kv_len) * p->qk_dim,
+        NULL,
+        0.0,
     };
     enum fb_status status = FB_OK;
     for (int64_t i = 0; i < p->batch * p->heads && status == FB_OK; i++) {

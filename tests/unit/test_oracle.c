@@ -351,7 +351,7 @@ static void test_oracle_bad_requests_are_refused(void **state)
     assert_int_equal(tiny_run(&t, "softmax", 0, 0, -1, &error), FB_ERROR_USAGE);
     assert_non_null(strstr(error.text, "kv_lengths"));
     t.problem.kv_lengths = NULL;
-    t.call.k.dtype = FB_BF16;
+    t.call.k.dtype = FB_F64;
     assert_int_equal(tiny_run(&t, "softmax", 0, 0, -1, &error), FB_ERROR_UNSUPPORTED);
     t.call.k.dtype = FB_F32;
     t.call.k.shape[2] = 3;

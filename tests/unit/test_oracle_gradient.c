@@ -239,15 +239,17 @@ static void test_gradients_single_rows_are_those_of_all(void **state)
         double all[3][LEN_MAX * D], one[3][LEN_MAX * D];
         struct fb_error error = {0};
         init_fixture(&f, mechanisms[i / 2], params[i / 2], i % 2 != 0, 2, 9, 9);
-        struct fb_oracle_gradients wanted = {all_rows, 9, all[0], all_rows, 9, all[1], all[2]};
+        struct fb_oracle_gradients wanted = {all_rows, 9,      all[0], all_rows, 9,
+                                             all[1],   all[2], NULL,   0.0};
         assert_int_equal(
             fb_oracle_backward_rows(f.mechanism, &f.problem, &f.call, 1, 3, &wanted, &error),
             FB_OK);
         for (int64_t row = 0; row < 9; row++) {
             for (int part = 0; part < 2; part++) {
                 memset(one, 0xff, sizeof one);
-                wanted = (struct fb_oracle_gradients){
-                    &all_rows[row], part == 0, one[0], &all_rows[row], part == 1, one[1], one[2]};
+                wanted = (struct fb_oracle_gradients){&all_rows[row], part == 0, one[0],
+                                                      &all_rows[row], part == 1, one[1],
+                                                      one[2],         NULL,      0.0};
                 assert_int_equal(fb_oracle_backward_rows(f.mechanism, &f.problem, &f.call, 1, 3,
                                                          &wanted, &error),
                                  FB_OK);
@@ -272,9 +274,9 @@ static void test_gradients_bad_requests_are_refused(void **state)
     const int64_t good[2] = {0, 1}, descending[2] = {1, 0}, outside[2] = {0, 7};
     struct fb_error error = {0};
     init_fixture(&f, &softmax, params, false, H, 7, 7);
-    struct fb_oracle_gradients wanted = {descending, 2, dq, good, 2, dk, dv};
-    const struct fb_oracle_gradients keys_outside = {good, 2, dq, outside, 2, dk, dv};
-    const struct fb_oracle_gradients nothing = {good, 0, dq, good, 0, dk, dv};
+    struct fb_oracle_gradients wanted = {descending, 2, dq, good, 2, dk, dv, NULL, 0.0};
+    const struct fb_oracle_gradients keys_outside = {good, 2, dq, outside, 2, dk, dv, NULL, 0.0};
+    const struct fb_oracle_gradients nothing = {good, 0, dq, good, 0, dk, dv, NULL, 0.0};
 #define BACKWARD(request)                                                                          \
     fb_oracle_backward_rows(f.mechanism, &f.problem, &f.call, 0, 0, request, &error)
     assert_int_equal(BACKWARD(&wanted), FB_ERROR_USAGE);
@@ -308,8 +310,8 @@ static void test_softmax_sums_missing_row_is_found(void **state)
         for (int64_t h = 0; h < 2; h++) {
             double dk_rows[LEN_MAX * D], dv_rows[LEN_MAX * M], dk_error, dv_error;
             struct fb_error error = {0};
-            const struct fb_oracle_gradients wanted = {NULL, 0,       NULL,   all_rows,
-                                                       9,    dk_rows, dv_rows};
+            const struct fb_oracle_gradients wanted = {NULL,    0,       NULL, all_rows, 9,
+                                                       dk_rows, dv_rows, NULL, 0.0};
             assert_int_equal(
                 fb_oracle_backward_rows(&softmax, &f.problem, &f.call, b, 2 * h, &wanted, &error),
                 FB_OK);
