@@ -2,6 +2,7 @@
 # only touches it when they changed. Outside a git checkout both are unknown, which is not an error.
 set(sha "")
 set(dirty -1)
+set(time "")
 find_program(GIT git)
 if(GIT)
     execute_process(COMMAND ${GIT} -C ${SOURCE} rev-parse --show-toplevel
@@ -18,6 +19,10 @@ if(GIT)
         if(failed)
             set(sha "")
         else()
+            execute_process(COMMAND ${CMAKE_COMMAND} -E env TZ=UTC
+                ${GIT} -C ${SOURCE} show -s --no-show-signature
+                --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd HEAD
+                OUTPUT_VARIABLE time ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
             execute_process(COMMAND ${GIT} -C ${SOURCE} status --porcelain
                 OUTPUT_VARIABLE changes ERROR_QUIET RESULT_VARIABLE failed)
             if(failed)
@@ -32,6 +37,7 @@ if(GIT)
 endif()
 set(text "/* Written by build_info.cmake at every build. */
 #define FB_BUILD_GIT_SHA \"${sha}\"
+#define FB_BUILD_GIT_TIME \"${time}\"
 #define FB_BUILD_GIT_DIRTY ${dirty}
 ")
 set(before "")

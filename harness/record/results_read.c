@@ -1,12 +1,10 @@
 /* Reading results.csv and samples.csv back into rows: see results.h. */
+#include "cell.h"
 #include "csv.h"
 #include "results.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -14,84 +12,6 @@ enum { SAMPLE_COLUMN_COUNT = 4 };
 
 static const char *const sample_columns[SAMPLE_COLUMN_COUNT] = {"case_id", "process", "sample",
                                                                 "time_s"};
-
-static enum fb_status parse_int(const char *text, int64_t *value)
-{
-    char *end;
-
-    errno = 0;
-    long long parsed = strtoll(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0)
-        return FB_ERROR_INPUT;
-    *value = parsed;
-    return FB_OK;
-}
-
-static enum fb_status parse_real(const char *text, double *value)
-{
-    char *end;
-
-    *value = strtod(text, &end);
-    return end == text || *end != '\0' ? FB_ERROR_INPUT : FB_OK;
-}
-
-/* Where a message points: file, line and column's name. */
-struct place {
-    const char *path;
-    size_t line_number;
-};
-
-static enum fb_status set_field(struct fb_row *row, const struct fb_column *column,
-                                const char *cell, struct place place, struct fb_error *error)
-{
-    char *field = (char *)row + column->offset;
-    enum fb_status status = FB_OK;
-    int64_t integer = FB_ROW_NONE;
-    double real = (double)NAN;
-
-    switch (column->type) {
-    case FB_COLUMN_TEXT:
-        if (strlen(cell) >= column->size)
-            return fb_error_set(
-                error, FB_ERROR_INPUT, "%s:%zu: column '%s' has %zu characters, the limit is %zu",
-                place.path, place.line_number, column->name, strlen(cell), column->size - 1);
-        memcpy(field, cell, strlen(cell) + 1);
-        return FB_OK;
-    case FB_COLUMN_INT:
-        if (*cell != '\0')
-            status = parse_int(cell, &integer);
-        memcpy(field, &integer, sizeof integer);
-        break;
-    case FB_COLUMN_REAL:
-        if (*cell != '\0')
-            status = parse_real(cell, &real);
-        memcpy(field, &real, sizeof real);
-        break;
-    }
-    if (status != FB_OK)
-        return fb_error_set(error, status, "%s:%zu: column '%s': '%.60s' is not %s", place.path,
-                            place.line_number, column->name, cell,
-                            column->type == FB_COLUMN_INT ? "an integer" : "a number");
-    return FB_OK;
-}
-
-static enum fb_status check_row(const struct fb_row *row, struct place place,
-                                struct fb_error *error)
-{
-    if (row->schema != FB_ROW_NONE && row->schema > FB_RESULTS_SCHEMA)
-        return fb_error_set(error, FB_ERROR_INPUT,
-                            "%s:%zu: schema %" PRId64 " is newer than %d, the newest that this "
-                            "flowbench reads; use the flowbench that wrote the file",
-                            place.path, place.line_number, row->schema, FB_RESULTS_SCHEMA);
-    for (int i = 0; fb_row_statuses[i] != NULL; i++) {
-        if (strcmp(row->status, fb_row_statuses[i]) == 0)
-            return FB_OK;
-    }
-    return fb_error_set(error, FB_ERROR_INPUT,
-                        "%s:%zu: status '%s' is none of ok, skipped, oom, timeout, crash, wrong, "
-                        "error",
-                        place.path, place.line_number, row->status);
-}
 
 /* A header plus the records after it, as whole rows of equal width. */
 struct table {
@@ -170,16 +90,16 @@ static enum fb_status read_rows(const char *path, struct fb_arena *arena,
     if (results->rows == NULL)
         return FB_ERROR_MEMORY;
     for (size_t r = 0; r < table.count; r++) {
-        const struct place place = {path, table.records[r].line_number};
+        const size_t line = table.records[r].line_number;
         struct fb_row *row = &results->rows[r];
         fb_row_init(row);
         for (size_t c = 0; c < table.header.cells_count && status == FB_OK; c++) {
             const struct fb_column *column = fb_column_find(table.header.cells[c]);
             if (column != NULL)
-                status = set_field(row, column, table.records[r].cells[c], place, error);
+                status = fb_cell_set(row, column, table.records[r].cells[c], path, line, error);
         }
         if (status == FB_OK)
-            status = check_row(row, place, error);
+            status = fb_row_check(row, path, line, error);
         if (status != FB_OK)
             return status;
     }
@@ -193,9 +113,9 @@ static enum fb_status read_sample(const struct fb_csv_record *record, const char
     int64_t process, index;
 
     if (strlen(record->cells[0]) >= sizeof sample->case_id ||
-        parse_int(record->cells[1], &process) != FB_OK || process < 0 || process > INT32_MAX ||
-        parse_int(record->cells[2], &index) != FB_OK || index < 0 || index > INT32_MAX ||
-        parse_real(record->cells[3], &sample->time_s) != FB_OK)
+        fb_cell_parse_int(record->cells[1], &process) != FB_OK || process < 0 ||
+        process > INT32_MAX || fb_cell_parse_int(record->cells[2], &index) != FB_OK || index < 0 ||
+        index > INT32_MAX || fb_cell_parse_real(record->cells[3], &sample->time_s) != FB_OK)
         return fb_error_set(error, FB_ERROR_INPUT,
                             "%s:%zu: not a sample: case_id, process, sample, time_s", path,
                             record->line_number);

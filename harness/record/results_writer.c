@@ -2,6 +2,7 @@
  * results_writer.h. */
 #include "results_writer.h"
 
+#include "cell.h"
 #include "csv.h"
 #include "run_folder.h"
 
@@ -36,28 +37,8 @@ static void add_header(struct fb_csv_line *line)
 
 static void add_row(struct fb_csv_line *line, const struct fb_row *row)
 {
-    for (size_t i = 0; i < fb_column_count(); i++) {
-        const struct fb_column *column = fb_column_at(i);
-        const char *field = (const char *)row + column->offset;
-        int64_t integer;
-        double real;
-        switch (column->type) {
-        case FB_COLUMN_TEXT:
-            fb_csv_add_text(line, field);
-            break;
-        case FB_COLUMN_INT:
-            memcpy(&integer, field, sizeof integer);
-            if (integer == FB_ROW_NONE)
-                fb_csv_add_text(line, "");
-            else
-                fb_csv_add_int(line, integer);
-            break;
-        case FB_COLUMN_REAL:
-            memcpy(&real, field, sizeof real);
-            fb_csv_add_real(line, real);
-            break;
-        }
-    }
+    for (size_t i = 0; i < fb_column_count(); i++)
+        fb_cell_add(line, fb_column_at(i), row);
     fb_csv_end_line(line);
 }
 

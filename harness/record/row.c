@@ -1,7 +1,8 @@
 /* The table of the columns of results.csv, made from the one list in row.h. */
 #include "row.h"
 
-#include <math.h>
+#include "cell.h"
+
 #include <string.h>
 
 #define COLUMN_TEXT(field, bytes) {#field, FB_COLUMN_TEXT, offsetof(struct fb_row, field), bytes},
@@ -34,15 +35,6 @@ const struct fb_column *fb_column_find(const char *name)
 
 void fb_row_init(struct fb_row *row)
 {
-    const int64_t none = FB_ROW_NONE;
-    const double absent = (double)NAN;
-
     memset(row, 0, sizeof *row);
-    for (size_t i = 0; i < fb_column_count(); i++) {
-        char *field = (char *)row + columns[i].offset;
-        if (columns[i].type == FB_COLUMN_INT)
-            memcpy(field, &none, sizeof none);
-        else if (columns[i].type == FB_COLUMN_REAL)
-            memcpy(field, &absent, sizeof absent);
-    }
+    fb_cells_clear(row, columns, fb_column_count());
 }

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char out_option[] = "--out DIR";
+
 void fb_utc_text(time_t when, char *text, size_t text_size)
 {
     struct tm utc;
@@ -35,20 +37,19 @@ enum fb_status fb_folder_sync(const char *path, struct fb_error *error)
     return FB_OK;
 }
 
-static enum fb_status refuse_creation(const char *path, struct fb_error *error)
+static enum fb_status refuse_creation(const char *path, const char *option, struct fb_error *error)
 {
     return fb_error_set(error, FB_ERROR_IO,
-                        "cannot create the folder '%s': %s; choose another place with --out DIR",
-                        path, strerror(errno));
+                        "cannot create the folder '%s': %s; choose another place with %s", path,
+                        strerror(errno), option);
 }
 
-/* Creates every missing folder on the way to path, path excluded. */
-static enum fb_status make_parents(char *path, struct fb_error *error)
+enum fb_status fb_folder_make_parents(char *path, const char *option, struct fb_error *error)
 {
     for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         const bool failed = mkdir(path, 0777) != 0 && errno != EEXIST;
-        enum fb_status status = failed ? refuse_creation(path, error) : FB_OK;
+        enum fb_status status = failed ? refuse_creation(path, option, error) : FB_OK;
         *slash = '/';
         if (status != FB_OK)
             return status;
@@ -185,7 +186,7 @@ enum fb_status fb_run_folder_create(const char *root, const char *suite, const c
         char *path = fb_arena_printf(arena, error, "%s/%s/%s", root, suite, folder->run_id);
         if (path == NULL)
             return FB_ERROR_MEMORY;
-        enum fb_status status = make_parents(path, error);
+        enum fb_status status = fb_folder_make_parents(path, out_option, error);
         if (status != FB_OK)
             return status;
         if (mkdir(path, 0777) == 0) {
@@ -194,7 +195,7 @@ enum fb_status fb_run_folder_create(const char *root, const char *suite, const c
             return status == FB_OK ? sync_parent(path, error) : status;
         }
         if (errno != EEXIST)
-            return refuse_creation(path, error);
+            return refuse_creation(path, out_option, error);
     }
     return fb_error_set(error, FB_ERROR_IO, "%d runs started in the same second in '%s/%s'",
                         SAME_SECOND_MAX, root, suite);
@@ -252,11 +253,11 @@ enum fb_status fb_run_folder_take(const char *path, const char *machine, struct 
     char *copy = trimmed(path, arena, error);
     if (copy == NULL)
         return FB_ERROR_MEMORY;
-    enum fb_status status = make_parents(copy, error);
+    enum fb_status status = fb_folder_make_parents(copy, out_option, error);
     if (status != FB_OK)
         return status;
     if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-        return refuse_creation(copy, error);
+        return refuse_creation(copy, out_option, error);
     /* Looked at before locking too, so that a refused folder is left without a trace. */
     status = check_empty(copy, error);
     if (status != FB_OK)

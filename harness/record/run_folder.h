@@ -43,6 +43,11 @@ enum fb_status fb_run_folder_open(const char *path, struct fb_arena *arena,
 /* Unlocks; the folder stays. */
 void fb_run_folder_close(struct fb_run_folder *folder);
 
+/* Creates every missing folder on the way to path, path excluded; path is written to and restored.
+ * `option` is what an error advises: "--out DIR". */
+enum fb_status fb_folder_make_parents(char *path, const char *option,
+                                      struct fb_error *error) FB_MUST_CHECK;
+
 /* Makes names created in the folder durable. */
 enum fb_status fb_folder_sync(const char *path, struct fb_error *error) FB_MUST_CHECK;
 

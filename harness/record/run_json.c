@@ -75,8 +75,9 @@ static json_t *build_json(const struct fb_machine *machine)
 {
     json_t *dirty = FB_BUILD_GIT_DIRTY < 0 ? json_null() : json_boolean(FB_BUILD_GIT_DIRTY);
 
-    return json_pack("{s:s, s:o, s:o, s:s, s:s, s:s}", "flowbench", machine->version, "git_sha",
-                     text_or_null(fb_build_git_sha()), "git_dirty", dirty, "compiler",
+    return json_pack("{s:s, s:o, s:o, s:o, s:s, s:s, s:s}", "flowbench", machine->version,
+                     "git_sha", text_or_null(fb_build_git_sha()), "git_time_utc",
+                     text_or_null(FB_BUILD_GIT_TIME), "git_dirty", dirty, "compiler",
                      machine->compiler, "compiler_flags", machine->compiler_flags, "build_type",
                      machine->build_type);
 }

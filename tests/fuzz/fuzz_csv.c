@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "fuzz_input.h"
 
+#include "cell.h"
 #include "csv.h"
 #include "report.h"
 #include "results.h"
@@ -17,30 +18,6 @@
 enum { REPORTED_SAMPLES_MAX = 2000 };
 #define ARENA_BYTES ((size_t)256 << 20)
 
-static void add_field(struct fb_csv_line *line, const struct fb_column *column,
-                      const struct fb_row *row)
-{
-    const char *field = (const char *)row + column->offset;
-    int64_t integer;
-    double real;
-    switch (column->type) {
-    case FB_COLUMN_TEXT:
-        fb_csv_add_text(line, field);
-        break;
-    case FB_COLUMN_INT:
-        memcpy(&integer, field, sizeof integer);
-        if (integer == FB_ROW_NONE)
-            fb_csv_add_text(line, "");
-        else
-            fb_csv_add_int(line, integer);
-        break;
-    case FB_COLUMN_REAL:
-        memcpy(&real, field, sizeof real);
-        fb_csv_add_real(line, real);
-        break;
-    }
-}
-
 /* All columns of all rows, in the order of the table. */
 static void write_rows(const struct fb_results *results, struct fb_csv_line *line)
 {
@@ -50,7 +27,7 @@ static void write_rows(const struct fb_results *results, struct fb_csv_line *lin
     fb_csv_end_line(line);
     for (size_t r = 0; r < results->rows_count; r++) {
         for (size_t c = 0; c < fb_column_count(); c++)
-            add_field(line, fb_column_at(c), &results->rows[r]);
+            fb_cell_add(line, fb_column_at(c), &results->rows[r]);
         fb_csv_end_line(line);
     }
     fuzz_check(!line->failed, "no memory for the rows");
