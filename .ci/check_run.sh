@@ -12,7 +12,7 @@ for file in results.csv samples.csv run.json; do
 done
 header=$(head -n 1 "$run/results.csv")
 case $header in
-schema,run,suite,case_id,mechanism,variant,device,*,output_hash) ;;
+schema,run,suite,case_id,mechanism,variant,device,*,output_hash,*) ;;
 *) fail "unexpected header: $header" ;;
 esac
 rows=$(($(wc -l <"$run/results.csv") - 1))

@@ -1,5 +1,6 @@
 /* flowbench info: what this machine and this build are, and what would spoil a measurement. */
 #include "commands.h"
+#include "counter.h"
 #include "machine.h"
 
 #include <argp.h>
@@ -105,6 +106,18 @@ static void print_build(const struct fb_machine *m)
         print_text("OpenBLAS", "not built in");
 }
 
+/* Where instructions can be counted, for gates on machines too noisy for time. */
+static void print_counters(void)
+{
+    puts("Instruction counters");
+    for (int i = FB_COUNTER_NONE + 1; i < FB_COUNTER_COUNT; i++) {
+        const enum fb_counter counter = (enum fb_counter)i;
+        struct fb_error error;
+        const bool there = fb_counter_check(counter, &error) == FB_OK;
+        print_text(fb_counter_name(counter), there ? "available" : error.text);
+    }
+}
+
 static void print_warnings(const struct fb_machine *machine)
 {
     struct fb_machine_warning warnings[FB_WARNING_COUNT];
@@ -159,6 +172,7 @@ int fb_cmd_info(int argc, char **argv)
     print_cpu(&machine);
     print_system(&machine);
     print_build(&machine);
+    print_counters();
     print_warnings(&machine);
     return FB_EXIT_OK;
 }

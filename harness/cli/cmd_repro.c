@@ -3,6 +3,7 @@
 #include "commands.h"
 
 #include "ceiling_book.h"
+#include "counter.h"
 #include "cpu_features.h"
 #include "host_lock.h"
 #include "interrupts.h"
@@ -69,7 +70,8 @@ static void warn(void *context, const char *text)
 static enum fb_status make_plan(const struct fb_repro_row *repro, struct fb_arena *arena,
                                 struct fb_plan *plan, struct fb_error *error)
 {
-    const size_t processes = (size_t)repro->suite.measure.processes;
+    const bool counts = repro->suite.measure.counter != FB_COUNTER_NONE;
+    const size_t processes = counts ? 1 : (size_t)repro->suite.measure.processes;
 
     memset(plan, 0, sizeof *plan);
     plan->cases = fb_arena_alloc(arena, 1, sizeof *plan->cases, error);
@@ -193,6 +195,8 @@ static enum fb_status repeat(const char *argument, struct fb_arena *arena, int *
 
     if (status == FB_OK)
         status = fb_repro_row_read(argument, &here, arena, &repro, error);
+    if (status == FB_OK)
+        status = fb_counter_check(repro.suite.measure.counter, error);
     if (status == FB_OK)
         status = measure(&repro, &here, arena, &now, &signal, error);
     if (status != FB_OK)

@@ -2,6 +2,7 @@
  * measured one after the other. docs/measuring.md, docs/results-format.md. */
 #include "commands.h"
 
+#include "counter.h"
 #include "run_options.h"
 #include "run_preview.h"
 #include "run_session.h"
@@ -30,6 +31,10 @@ static enum fb_status plan_suite(const char *path, const struct fb_run_options *
     if (planned->suite.kind == FB_SUITE_TRAINING)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "%s: kind: training is not available in this version", path);
+    if (!options->list && !options->dry_run)
+        status = fb_counter_check(planned->suite.measure.counter, error);
+    if (status != FB_OK)
+        return status;
     fb_plan_machine_here(&here);
     status = fb_plan_build(&planned->suite, options->filter, &here, arena, &planned->plan, error);
     if (status == FB_OK && planned->plan.cases_count == 0)

@@ -54,6 +54,22 @@ static void judge_hashes(const struct fb_repro_row *repro, const struct fb_row *
     }
 }
 
+/* A count is exact where source, toolchain and counter are the same. */
+static void judge_counts(const struct fb_repro_row *repro, const struct fb_row *now,
+                         struct fb_repro_verdict *verdict)
+{
+    const struct fb_row *then = &repro->row;
+
+    if (!verdict->agrees || !has_origin(&repro->origin) || then->instructions == FB_ROW_NONE ||
+        now->instructions == FB_ROW_NONE || strcmp(then->counter, now->counter) != 0 ||
+        strcmp(then->toolchain, now->toolchain) != 0 || then->instructions == now->instructions)
+        return;
+    verdict->agrees = false;
+    (void)snprintf(verdict->text, sizeof verdict->text,
+                   "the same build executed %" PRId64 " instructions, was %" PRId64,
+                   now->instructions, then->instructions);
+}
+
 void fb_repro_judge(const struct fb_repro_row *repro, const struct fb_row *now,
                     struct fb_repro_verdict *verdict)
 {
@@ -62,6 +78,7 @@ void fb_repro_judge(const struct fb_repro_row *repro, const struct fb_row *now,
 
     if (is(then, "ok") && ok) {
         judge_hashes(repro, now, verdict);
+        judge_counts(repro, now, verdict);
         return;
     }
     verdict->agrees = strcmp(then->status, now->status) == 0;
@@ -178,6 +195,20 @@ static void print_bytes(FILE *out, const char *label, int64_t then, int64_t now)
                                                          : "");
 }
 
+static void print_instructions(FILE *out, const struct fb_row *then, const struct fb_row *now)
+{
+    char cells[2][CELL_SIZE] = {"-", "-"};
+
+    if (then->instructions == FB_ROW_NONE && now->instructions == FB_ROW_NONE)
+        return;
+    if (then->instructions != FB_ROW_NONE)
+        (void)snprintf(cells[0], CELL_SIZE, "%" PRId64, then->instructions);
+    if (now->instructions != FB_ROW_NONE)
+        (void)snprintf(cells[1], CELL_SIZE, "%" PRId64, now->instructions);
+    print_line(out, "instructions", cells[0], cells[1],
+               then->instructions == now->instructions ? "equal" : "");
+}
+
 static void print_origin(FILE *out, const struct fb_repro_row *repro, const struct fb_row *now,
                          const struct fb_machine *here)
 {
@@ -216,6 +247,7 @@ void fb_repro_print(FILE *out, const struct fb_repro_row *repro, const struct fb
                                                                   : "different");
     print_error(out, then, now);
     print_time(out, repro, now);
+    print_instructions(out, then, now);
     print_reals(out, "floor_ratio", then->floor_ratio, now->floor_ratio, "f", "");
     print_bytes(out, "workspace", then->mem_workspace_bytes, now->mem_workspace_bytes);
     print_bytes(out, "peak memory", then->mem_peak_bytes, now->mem_peak_bytes);

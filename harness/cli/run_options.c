@@ -52,6 +52,7 @@ static const char help[] =
     "  flowbench run suites/scaling.yaml --dry-run\n"
     "  flowbench run suites/scaling.yaml --filter 'seq_len<=4096,mechanism=flow'\n"
     "  flowbench run suites/heads.yaml --set defaults.isa=avx2 --budget 5m\n"
+    "  flowbench run suites/ci.yaml --set measure.counter=valgrind\n"
     "  flowbench run --resume results/scaling/20261124T031500Z-laptop\n"
     "\n"
     "Rows are written one by one. Ctrl-C finishes the row at hand, prints the command that "

@@ -54,10 +54,35 @@ static enum fb_status measure_book(const struct fb_plan *plan, struct fb_ceiling
     return status;
 }
 
+static bool counts(const struct fb_planned *planned)
+{
+    return planned->suite.measure.counter != FB_COUNTER_NONE;
+}
+
 struct totals {
     size_t run_count, skipped_count;
     double time_s, bytes_max;
 };
+
+static void print_totals(const struct fb_planned *planned, const struct totals *totals)
+{
+    char memory[32];
+    char time[32];
+
+    fb_human_bytes(totals->bytes_max, memory, sizeof memory);
+    if (counts(planned)) {
+        printf("suite %s: %zu cases counted by %s, %zu are skipped; at most %s at a time\n",
+               planned->suite.name, totals->run_count,
+               fb_counter_name(planned->suite.measure.counter), totals->skipped_count, memory);
+        return;
+    }
+    printf("suite %s: %zu cases run, %zu are skipped; about %s, at most %s at a time\n",
+           planned->suite.name, totals->run_count, totals->skipped_count,
+           fb_human_duration(totals->time_s, time, sizeof time), memory);
+    printf("times assume %d x the floor at the ceilings measured just now; bytes are inputs, "
+           "outputs and workspace\n",
+           FB_PREDICT_FLOOR_MULTIPLE);
+}
 
 static void print_case(const struct fb_planned *planned, size_t index,
                        const struct fb_prediction_fact *facts, struct fb_ceiling_book *book,
@@ -81,6 +106,13 @@ static void print_case(const struct fb_planned *planned, size_t index,
         return;
     }
     fb_case_bytes(item, &bytes);
+    if (counts(planned)) {
+        printf("%s  %s  %s\n", item->id, description,
+               fb_human_bytes((double)bytes.total_bytes, memory, sizeof memory));
+        totals->run_count++;
+        totals->bytes_max = fmax(totals->bytes_max, (double)bytes.total_bytes);
+        return;
+    }
     fb_predict_case(&planned->plan, facts, index, fb_ceiling_book_entry(book, item), &prediction);
     double whole_s = fb_predict_worker_s(&planned->suite.measure, prediction.call_s);
     if (timeout_s > 0)
@@ -107,25 +139,17 @@ enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, struct f
 {
     struct fb_ceiling_book book;
     struct totals totals = {0};
-    char memory[32];
-    char time[32];
     struct fb_prediction_fact *facts = calloc(planned->plan.cases_count + 1, sizeof *facts);
 
     if (facts == NULL)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu cases",
                             planned->plan.cases_count);
     fb_ceiling_book_init(&book, fb_cpu_best_isa());
-    enum fb_status status = measure_book(&planned->plan, &book, error);
+    enum fb_status status = counts(planned) ? FB_OK : measure_book(&planned->plan, &book, error);
     if (status == FB_OK) {
         for (size_t i = 0; i < planned->plan.cases_count; i++)
             print_case(planned, i, facts, &book, &totals);
-        printf("suite %s: %zu cases run, %zu are skipped; about %s, at most %s at a time\n",
-               planned->suite.name, totals.run_count, totals.skipped_count,
-               fb_human_duration(totals.time_s, time, sizeof time),
-               fb_human_bytes(totals.bytes_max, memory, sizeof memory));
-        printf("times assume %d x the floor at the ceilings measured just now; bytes are inputs, "
-               "outputs and workspace\n",
-               FB_PREDICT_FLOOR_MULTIPLE);
+        print_totals(planned, &totals);
     }
     free(facts);
     return status;

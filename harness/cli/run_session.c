@@ -3,6 +3,7 @@
 
 #include "ceiling_book.h"
 #include "commands.h"
+#include "counter.h"
 #include "cpu_features.h"
 #include "host_lock.h"
 #include "interrupts.h"
@@ -191,7 +192,8 @@ static enum fb_status measure(struct session *session, struct fb_runner_outcome 
         .context = session,
     };
 
-    warn_if_busy(session, other_run);
+    if (session->suite->measure.counter == FB_COUNTER_NONE)
+        warn_if_busy(session, other_run);
     enum fb_status status = fb_interrupts_begin(&interrupts, error);
     if (status == FB_OK) {
         status = fb_runner_run(session->suite, session->plan, &session->done, &session->writer,
@@ -342,6 +344,9 @@ static enum fb_status plan_again(struct session *session, const struct fb_run_re
         fb_suite_parse(resume->suite_yaml, strlen(resume->suite_yaml), resume->suite_path, NULL,
                        session->arena, &planned->suite, error);
 
+    if (status != FB_OK)
+        return status;
+    status = fb_counter_check(planned->suite.measure.counter, error);
     if (status != FB_OK)
         return status;
     fb_plan_machine_here(&here);

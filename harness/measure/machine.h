@@ -45,6 +45,12 @@ struct fb_machine {
     char name[64];     /* short and fit for a folder: "amd-epyc-2c-1f2e3d" */
 };
 
+enum { FB_MACHINE_TOOLCHAIN_SIZE = 96 };
+
+/* What the instructions of a call depend on beside the source: "GNU 12.2.0 Release, glibc 2.36,
+ * OpenBLAS 0.3.21". */
+void fb_machine_toolchain(char *text, size_t text_size);
+
 /* Fails only when the topology cannot be read at all. */
 enum fb_status fb_machine_read(struct fb_machine *machine, struct fb_error *error) FB_MUST_CHECK;
 

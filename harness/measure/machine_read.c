@@ -7,6 +7,7 @@
 #include "timing_clock.h"
 
 #include <ctype.h>
+#include <gnu/libc-version.h>
 #include <hwloc.h>
 #include <inttypes.h>
 #include <math.h>
@@ -324,6 +325,16 @@ static void read_build(struct fb_machine *machine)
     if (sscanf(machine->openblas_config, "OpenBLAS %31s", machine->openblas_version) != 1)
         machine->openblas_version[0] = '\0';
 #endif
+}
+
+void fb_machine_toolchain(char *text, size_t text_size)
+{
+    struct fb_machine build = {0};
+
+    read_build(&build);
+    (void)snprintf(text, text_size, "%.40s %s, glibc %.10s%s%.20s", build.compiler,
+                   build.build_type, gnu_get_libc_version(), build.openblas ? ", OpenBLAS " : "",
+                   build.openblas_version);
 }
 
 enum fb_status fb_machine_read(struct fb_machine *machine, struct fb_error *error)

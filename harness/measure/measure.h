@@ -5,12 +5,16 @@
  *   allocate, fill -> prepare (forward before backward; the state to decode against) -> first call
  * -> check against the oracle -> peak memory -> warm up -> samples
  *   -> same output again? -> floor evidence
+ * or, when instructions are counted:
+ *   allocate, fill -> prepare -> first call -> check -> one counted call -> same output again?
  *
  * A wrong answer gets no time. Time-outs and crashes are the runner's business.
  */
 #ifndef FB_MEASURE_H
 #define FB_MEASURE_H
 
+#include "counter.h"
+#include "machine.h"
 #include "plan.h"
 #include "timing_clock.h"
 
@@ -58,6 +62,11 @@ struct fb_measure_result {
     double err_rel, err_max, err_budget; /* NaN without the oracle */
     double softmax_distance;
     char output_hash[FB_MEASURE_HASH_SIZE]; /* XXH64 of the outputs, 16 hexadecimal digits */
+
+    /* With settings->counter: of one call, instead of samples, peak memory and floor. */
+    int64_t instructions;
+    char counter[FB_COUNTER_TEXT_SIZE];        /* who counted: "callgrind-3.19.0" */
+    char toolchain[FB_MACHINE_TOOLCHAIN_SIZE]; /* what a count depends on beside the source */
 };
 
 /* Everything absent, status error. */
@@ -93,8 +102,8 @@ struct fb_measure_options {
     const struct fb_attention *attention; /* NULL: the case's own; tests put a scripted one here */
     const struct fb_clock *clock;         /* NULL: the monotonic one */
     /* NULL, or told the name of each phase as it begins ("allocate", "first call", "check",
-     * "prepare", "memory", "warm-up", "samples", "floor"): what a worker that is killed was doing.
-     */
+     * "prepare", "memory", "warm-up", "samples", "count", "floor"): what a worker that is killed
+     * was doing. */
     void (*on_phase)(void *context, const char *phase);
     void *on_phase_context;
 };

@@ -121,14 +121,33 @@ static enum fb_status first_call(struct fb_worker *worker, struct fb_error *erro
     }
     if (status != FB_OK || result->status == FB_MEASURE_WRONG)
         return status;
+    if (worker->settings->counter != FB_COUNTER_NONE) {
+        result->mem_peak_bytes = -1; /* valgrind's own memory is in it */
+        return FB_OK;
+    }
     return measure_peak_again(worker, error);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+static enum fb_status take_times(struct fb_worker *worker, struct fb_error *error)
+{
+    if (fb_worker_is_cold(worker)) {
+        size_t llc_bytes, private_bytes;
+        fb_machine_caches(&llc_bytes, &private_bytes);
+        const enum fb_status status = fb_cache_flush_init(&worker->flush, llc_bytes, private_bytes,
+                                                          worker->item->threads, error);
+        if (status != FB_OK)
+            return status;
+    }
+    return fb_worker_sample(worker, error);
+}
+
 static enum fb_status run_phases(struct fb_worker *worker, const struct fb_limits *limits,
                                  struct fb_error *error)
 {
+    const bool counts = worker->settings->counter != FB_COUNTER_NONE;
+
     fb_worker_enter_phase(worker, "allocate");
     enum fb_status status = fb_worker_allocate(worker, limits, error);
     if (status == FB_OK)
@@ -137,19 +156,12 @@ static enum fb_status run_phases(struct fb_worker *worker, const struct fb_limit
         status = first_call(worker, error);
     if (status != FB_OK || worker->result->status == FB_MEASURE_WRONG)
         return status;
-    if (fb_worker_is_cold(worker)) {
-        size_t llc_bytes, private_bytes;
-        fb_machine_caches(&llc_bytes, &private_bytes);
-        status = fb_cache_flush_init(&worker->flush, llc_bytes, private_bytes,
-                                     worker->item->threads, error);
-    }
-    if (status == FB_OK)
-        status = fb_worker_sample(worker, error);
+    status = counts ? fb_worker_count(worker, error) : take_times(worker, error);
     if (status == FB_OK)
         status = fb_worker_check_again(worker, error);
     if (status != FB_OK)
         return status;
-    if (worker->result->status != FB_MEASURE_WRONG && worker->options->floor)
+    if (worker->result->status != FB_MEASURE_WRONG && worker->options->floor && !counts)
         status = fb_worker_measure_floor(worker, error);
     return status;
 }
@@ -164,6 +176,10 @@ static enum fb_status check_request(const struct fb_worker *worker, struct fb_er
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                             "case %s runs on %s; this version measures on cpu only", item->id,
                             fb_backend_name(worker->attention->backend));
+    if (item->threads > 1 && worker->settings->counter != FB_COUNTER_NONE)
+        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
+                            "case %s runs on %d threads; instructions are counted on one", item->id,
+                            item->threads);
     if (item->threads < 1)
         return fb_error_set(error, FB_ERROR_USAGE, "case %s asks for %d threads; at least 1",
                             item->id, item->threads);

@@ -46,6 +46,7 @@ void fb_measure_result_init(struct fb_measure_result *result)
         .err_max = none,
         .err_budget = none,
         .softmax_distance = none,
+        .instructions = -1,
     };
 }
 
@@ -81,6 +82,9 @@ static const struct fb_json_field result_fields[] = {
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_REAL, err_budget),
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_REAL, softmax_distance),
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, output_hash),
+    FB_JSON_FIELD(struct fb_measure_result, FB_JSON_INT64, instructions),
+    FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, counter),
+    FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, toolchain),
 };
 enum { RESULT_FIELDS = sizeof result_fields / sizeof result_fields[0] };
 
@@ -180,7 +184,9 @@ enum fb_status fb_measure_result_from_json(const json_t *json, struct fb_measure
 json_t *fb_measure_settings_to_json(const struct fb_measure_settings *settings)
 {
     json_t *json = fb_json_from_fields(settings_fields, SETTINGS_FIELDS, settings);
-    if (json && json_object_set_new(json, "cache", json_string(cache_names[settings->cache])) == 0)
+    if (json &&
+        json_object_set_new(json, "cache", json_string(cache_names[settings->cache])) == 0 &&
+        json_object_set_new(json, "counter", json_string(fb_counter_name(settings->counter))) == 0)
         return json;
     json_decref(json);
     return NULL;
@@ -195,9 +201,17 @@ enum fb_status fb_measure_settings_from_json(const json_t *json,
         fb_json_to_fields(settings_fields, SETTINGS_FIELDS, json, settings, error);
     if (status != FB_OK)
         return status;
-    const int value = read_choice(json, "cache", cache_names, 2, error);
-    settings->cache = value == FB_CACHE_WARM ? FB_CACHE_WARM : FB_CACHE_COLD;
-    return value < 0 ? FB_ERROR_INPUT : FB_OK;
+    const char *counter_names[FB_COUNTER_COUNT];
+    for (int i = 0; i < FB_COUNTER_COUNT; i++)
+        counter_names[i] = fb_counter_name((enum fb_counter)i);
+    const int cache = read_choice(json, "cache", cache_names, 2, error);
+    const int counter =
+        cache < 0 ? -1 : read_choice(json, "counter", counter_names, FB_COUNTER_COUNT, error);
+    if (counter < 0)
+        return FB_ERROR_INPUT;
+    settings->cache = (enum fb_cache_mode)cache;
+    settings->counter = (enum fb_counter)counter;
+    return FB_OK;
 }
 
 json_t *fb_limits_to_json(const struct fb_limits *limits)

@@ -144,6 +144,7 @@ void fb_worker_drop_samples(struct fb_measure_result *result)
     result->samples_s = NULL;
     result->samples_count = 0;
     result->stop_reason[0] = '\0';
+    result->instructions = -1;
 }
 
 /* The call of the first sample once more, where calls differ from each other. */

@@ -1,7 +1,7 @@
 /*
  * The worker of measure_case.c, shared with the files that lay out its buffers (measure_buffers.c),
- * run its pass (measure_pass.c), take its samples (measure_samples.c) and its floor evidence
- * (measure_floor.c). Private to this room.
+ * run its pass (measure_pass.c), take its samples (measure_samples.c), count its instructions
+ * (measure_count.c) and take its floor evidence (measure_floor.c). Private to this room.
  */
 #ifndef FB_MEASURE_WORKER_H
 #define FB_MEASURE_WORKER_H
@@ -96,12 +96,15 @@ int64_t fb_worker_batch_for(const struct fb_worker *worker, double call_s);
 /* Warms up, takes the samples and the evidence into the result. */
 enum fb_status fb_worker_sample(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 
+/* Counts the instructions of one call into the result, as settings->counter says. */
+enum fb_status fb_worker_count(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
+
 /* The outputs of the last timed call against those of the first call: the result becomes WRONG, and
  * loses its samples, when they were not written everywhere or have changed without leave. */
 enum fb_status fb_worker_check_again(struct fb_worker *worker,
                                      struct fb_error *error) FB_MUST_CHECK;
 
-/* A wrong answer gets no time. */
+/* A wrong answer gets no time and no count. */
 void fb_worker_drop_samples(struct fb_measure_result *result);
 
 /* Touch time and GEMM rate into the result. */

@@ -40,6 +40,18 @@ void fb_plan_machine_here(struct fb_plan_machine *machine)
     };
 }
 
+/* `max` threads are one and `best` is what the counter executes. */
+static struct fb_plan_machine machine_for_counting(const struct fb_plan_machine *machine,
+                                                   enum fb_counter counter)
+{
+    struct fb_plan_machine counting = *machine;
+    counting.threads = 1;
+    if (counter == FB_COUNTER_VALGRIND && counting.best_isa == FB_ISA_AVX512) {
+        counting.best_isa = FB_ISA_AVX2;
+    }
+    return counting;
+}
+
 /* ---- resolving one point ------------------------------------------------------------------- */
 
 /* The first registered variant of the mechanism is its default. */
@@ -113,6 +125,25 @@ static void resolve_machine(const struct fb_factors *point, const struct fb_plan
     item->threads = point->threads == 0 ? machine->threads : point->threads;
 }
 
+/* Why instructions cannot be counted; false when they can, or when none are. */
+static bool is_uncountable(const struct fb_case *item, enum fb_counter counter, char *reason,
+                           size_t reason_size)
+{
+    if (counter == FB_COUNTER_NONE || item->device != FB_CPU) {
+        return false;
+    }
+    if (counter == FB_COUNTER_VALGRIND && item->isa == FB_ISA_AVX512) {
+        (void)snprintf(reason, reason_size, "valgrind executes no avx512");
+        return true;
+    }
+    if (item->threads > 1) {
+        (void)snprintf(reason, reason_size, "instructions are counted on 1 thread, not %d",
+                       item->threads);
+        return true;
+    }
+    return false;
+}
+
 /* Finds the variant, or the reason why there is none for this case. */
 static enum fb_status resolve_attention(struct fb_arena *arena, struct fb_case *item,
                                         struct fb_error *error)
@@ -143,7 +174,7 @@ static enum fb_status resolve_attention(struct fb_arena *arena, struct fb_case *
     return status == FB_OK ? FB_OK : set_skip(arena, item, error, why.text);
 }
 
-static enum fb_status resolve_point(const struct fb_factors *point,
+static enum fb_status resolve_point(const struct fb_factors *point, enum fb_counter counter,
                                     const struct fb_plan_machine *machine, struct fb_arena *arena,
                                     struct draft *draft, struct fb_error *error)
 {
@@ -158,6 +189,9 @@ static enum fb_status resolve_point(const struct fb_factors *point,
     }
     if (lacks_hardware(item, machine, reason, sizeof reason)) {
         draft->required_where = point->optional_hardware ? NULL : point->where;
+        return set_skip(arena, item, error, reason);
+    }
+    if (is_uncountable(item, counter, reason, sizeof reason)) {
         return set_skip(arena, item, error, reason);
     }
     return resolve_attention(arena, item, error);
@@ -204,7 +238,8 @@ static enum fb_status resolve_points(const struct fb_suite *suite, const struct 
     }
     for (size_t i = 0; i < suite->factors_count; i++) {
         struct draft draft;
-        enum fb_status status = resolve_point(&suite->factors[i], machine, arena, &draft, error);
+        enum fb_status status = resolve_point(&suite->factors[i], suite->measure.counter, machine,
+                                              arena, &draft, error);
         if (status != FB_OK) {
             return status;
         }
@@ -231,7 +266,9 @@ static enum fb_status resolve_points(const struct fb_suite *suite, const struct 
 static enum fb_status order_jobs(const struct fb_suite *suite, struct fb_arena *arena,
                                  struct fb_plan *plan, struct fb_error *error)
 {
-    size_t processes = (size_t)suite->measure.processes;
+    /* A count is the same in every process. */
+    const bool counts = suite->measure.counter != FB_COUNTER_NONE;
+    size_t processes = counts ? 1 : (size_t)suite->measure.processes;
     size_t running = 0;
     for (size_t i = 0; i < plan->cases_count; i++) {
         running += plan->cases[i].skip_reason == NULL ? 1 : 0;
@@ -268,8 +305,13 @@ enum fb_status fb_plan_build(const struct fb_suite *suite, const char *filter,
                              struct fb_plan *plan, struct fb_error *error)
 {
     struct fb_filter conditions;
+    struct fb_plan_machine counting;
     enum fb_status status = FB_OK;
     *plan = (struct fb_plan){0};
+    if (suite->measure.counter != FB_COUNTER_NONE) {
+        counting = machine_for_counting(machine, suite->measure.counter);
+        machine = &counting;
+    }
     if (filter != NULL) {
         status = fb_filter_parse(filter, machine, arena, &conditions, error);
     }

@@ -70,6 +70,21 @@ char *fb_quantity_count(double count, char *text)
     return text;
 }
 
+char *fb_quantity_instructions(double count, char *text)
+{
+    if (isnan(count)) {
+        return not_a_number(text);
+    }
+    if (count < 0.9995e6) {
+        print_scaled(count * 1e-3, " k", text);
+    } else if (count < 0.9995e9) {
+        print_scaled(count * 1e-6, " M", text);
+    } else {
+        print_scaled(count * 1e-9, " G", text);
+    }
+    return text;
+}
+
 char *fb_quantity_ratio(double value, char *text)
 {
     if (isnan(value)) {

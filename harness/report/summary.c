@@ -374,6 +374,17 @@ static void drop_untried(struct fb_series_set *set)
     }
 }
 
+/* Instructions instead of times: a table of them, no exponents. */
+static bool is_counted(const struct fb_results *results)
+{
+    for (size_t i = 0; i < results->rows_count; i++) {
+        if (results->rows[i].instructions != FB_ROW_NONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum fb_status fb_summary_print_results(const struct fb_summary_job *job, struct fb_error *error)
 {
     static const enum fb_axis axes[] = {FB_AXIS_HEADS, FB_AXIS_HEAD_DIM, FB_AXIS_THREADS,
@@ -389,8 +400,11 @@ enum fb_status fb_summary_print_results(const struct fb_summary_job *job, struct
         return status;
     }
     drop_untried(&set);
-    if (fb_series_axis_values(&set) >= 3) {
+    if (fb_series_axis_values(&set) >= 3 && !is_counted(job->results)) {
         return print_scaling(job, &set, error);
+    }
+    if (is_counted(job->results)) {
+        (void)fputs("instructions of one call\n", job->out);
     }
     bool printed = false;
     for (size_t a = 0; status == FB_OK && a < sizeof axes / sizeof axes[0]; a++) {

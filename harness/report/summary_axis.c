@@ -75,13 +75,19 @@ static enum fb_status set_cells(struct fb_text_table *table, const struct fb_ser
             if (point->x != values[v]->x) {
                 continue;
             }
-            const char *cell = point->ok
-                                   ? fb_arena_strdup(table->arena, cell_text(point, text), error)
-                                   : point->row->status;
+            const bool counted = point->row->instructions != FB_ROW_NONE;
+            const char *cell = point->row->status;
+            if (counted) {
+                cell = fb_quantity_instructions((double)point->row->instructions, text);
+            } else if (point->ok) {
+                cell = cell_text(point, text);
+            }
+            cell = fb_arena_strdup(table->arena, cell, error);
             if (!cell) {
                 return FB_ERROR_MEMORY;
             }
-            fb_text_table_set(table, at[v], cell, point->ok ? FB_TEXT_PLAIN : FB_TEXT_WARNING);
+            fb_text_table_set(table, at[v], cell,
+                              counted || point->ok ? FB_TEXT_PLAIN : FB_TEXT_WARNING);
         }
     }
     return FB_OK;

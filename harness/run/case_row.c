@@ -219,6 +219,11 @@ static void set_evidence(const struct fb_case_record *record, const struct fb_ce
     row->err_budget = found->err_budget;
     row->softmax_distance = found->softmax_distance;
     COPY_TEXT(row->output_hash, found->output_hash);
+    if (!record->wrong && found->instructions >= 0) {
+        row->instructions = found->instructions;
+        COPY_TEXT(row->counter, found->counter);
+        COPY_TEXT(row->toolchain, found->toolchain);
+    }
     if (record->wrong || record->samples_count == 0)
         return;
     row->samples = (int64_t)record->samples_count;

@@ -62,6 +62,20 @@ char *fb_human_bytes(double bytes, char *text, size_t text_size)
     return text;
 }
 
+char *fb_human_instructions(int64_t count, char *text, size_t text_size)
+{
+    snprintf(text, text_size, "%.4g M instructions", (double)count * 1e-6);
+    return text;
+}
+
+/* What a row that is ok has found. */
+static char *human_finding(const struct fb_row *row, char *text, size_t text_size)
+{
+    return row->instructions != FB_ROW_NONE
+               ? fb_human_instructions(row->instructions, text, text_size)
+               : fb_human_time(row->time_median_s, text, text_size);
+}
+
 /* ---- lines ----------------------------------------------------------------------------------- */
 
 static int terminal_width(FILE *out)
@@ -134,7 +148,7 @@ static bool has_failed(const struct fb_row *row)
 void fb_progress_row(struct fb_progress *progress, const struct fb_row *row,
                      const char *description, double eta_s)
 {
-    char time[32];
+    char finding[48];
     char left[48] = "";
     char duration[32];
     const bool ok = strcmp(row->status, "ok") == 0;
@@ -154,7 +168,7 @@ void fb_progress_row(struct fb_progress *progress, const struct fb_row *row,
     const char *off = *on != '\0' ? "\033[0m" : "";
     fprintf(progress->out, "[%*zu/%zu] %s  %s%s%s%s%s%s\n", digits_of(progress->rows_total),
             progress->rows_done, progress->rows_total, description, on,
-            ok ? fb_human_time(row->time_median_s, time, sizeof time) : row->status, off,
+            ok ? human_finding(row, finding, sizeof finding) : row->status, off,
             row->reason[0] != '\0' ? ": " : "", row->reason, left);
     fflush(progress->out);
 }

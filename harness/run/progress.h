@@ -51,5 +51,6 @@ void fb_progress_end(struct fb_progress *progress);
 char *fb_human_time(double seconds, char *text, size_t text_size);
 char *fb_human_duration(double seconds, char *text, size_t text_size);
 char *fb_human_bytes(double bytes, char *text, size_t text_size);
+char *fb_human_instructions(int64_t count, char *text, size_t text_size);
 
 #endif

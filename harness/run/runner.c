@@ -205,7 +205,8 @@ static enum fb_status take_result(struct fb_run_state *state, const struct fb_jo
     } else if (result.status == FB_MEASURE_OOM || result.status == FB_MEASURE_ERROR) {
         status = fb_run_state_write_failure(
             state, job->case_index, fb_measure_status_name(result.status), result.reason, error);
-    } else if (result.status == FB_MEASURE_OK && result.samples_count == 0) {
+    } else if (result.status == FB_MEASURE_OK && result.samples_count == 0 &&
+               result.instructions < 0) {
         status = fb_run_state_write_failure(state, job->case_index, "error",
                                             "the worker's result has no samples", error);
     } else {
@@ -238,6 +239,19 @@ static enum fb_status take_outcome(struct fb_run_state *state, const struct fb_j
                                       error);
 }
 
+/* A count names its kernels, for OpenBLAS's own choice differs from machine to machine. */
+static const char *openblas_core_of(const struct fb_run_state *state, const struct fb_case *item)
+{
+    const struct fb_ceiling_book *book = state->options->book;
+
+    if (state->suite->measure.counter == FB_COUNTER_NONE)
+        return fb_ceiling_openblas_core(item->isa, book->best_isa, book->openblas_core);
+    return fb_ceiling_openblas_core(item->isa != FB_ISA_ANY        ? item->isa
+                                    : book->best_isa > FB_ISA_AVX2 ? FB_ISA_AVX2
+                                                                   : book->best_isa,
+                                    FB_ISA_ANY, book->openblas_core);
+}
+
 static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *job,
                               struct fb_error *error)
 {
@@ -250,8 +264,8 @@ static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *j
         .program = options->worker_program,
         .input = input,
         .threads = item->threads,
-        .openblas_core = fb_ceiling_openblas_core(item->isa, options->book->best_isa,
-                                                  options->book->openblas_core),
+        .counter = state->suite->measure.counter,
+        .openblas_core = openblas_core_of(state, item),
         .timeout_s = state->suite->limits.case_timeout_s,
         .memory_bytes = state->memory_limit_bytes,
     };
@@ -307,15 +321,17 @@ static enum fb_status run_all(struct fb_run_state *state, struct fb_error *error
     enum fb_status status = write_planned_skips(state, error);
 
     fb_run_state_estimate(state, NULL);
-    const bool anything = fb_run_state_rows_done(state) < state->plan->cases_count;
-    if (status == FB_OK && anything && options->ceilings)
+    /* A floor belongs to a time. */
+    const bool timed = options->ceilings && state->suite->measure.counter == FB_COUNTER_NONE &&
+                       fb_run_state_rows_done(state) < state->plan->cases_count;
+    if (status == FB_OK && timed)
         status = measure_ceilings(state, false, error);
     if (status == FB_OK && options->checkpoint != NULL)
         status = options->checkpoint(options->context, error);
     fb_run_state_estimate(state, NULL);
     if (status == FB_OK)
         status = run_jobs(state, error);
-    if (status == FB_OK && anything && options->ceilings)
+    if (status == FB_OK && timed)
         status = measure_ceilings(state, true, error);
     if (status == FB_OK && options->checkpoint != NULL)
         status = options->checkpoint(options->context, error);

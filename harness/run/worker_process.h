@@ -12,6 +12,7 @@
 
 #include "interrupts.h"
 #include "status.h"
+#include "suite.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -28,6 +29,7 @@ struct fb_worker_task {
     const char *program;       /* NULL: this very program (/proc/self/exe) */
     const json_t *input;       /* borrowed */
     int threads;               /* of OpenMP and OpenBLAS */
+    enum fb_counter counter;   /* valgrind: it executes the worker */
     const char *openblas_core; /* OPENBLAS_CORETYPE, or NULL: as OpenBLAS finds best */
     double timeout_s;          /* wall clock, from start to end; 0: none */
     size_t memory_bytes;       /* limit of the task's memory; 0: none */

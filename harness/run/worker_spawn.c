@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "worker_spawn.h"
 
+#include "counter.h"
 #include "under_asan.h"
 
 #include <errno.h>
@@ -38,12 +39,22 @@ static const char *const dropped[] = {
     "GOMP_CPU_AFFINITY=",  "GOMP_SPINCOUNT=",   "OPENBLAS_NUM_THREADS=",
     "OPENBLAS_CORETYPE=",  "GOTO_NUM_THREADS=", "OPENBLAS_MAIN_FREE=",
     "GOTOBLAS_MAIN_FREE=", "OPENBLAS_VERBOSE=", "OPENBLAS_DEFAULT_NUM_THREADS=",
-    "KMP_AFFINITY=",       "KMP_BLOCKTIME=",    "OPENBLAS_BLOCK_FACTOR="};
+    "KMP_AFFINITY=",       "KMP_BLOCKTIME=",    "OPENBLAS_BLOCK_FACTOR=",
+    "VALGRIND_OPTS=",      "GLIBC_TUNABLES=",   "LD_BIND_NOW="};
+
+/* What memcpy and memset do depends on the caches that glibc finds; a count shall not. Names that
+ * a glibc does not know it ignores. */
+static const char *const when_counting[] = {"LD_BIND_NOW=1",
+                                            "GLIBC_TUNABLES=glibc.cpu.x86_data_cache_size=0x8000:"
+                                            "glibc.cpu.x86_shared_cache_size=0x100000:"
+                                            "glibc.cpu.x86_non_temporal_threshold=0xc0000:"
+                                            "glibc.cpu.x86_rep_movsb_threshold=0x800:"
+                                            "glibc.cpu.x86_rep_stosb_threshold=0x800"};
 
 enum {
     FIXED_COUNT = sizeof fixed / sizeof fixed[0],
     DROPPED_COUNT = sizeof dropped / sizeof dropped[0],
-    OWN_MAX = FIXED_COUNT + 3
+    OWN_MAX = FIXED_COUNT + 5
 };
 
 struct environment {
@@ -88,6 +99,10 @@ static enum fb_status make_environment(const struct fb_worker_task *task,
                  task->openblas_core);
         environment->entries[count++] = environment->blas_core;
     }
+    if (task->counter != FB_COUNTER_NONE) {
+        environment->entries[count++] = when_counting[0];
+        environment->entries[count++] = when_counting[1];
+    }
     environment->entries[count] = NULL;
     return FB_OK;
 }
@@ -116,6 +131,12 @@ static bool make_pipe(int *read_fd, int *write_fd)
     return *read_fd >= 0 && *write_fd >= 0 && fcntl(*read_fd, F_SETFL, O_NONBLOCK) == 0;
 }
 
+/* Where callgrind writes. -1 when there is none to be had. */
+static int make_count_file(void)
+{
+    return lift(memfd_create("flowbench-count", MFD_CLOEXEC));
+}
+
 /* The task as a file in memory: unlike a pipe it never blocks and never breaks. */
 static int make_input(const json_t *input)
 {
@@ -132,12 +153,12 @@ static int make_input(const json_t *input)
 }
 
 struct child_ends {
-    int input_fd, result_fd, tail_fd;
+    int input_fd, result_fd, tail_fd, count_fd; /* count_fd -1: callgrind does not count */
 };
 
 static void close_all(struct child_ends *ends)
 {
-    const int fds[] = {ends->input_fd, ends->result_fd, ends->tail_fd};
+    const int fds[] = {ends->input_fd, ends->result_fd, ends->tail_fd, ends->count_fd};
 
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
         if (fds[i] >= 0)
@@ -162,26 +183,59 @@ static void limit_memory(size_t memory_bytes)
 }
 
 /* What this process itself has inherited without knowing must not reach the worker. */
-static void close_others(void)
+static void close_others(int first)
 {
-    enum { FIRST = FB_WORKER_RESULT_FD + 1, LAST_USUAL = 1023 };
+    enum { LAST_USUAL = 1023 };
 
 #ifdef SYS_close_range
-    if (syscall(SYS_close_range, (unsigned)FIRST, ~0U, 0U) == 0)
+    if (syscall(SYS_close_range, (unsigned)first, ~0U, 0U) == 0)
         return;
 #endif
-    for (int fd = FIRST; fd <= LAST_USUAL; fd++)
+    for (int fd = first; fd <= LAST_USUAL; fd++)
         close(fd);
 }
 
+/* What is executed: the worker itself, or valgrind with the worker. */
+struct command {
+    const char *path; /* NULL: this very program, by descriptor */
+    const char *arguments[FB_COUNTER_ARGUMENTS_MAX + 2];
+    char valgrind[FB_COUNTER_PATH_SIZE], self[FB_COUNTER_PATH_SIZE];
+};
+
+static enum fb_status make_command(const struct fb_worker_task *task, struct command *command,
+                                   struct fb_error *error)
+{
+    size_t count = 0;
+
+    command->path = task->program;
+    if (task->counter != FB_COUNTER_VALGRIND) {
+        command->arguments[count++] = "flowbench";
+    } else {
+        const ssize_t length = readlink("/proc/self/exe", command->self, sizeof command->self - 1);
+        if (length < 0)
+            return fb_error_set(error, FB_ERROR_IO, "cannot tell where this program is: %s",
+                                strerror(errno));
+        command->self[length] = '\0';
+        if (!fb_counter_find_valgrind(command->valgrind))
+            return fb_error_set(error, FB_ERROR_UNSUPPORTED, "no valgrind in PATH any more");
+        count = fb_counter_arguments(task->program != NULL ? task->program : command->self,
+                                     command->arguments);
+        command->path = command->valgrind;
+    }
+    command->arguments[count++] = "worker";
+    command->arguments[count] = NULL;
+    return FB_OK;
+}
+
 /* Between fork and exec: only what is safe in the child of a process with threads. */
-static void become_worker(const struct fb_worker_task *task, const struct child_ends *ends,
-                          const struct environment *environment, pid_t runner)
+static void become_worker(const struct fb_worker_task *task, const struct command *command,
+                          const struct child_ends *ends, const struct environment *environment,
+                          pid_t runner)
 {
     static const char message[] = "cannot start the worker program\n";
     const struct rlimit no_core = {0, 0};
     const struct sigaction standard = {.sa_handler = SIG_DFL};
-    char *const arguments[] = {(char[]){"flowbench"}, (char[]){"worker"}, NULL};
+    char *const *arguments = (char *const *)command->arguments;
     sigset_t none;
 
     setsid();
@@ -196,11 +250,12 @@ static void become_worker(const struct fb_worker_task *task, const struct child_
     setrlimit(RLIMIT_CORE, &no_core);
     limit_memory(task->memory_bytes);
     if (dup2(ends->input_fd, 0) < 0 || dup2(ends->tail_fd, 1) < 0 || dup2(ends->tail_fd, 2) < 0 ||
-        dup2(ends->result_fd, FB_WORKER_RESULT_FD) < 0)
+        dup2(ends->result_fd, FB_WORKER_RESULT_FD) < 0 ||
+        (ends->count_fd >= 0 && dup2(ends->count_fd, FB_COUNTER_FD) < 0))
         _exit(127);
-    close_others();
-    if (task->program != NULL) {
-        execve(task->program, arguments, (char *const *)environment->entries);
+    close_others(ends->count_fd >= 0 ? FB_COUNTER_FD + 1 : FB_WORKER_RESULT_FD + 1);
+    if (command->path != NULL) {
+        execve(command->path, arguments, (char *const *)environment->entries);
     } else {
         /* By descriptor: valgrind answers the open with the program it runs, but would execute
          * itself if given the path. */
@@ -223,23 +278,29 @@ size_t fb_worker_memory_allowance(size_t memory_bytes)
 enum fb_status fb_worker_spawn(const struct fb_worker_task *task, pid_t *pid,
                                struct fb_worker_pipes *pipes, struct fb_error *error)
 {
-    struct child_ends ends = {-1, -1, -1};
+    struct child_ends ends = {-1, -1, -1, -1};
     struct environment environment;
+    struct command command;
+    const bool counts = task->counter == FB_COUNTER_VALGRIND;
     const pid_t runner = getpid();
 
     *pipes = (struct fb_worker_pipes){-1, -1};
-    enum fb_status status = make_environment(task, &environment, error);
+    enum fb_status status = make_command(task, &command, error);
+    if (status == FB_OK)
+        status = make_environment(task, &environment, error);
     if (status != FB_OK)
         return status;
     ends.input_fd = make_input(task->input);
-    if (ends.input_fd < 0 || !make_pipe(&pipes->result_fd, &ends.result_fd) ||
+    ends.count_fd = counts ? make_count_file() : -1;
+    if (ends.input_fd < 0 || (counts && ends.count_fd < 0) ||
+        !make_pipe(&pipes->result_fd, &ends.result_fd) ||
         !make_pipe(&pipes->tail_fd, &ends.tail_fd)) {
         status = fb_error_set(error, FB_ERROR_IO, "cannot prepare a worker process: %s",
                               strerror(errno));
     } else {
         *pid = fork();
         if (*pid == 0)
-            become_worker(task, &ends, &environment, runner);
+            become_worker(task, &command, &ends, &environment, runner);
         if (*pid < 0)
             status = fb_error_set(error, FB_ERROR_IO, "cannot start a worker process: %s",
                                   strerror(errno));

@@ -23,6 +23,14 @@ const char *fb_lengths_name(enum fb_lengths lengths)
     return names[lengths];
 }
 
+const char *fb_counter_name(enum fb_counter counter)
+{
+    static const char *const names[FB_COUNTER_COUNT] = {[FB_COUNTER_NONE] = "none",
+                                                        [FB_COUNTER_VALGRIND] = "valgrind",
+                                                        [FB_COUNTER_HARDWARE] = "hardware"};
+    return names[counter];
+}
+
 /* Everything after loading. The path and the --set texts are copied: marks point into them. */
 static void read_tree(const struct fb_suite_reader *reader, const struct fb_yaml_node *root,
                       const char *path, const struct fb_suite_options *options,

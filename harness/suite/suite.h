@@ -11,6 +11,9 @@
 enum fb_suite_kind { FB_SUITE_KERNEL, FB_SUITE_DECODE, FB_SUITE_TRAINING };
 enum fb_cache_mode { FB_CACHE_COLD, FB_CACHE_WARM };
 
+/* Whether instructions are counted instead of timed, and by whom. Each has its own scale. */
+enum fb_counter { FB_COUNTER_NONE, FB_COUNTER_VALGRIND, FB_COUNTER_HARDWARE, FB_COUNTER_COUNT };
+
 /* How samples are taken; docs/measuring.md. */
 struct fb_measure_settings {
     double warmup_s;
@@ -20,6 +23,8 @@ struct fb_measure_settings {
     double max_time_s; /* of samples, per process; wins after one sample */
     enum fb_cache_mode cache;
     int processes; /* fresh worker processes per case */
+    /* Not none: one call of one process is counted, and all of the above have no part in it. */
+    enum fb_counter counter;
 };
 
 struct fb_limits {
@@ -129,5 +134,6 @@ enum fb_status fb_suite_parse(const char *text, size_t length, const char *path,
 const char *fb_metric_name(enum fb_metric metric);
 const char *fb_plot_kind_name(enum fb_plot_kind kind);
 const char *fb_lengths_name(enum fb_lengths lengths); /* "full", "random" */
+const char *fb_counter_name(enum fb_counter counter); /* "none", "valgrind", "hardware" */
 
 #endif

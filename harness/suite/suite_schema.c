@@ -10,7 +10,7 @@ enum { NAME_SIZE_MAX = 63, TITLE_SIZE_MAX = 200, PROCESSES_MAX = 1000, SAMPLES_M
 
 /* ---- maps of settings ---------------------------------------------------------------------- */
 
-enum setting_type { SETTING_TIME, SETTING_FRACTION, SETTING_INT, SETTING_CACHE };
+enum setting_type { SETTING_TIME, SETTING_FRACTION, SETTING_INT, SETTING_CACHE, SETTING_COUNTER };
 
 struct setting {
     const char *name, *what;
@@ -30,9 +30,26 @@ static const struct setting measure_settings[] = {
     {"max_time", "measure.max_time", SETTING_TIME, MEASURE(max_time_s), false, 0, 0},
     {"cache", "measure.cache", SETTING_CACHE, MEASURE(cache), false, 0, 0},
     {"processes", "measure.processes", SETTING_INT, MEASURE(processes), false, 1, PROCESSES_MAX},
+    {"counter", "measure.counter", SETTING_COUNTER, MEASURE(counter), false, 0, 0},
 };
 /* clang-format on */
 enum { MEASURE_COUNT = sizeof measure_settings / sizeof measure_settings[0] };
+
+static bool read_counter(const struct fb_suite_reader *reader, const struct setting *setting,
+                         const struct fb_yaml_node *node, struct fb_measure_settings *measure)
+{
+    const char *names[FB_COUNTER_COUNT];
+    size_t index;
+    for (int i = 0; i < FB_COUNTER_COUNT; i++) {
+        names[i] = fb_counter_name((enum fb_counter)i);
+    }
+    if (!fb_value_choice(reader->diagnostics, node, setting->what, names, FB_COUNTER_COUNT,
+                         &index)) {
+        return false;
+    }
+    measure->counter = (enum fb_counter)index;
+    return true;
+}
 
 static bool read_setting(const struct fb_suite_reader *reader, const struct setting *setting,
                          const struct fb_yaml_node *node, struct fb_measure_settings *measure)
@@ -67,6 +84,8 @@ static bool read_setting(const struct fb_suite_reader *reader, const struct sett
         }
         measure->cache = cache_modes[index];
         return true;
+    case SETTING_COUNTER:
+        return read_counter(reader, setting, node, measure);
     }
     return false;
 }

@@ -608,6 +608,7 @@ static void test_settings_and_limits_json_round_trip(void **state)
     (void)state;
     struct fb_measure_settings settings = small_settings(), settings_back;
     settings.samples = 12;
+    settings.counter = FB_COUNTER_HARDWARE;
     const struct fb_limits limits = {60.0, 0.8, (size_t)5 << 30};
     struct fb_limits limits_back;
     struct fb_error error;
@@ -615,6 +616,7 @@ static void test_settings_and_limits_json_round_trip(void **state)
     assert_int_equal(fb_measure_settings_from_json(json, &settings_back, &error), FB_OK);
     assert_int_equal(settings_back.cache, FB_CACHE_WARM);
     assert_int_equal(settings_back.samples, 12);
+    assert_int_equal(settings_back.counter, FB_COUNTER_HARDWARE);
     assert_true(settings_back.precision == settings.precision);
     json_decref(json);
     json = fb_limits_to_json(&limits);

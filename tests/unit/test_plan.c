@@ -204,6 +204,36 @@ static void test_plan_best_isa_is_the_strongest_built_one(void **state)
     free_plan(&p);
 }
 
+/* Counting: one thread, one process, no instruction set that the counter does not execute. */
+static void test_plan_counting_is_on_one_thread_and_what_valgrind_executes(void **state)
+{
+    (void)state;
+    const char *text = "suite: s\nsweep: {mechanism: flow, seq_len: 8}\n"
+                       "hardware: [{threads: max}, {threads: 2}, {isa: avx512}]\n"
+                       "measure: {counter: %s, processes: 5}\n";
+    static const char *const counters[] = {"valgrind", "hardware"};
+    struct fb_plan_machine machine = wide_machine;
+    machine.best_isa = FB_ISA_AVX512;
+    for (int i = 0; i < 2; i++) {
+        char suite[300];
+        struct planned p;
+        const bool valgrind = i == 0;
+        (void)snprintf(suite, sizeof suite, text, counters[i]);
+        build(&p, suite, NULL, &machine);
+        assert_int_equal(p.status, FB_OK);
+        const struct fb_case *cases = p.plan.cases;
+        assert_int_equal(p.plan.cases_count, valgrind ? 3 : 2);
+        assert_int_equal(cases[0].threads, 1);
+        assert_true(valgrind ? cases[0].isa != FB_ISA_AVX512 : cases[0].isa == FB_ISA_AVX512);
+        assert_null(cases[0].skip_reason);
+        assert_non_null(strstr(cases[1].skip_reason, "counted on 1 thread, not 2"));
+        if (valgrind)
+            assert_non_null(strstr(cases[2].skip_reason, "valgrind executes no avx512"));
+        assert_int_equal(p.plan.jobs_count, 1);
+        free_plan(&p);
+    }
+}
+
 static size_t count_filtered(const char *filter)
 {
     struct planned p;
@@ -389,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_plan_what_is_not_served_is_a_skip_with_its_reason),
         cmocka_unit_test(test_plan_absent_hardware_optional_skips_required_refuses),
         cmocka_unit_test(test_plan_best_isa_is_the_strongest_built_one),
+        cmocka_unit_test(test_plan_counting_is_on_one_thread_and_what_valgrind_executes),
         cmocka_unit_test(test_plan_filter_conditions),
         cmocka_unit_test(test_plan_filter_mistakes),
         cmocka_unit_test(test_plan_order_is_a_seeded_permutation),

@@ -13,7 +13,7 @@ static void test_suite_full_example_every_key_read(void **state)
                     "layout: BNHD, seed: 7, pass: both}\n"
                     "sweep: {mechanism: flow, seq_len: 64, kv_len: 32, causal: true}\n"
                     "measure: {warmup: 0 s, precision: 2 %, min_samples: 9, samples: 3, "
-                    "max_time: 2 min, cache: warm, processes: 5}\n"
+                    "max_time: 2 min, cache: warm, processes: 5, counter: valgrind}\n"
                     "limits: {case_timeout: 1500 ms, memory: 2 GiB}\n"
                     "accuracy: {oracle: false}\n"
                     "expect: [{mechanism: flow, variant: plain, causal: true, pass: forward, "
@@ -49,6 +49,7 @@ static void test_suite_full_example_every_key_read(void **state)
     assert_true(s->measure.max_time_s == 120.0);
     assert_int_equal(s->measure.cache, FB_CACHE_WARM);
     assert_int_equal(s->measure.processes, 5);
+    assert_int_equal(s->measure.counter, FB_COUNTER_VALGRIND);
     assert_true(s->limits.case_timeout_s > 1.4999 && s->limits.case_timeout_s < 1.5001);
     assert_true(s->limits.memory_bytes == (size_t)2 << 30);
     assert_false(s->oracle);
