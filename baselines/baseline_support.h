@@ -11,10 +11,10 @@
 static inline enum fb_status fb_baseline_cpu_supports(const struct fb_problem *p, enum fb_pass pass,
                                                       const char *kernel, struct fb_error *why)
 {
-    if (p->dtype != FB_F32) {
+    if (p->dtype == FB_F64) {
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "%s computes in f32 only, the problem is in %s: use dtype f32", kernel,
-                            fb_dtype_name(p->dtype));
+                            "%s takes f32, bf16 and f16, the problem is in f64: use dtype f32",
+                            kernel);
     }
     if (p->qk_dim > FB_HEAD_DIM_MAX || p->v_dim > FB_HEAD_DIM_MAX) {
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
@@ -51,9 +51,9 @@ static inline bool fb_baseline_whole_units(int64_t units, int threads)
 static inline void fb_baseline_clear_gradient_padding(const struct fb_problem *p,
                                                       const struct fb_call *call)
 {
-    fb_clear_padding_f32(p, &call->dq, true);
-    fb_clear_padding_f32(p, &call->dk, false);
-    fb_clear_padding_f32(p, &call->dv, false);
+    fb_clear_padding(p, &call->dq, true);
+    fb_clear_padding(p, &call->dk, false);
+    fb_clear_padding(p, &call->dv, false);
 }
 
 #endif

@@ -32,26 +32,25 @@ static void linear_scores(const struct linear_kernel *w, const struct linear_scr
 
 /* Outputs of one chunk, given the sums before it. The scores take the place of the keys. */
 static void linear_write_chunk(const struct linear_kernel *w, const struct linear_scratch *s,
-                               int64_t head, int64_t first, int64_t sinks, int64_t sources,
-                               const float *state)
+                               int64_t head, int64_t first, int64_t sinks, struct fb_row_block v,
+                               int64_t sources, const float *state)
 {
     const struct fb_call *call = w->call;
     const int64_t dim = w->problem->v_dim;
     const struct linear_place at = linear_place_of(w, head);
-    const int64_t out_stride = call->out.stride[2];
-    float *out = fb_tensor_row_f32(&call->out, at.b, at.h, first);
-    w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, at.b, at.h, first), call->q.stride[2],
-                    sinks, s->queries, w->ld_features);
+    const struct fb_row_range block = linear_sink_rows(&at, first, sinks);
+    const struct fb_row_block out = fb_rows_open(&call->out, block, s->out_room);
+    const struct fb_row_block q = fb_rows_load(&call->q, block, s->k_room);
+    w->map->queries(w->map->own, q.rows, q.stride, sinks, s->queries, w->ld_features);
     if (sources > 0) {
         linear_scores(w, s, sinks, sources);
         FB_ISA_SYMBOL(fb_tile_gemm_lower)
-        (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1,
-         fb_tensor_row_f32(&call->v, at.b, at.kv_head, first), call->v.stride[2], out, out_stride,
+        (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1, v.rows, v.stride, out.rows, out.stride,
          false);
     }
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out, out_stride,
-     sources > 0);
+    (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out.rows,
+     out.stride, sources > 0);
     const float *key_sum = state + w->map->count * w->ld_value;
     for (int64_t i = 0; i < sinks; i++) {
         const float *row = s->keys + i * LINEAR_CHUNK;
@@ -63,9 +62,10 @@ static void linear_write_chunk(const struct linear_kernel *w, const struct linea
         const float denominator =
             linear_dot(s->queries + i * w->ld_features, key_sum, w->ld_features) +
             fb_vf_sum(within) + w->map->epsilon;
-        linear_scale_row(out + i * out_stride, 1.0F / denominator, dim);
+        linear_scale_row(out.rows + i * out.stride, 1.0F / denominator, dim);
         linear_save_reciprocal(w, head, first + i, 1.0F / denominator);
     }
+    fb_rows_close(&call->out, block, out);
 }
 
 /* Adds the f32 part to the sums of the slice; base becomes their exact total, rounded. */
@@ -98,16 +98,17 @@ static void linear_walk_slice(const struct linear_kernel *w, const struct linear
     for (int64_t t = first; t < sink_end; t += LINEAR_CHUNK) {
         const int64_t sinks = linear_smaller(LINEAR_CHUNK, sink_end - t);
         const int64_t sources = linear_larger(0, linear_smaller(LINEAR_CHUNK, source_end - t));
+        const struct fb_row_range block = linear_source_rows(&at, t, sources);
+        const struct fb_row_block v =
+            sources > 0 ? fb_rows_load(&call->v, block, s->v_room) : (struct fb_row_block){0};
         if (sources > 0) {
-            linear_keys(w, fb_tensor_row_f32(&call->k, at.b, at.kv_head, t), call->k.stride[2],
-                        sources, peak, s->keys);
+            linear_keys(w, fb_rows_load(&call->k, block, s->k_room), sources, peak, s->keys);
             fb_transpose(s->keys, w->ld_features, sources, w->map->count, s->transposed,
                          LINEAR_CHUNK);
-            linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, t),
-                          call->v.stride[2], sources, s->product, pending > 0);
+            linear_absorb(w, s->keys, v, sources, s->product, pending > 0);
             pending += sources;
         }
-        linear_write_chunk(w, s, head, t, sinks, sources, state);
+        linear_write_chunk(w, s, head, t, sinks, v, sources, state);
         if (pending >= LINEAR_F32_TOKENS || (sources > 0 && t + sources == source_end)) {
             linear_settle(w, s, before);
             pending = 0;

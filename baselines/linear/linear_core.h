@@ -205,7 +205,7 @@ static void linear_forward(struct linear_kernel *w, const struct fb_call *call)
         fb_parallel_for(threads, w->heads, linear_run_totals, w);
         fb_parallel_for(threads, w->heads * linear_write_tasks(w), linear_run_write, w);
     }
-    fb_clear_padding_f32(w->problem, &call->out, true);
+    fb_clear_padding(w->problem, &call->out, true);
 }
 
 #endif

@@ -39,6 +39,8 @@ struct linear_state {
 struct linear_decode_scratch {
     float *queries; /* [group][ld_features] */
     float *outs;    /* [group][ld_value] */
+    float *value;   /* [ld_value] v, and a room for a row of q or k */
+    float *room;
 };
 
 static size_t linear_state_at(const struct linear_decode *d, void *base, struct linear_state *state)
@@ -55,6 +57,9 @@ static size_t linear_decode_scratch_at(const struct linear_decode *d, void *base
     struct fb_scratch_cursor cursor = {(unsigned char *)base, 0};
     scratch->queries = fb_scratch_take_f32(&cursor, d->group * d->ld_features);
     scratch->outs = fb_scratch_take_f32(&cursor, d->group * d->ld_value);
+    scratch->value = fb_scratch_take_f32(&cursor, d->ld_value);
+    scratch->room =
+        fb_scratch_take_f32(&cursor, fb_row_room(d->problem->dtype, 1, FB_HEAD_DIM_MAX));
     return cursor.used_bytes;
 }
 
@@ -89,12 +94,14 @@ static size_t linear_decode_state_bytes(const struct linear_decode *d)
 
 static void linear_run_key(void *context, int64_t unit, int thread)
 {
-    (void)thread;
     const struct linear_decode *d = (const struct linear_decode *)context;
     const struct linear_map *map = d->map;
     const struct fb_problem *p = d->problem;
     const float stabiliser = (float)d->call->key_stabiliser;
-    const float *k = fb_tensor_row_f32(&d->call->k, unit / p->kv_heads, unit % p->kv_heads, 0);
+    const struct fb_row_range row = {unit / p->kv_heads, unit % p->kv_heads, 0, 1, 1};
+    struct linear_decode_scratch s;
+    linear_decode_scratch_at(d, d->thread_base + (size_t)thread * d->thread_bytes, &s);
+    const float *k = fb_rows_load(&d->call->k, row, s.room).rows;
     float *phi = d->keys + unit * d->ld_features;
     d->exponents[unit] = 0.0F;
     if (map->score_keys != NULL) {
@@ -149,18 +156,21 @@ static void linear_run_token(void *context, int64_t unit, int thread)
     linear_state_at(d, (unsigned char *)call->decode_state + (size_t)unit * d->state_bytes, &state);
     linear_decode_scratch_at(d, d->thread_base + (size_t)thread * d->thread_bytes, &s);
     for (int64_t round = 0; round < d->group; round++) {
-        d->map->queries(d->map->own, fb_tensor_row_f32(&call->q, b, kv_head * d->group + round, 0),
-                        0, 1, s.queries + round * d->ld_features, d->ld_features);
+        const struct fb_row_range row = {b, kv_head * d->group + round, 0, 1, 1};
+        d->map->queries(d->map->own, fb_rows_load(&call->q, row, s.room).rows, 0, 1,
+                        s.queries + round * d->ld_features, d->ld_features);
     }
     fb_rows_carry_add(state.key_sum, state.key_sum + d->ld_features, phi, d->ld_features);
-    linear_advance_sums(d, &state, &s, phi, fb_tensor_row_f32(&call->v, b, kv_head, 0));
+    const struct fb_row_range value = {b, kv_head, 0, 1, 1};
+    linear_advance_sums(d, &state, &s, phi, fb_rows_load(&call->v, value, s.value).rows);
     for (int64_t round = 0; round < d->group; round++) {
-        float *out = fb_tensor_row_f32(&call->out, b, kv_head * d->group + round, 0);
+        float *out = s.outs + round * d->ld_value;
+        const int64_t h = kv_head * d->group + round;
         const float denominator =
             linear_dot(s.queries + round * d->ld_features, state.key_sum, d->ld_features) +
             d->map->epsilon;
-        memcpy(out, s.outs + round * d->ld_value, (size_t)p->v_dim * sizeof *out);
         linear_scale_row(out, 1.0F / denominator, p->v_dim);
+        fb_row_narrow(p->dtype, out, p->v_dim, fb_tensor_row(&call->out, b, h, 0));
     }
 }
 

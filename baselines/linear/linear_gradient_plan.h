@@ -39,6 +39,8 @@ struct linear_gradient_scratch {
     float *turned;          /* [count][ld_extended] E^T; also other transposed blocks */
     float *pairs;           /* causal: [block][block] */
     double *slice, *before; /* [state_count] */
+    /* rooms for a block of rows that are not f32: q or k; out, then dq or dk; v or dout; dv */
+    float *x_room, *dx_room, *v_room, *dv_room;
 };
 
 /* A unit: its first head of queries, and its sinks and sources without padding. */
@@ -68,6 +70,12 @@ static struct linear_gradient_scratch linear_gradient_scratch_at(const struct li
     s.pairs = fb_scratch_take_f32(&cursor, block * block);
     s.slice = fb_scratch_take_f64(&cursor, g->state_count);
     s.before = fb_scratch_take_f64(&cursor, g->state_count);
+    const struct fb_problem *p = g->problem;
+    s.x_room = fb_scratch_take_f32(&cursor, fb_row_room(p->dtype, block, p->qk_dim));
+    s.dx_room = fb_scratch_take_f32(
+        &cursor, fb_row_room(p->dtype, block, linear_larger(p->qk_dim, p->v_dim)));
+    s.v_room = fb_scratch_take_f32(&cursor, fb_row_room(p->dtype, block, p->v_dim));
+    s.dv_room = fb_scratch_take_f32(&cursor, fb_row_room(p->dtype, block, p->v_dim));
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -104,9 +112,13 @@ static void linear_take_sinks(const struct linear_gradient *g,
     const struct fb_call *call = g->call;
     const float *reciprocals =
         linear_saved_reciprocals(p, call->saved, u->b * p->heads + h) + first;
+    const struct fb_row_range range = {u->b, h, first, 1, rows};
+    const struct fb_row_block douts = fb_rows_load(&call->dout, range, s->v_room);
+    const struct fb_row_block outs = fb_rows_load(&call->out, range, s->dx_room);
+    const struct fb_row_block q = fb_rows_load(&call->q, range, s->x_room);
     for (int64_t i = 0; i < rows; i++) {
-        const float *dout = fb_tensor_row_f32(&call->dout, u->b, h, first + i);
-        const float *out = fb_tensor_row_f32(&call->out, u->b, h, first + i);
+        const float *dout = douts.rows + i * douts.stride;
+        const float *out = outs.rows + i * outs.stride;
         float *row = s->extended_douts + i * g->ld_extended;
         const fb_vf r = fb_vf_set1(reciprocals[i]);
         fb_vf dot = fb_vf_zero();
@@ -121,8 +133,7 @@ static void linear_take_sinks(const struct linear_gradient *g,
         }
         row[p->v_dim] = -reciprocals[i] * fb_vf_sum(dot);
     }
-    g->map->queries(g->map->own, fb_tensor_row_f32(&call->q, u->b, h, first), call->q.stride[2],
-                    rows, s->queries, g->ld_features);
+    g->map->queries(g->map->own, q.rows, q.stride, rows, s->queries, g->ld_features);
 }
 
 /* v' of the sources first .. first + rows - 1, and phi(k). */
@@ -132,8 +143,13 @@ static void linear_take_sources(const struct linear_gradient *g,
 {
     const struct fb_problem *p = g->problem;
     const struct fb_call *call = g->call;
+    const struct fb_row_range range = {u->b, u->kv_head, first, 1, rows};
+    if (rows == 0) {
+        return;
+    }
+    const struct fb_row_block values = fb_rows_load(&call->v, range, s->v_room);
     for (int64_t j = 0; j < rows; j++) {
-        const float *v = fb_tensor_row_f32(&call->v, u->b, u->kv_head, first + j);
+        const float *v = values.rows + j * values.stride;
         float *row = s->extended_values + j * g->ld_extended;
         memcpy(row, v, (size_t)p->v_dim * sizeof *row);
         row[p->v_dim] = 1.0F;
@@ -141,10 +157,8 @@ static void linear_take_sources(const struct linear_gradient *g,
             row[c] = 0.0F;
         }
     }
-    if (rows > 0) {
-        linear_map_keys(g->map, fb_tensor_row_f32(&call->k, u->b, u->kv_head, first),
-                        call->k.stride[2], rows, u->peak, s->keys, g->ld_features);
-    }
+    linear_map_keys(g->map, fb_rows_load(&call->k, range, s->x_room), rows, u->peak, s->keys,
+                    g->ld_features);
 }
 
 /* ---- running sums -------------------------------------------------------------------------- */

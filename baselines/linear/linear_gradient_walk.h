@@ -70,26 +70,34 @@ static void linear_slopes(const struct linear_gradient *g, const struct linear_g
      g->ld_features, s->slopes, g->ld_features, accumulate);
 }
 
+static struct fb_row_range linear_block_sources(const struct linear_unit *u,
+                                                const struct linear_block *x)
+{
+    return (struct fb_row_range){u->b, u->kv_head, x->first, 1, x->sources};
+}
+
 static void linear_write_dq(const struct linear_gradient *g,
                             const struct linear_gradient_scratch *s, const struct linear_unit *u,
                             int64_t h, const struct linear_block *x)
 {
-    const struct fb_tensor *q = &g->call->q;
-    const struct fb_tensor *dq = &g->call->dq;
-    g->map->pull(g->map->own, fb_tensor_row_f32(q, u->b, h, x->first), q->stride[2], x->sinks,
-                 s->queries, s->slopes, g->ld_features, fb_tensor_row_f32(dq, u->b, h, x->first),
-                 dq->stride[2]);
+    const struct fb_row_range rows = {u->b, h, x->first, 1, x->sinks};
+    const struct fb_row_block q = fb_rows_load(&g->call->q, rows, s->x_room);
+    const struct fb_row_block dq = fb_rows_open(&g->call->dq, rows, s->dx_room);
+    g->map->pull(g->map->own, q.rows, q.stride, x->sinks, s->queries, s->slopes, g->ld_features,
+                 dq.rows, dq.stride);
+    fb_rows_close(&g->call->dq, rows, dq);
 }
 
 static void linear_write_dk(const struct linear_gradient *g,
                             const struct linear_gradient_scratch *s, const struct linear_unit *u,
                             const struct linear_block *x)
 {
-    const struct fb_tensor *k = &g->call->k;
-    const struct fb_tensor *dk = &g->call->dk;
-    g->map->pull(g->map->own, fb_tensor_row_f32(k, u->b, u->kv_head, x->first), k->stride[2],
-                 x->sources, s->keys, s->slopes, g->ld_features,
-                 fb_tensor_row_f32(dk, u->b, u->kv_head, x->first), dk->stride[2]);
+    const struct fb_row_range rows = linear_block_sources(u, x);
+    const struct fb_row_block k = fb_rows_load(&g->call->k, rows, s->x_room);
+    const struct fb_row_block dk = fb_rows_open(&g->call->dk, rows, s->dx_room);
+    g->map->pull(g->map->own, k.rows, k.stride, x->sources, s->keys, s->slopes, g->ld_features,
+                 dk.rows, dk.stride);
+    fb_rows_close(&g->call->dk, rows, dk);
 }
 
 /* turned = E^T. */
@@ -100,15 +108,17 @@ static void linear_turn(const struct linear_gradient *g, const struct linear_gra
                  g->ld_extended);
 }
 
-/* dv = phi(k) . turned. */
-static void linear_write_dv(const struct linear_gradient *g,
-                            const struct linear_gradient_scratch *s, const struct linear_unit *u,
-                            const struct linear_block *x)
+/* dv = phi(k) . turned; the caller closes it. */
+static struct fb_row_block linear_open_dv(const struct linear_gradient *g,
+                                          const struct linear_gradient_scratch *s,
+                                          const struct linear_unit *u, const struct linear_block *x)
 {
-    const struct fb_tensor *dv = &g->call->dv;
+    const struct fb_row_block dv =
+        fb_rows_open(&g->call->dv, linear_block_sources(u, x), s->dv_room);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (x->sources, g->problem->v_dim, g->map->count, s->keys, g->ld_features, 1, s->turned,
-     g->ld_extended, fb_tensor_row_f32(dv, u->b, u->kv_head, x->first), dv->stride[2], false);
+     g->ld_extended, dv.rows, dv.stride, false);
+    return dv;
 }
 
 /* The gradients that finished sums of a side give, for the tokens of one slice. Not causal. */
@@ -127,7 +137,8 @@ static void linear_apply_slice(const struct linear_gradient *g,
             linear_take_sources(g, s, &u, x.first, x.sources);
             linear_slopes(g, s, s->extended_values, x.sources, s->state, false);
             linear_write_dk(g, s, &u, &x);
-            linear_write_dv(g, s, &u, &x);
+            const struct fb_row_block dv = linear_open_dv(g, s, &u, &x);
+            fb_rows_close(&g->call->dv, linear_block_sources(&u, &x), dv);
         }
         for (int64_t round = 0; side == LINEAR_SOURCES && x.sinks > 0 && round < g->group;
              round++) {
@@ -181,10 +192,9 @@ static void linear_walk_sinks(const struct linear_gradient *g,
 
 /* The pairs of one block and one head of queries, in dphi(k) and dv. */
 static void linear_add_pairs(const struct linear_gradient *g,
-                             const struct linear_gradient_scratch *s, const struct linear_unit *u,
-                             const struct linear_block *x)
+                             const struct linear_gradient_scratch *s, const struct linear_block *x,
+                             struct fb_row_block dv)
 {
-    const struct fb_tensor *dv = &g->call->dv;
     const int64_t block = g->block_tokens;
     linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
                 g->problem->v_dim + 1);
@@ -194,7 +204,7 @@ static void linear_add_pairs(const struct linear_gradient *g,
     linear_pair(g, s, x, s->queries, s->keys, g->ld_features, g->map->count);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (x->sources, g->problem->v_dim, x->sinks, s->pairs, 1, block, s->extended_douts, g->ld_extended,
-     fb_tensor_row_f32(dv, u->b, u->kv_head, x->first), dv->stride[2], true);
+     dv.rows, dv.stride, true);
 }
 
 /* dk and dv of one block, and its sinks join the sums. */
@@ -203,22 +213,24 @@ static void linear_walk_sources(const struct linear_gradient *g,
                                 const struct linear_unit *u, const struct linear_block *x,
                                 const struct linear_running *sums)
 {
+    struct fb_row_block dv = {0};
     if (x->sources > 0) {
         linear_take_sources(g, s, u, x->first, x->sources);
         linear_slopes(g, s, s->extended_values, x->sources, sums->state, false);
         linear_turn(g, s, sums->state);
-        linear_write_dv(g, s, u, x);
+        dv = linear_open_dv(g, s, u, x);
     }
     for (int64_t round = 0; x->sinks > 0 && round < g->group; round++) {
         linear_take_sinks(g, s, u, u->first_head + round, x->first, x->sinks);
         if (x->sources > 0) {
-            linear_add_pairs(g, s, u, x);
+            linear_add_pairs(g, s, x, dv);
         }
         linear_absorb_rows(g, s, s->extended_douts, s->queries, x->sinks,
                            sums->pending > 0 || round > 0);
     }
     if (x->sources > 0) {
         linear_write_dk(g, s, u, x);
+        fb_rows_close(&g->call->dv, linear_block_sources(u, x), dv);
     }
 }
 

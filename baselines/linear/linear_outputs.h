@@ -53,18 +53,20 @@ static void linear_write(const struct linear_kernel *w, const struct linear_scra
     const float *key_sum = state + w->map->count * w->ld_value;
     for (int64_t i = first; i < end; i += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - i);
-        float *out = fb_tensor_row_f32(&call->out, at.b, at.h, i);
-        w->map->queries(w->map->own, fb_tensor_row_f32(&call->q, at.b, at.h, i), call->q.stride[2],
-                        rows, s->keys, w->ld_features);
+        const struct fb_row_range block = linear_sink_rows(&at, i, rows);
+        const struct fb_row_block out = fb_rows_open(&call->out, block, s->out_room);
+        const struct fb_row_block q = fb_rows_load(&call->q, block, s->k_room);
+        w->map->queries(w->map->own, q.rows, q.stride, rows, s->keys, w->ld_features);
         FB_ISA_SYMBOL(fb_tile_gemm)
-        (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out,
-         call->out.stride[2], false);
+        (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out.rows,
+         out.stride, false);
         for (int64_t r = 0; r < rows; r++) {
             const float denominator =
                 linear_dot(s->keys + r * w->ld_features, key_sum, w->ld_features) + w->map->epsilon;
-            linear_scale_row(out + r * call->out.stride[2], 1.0F / denominator, dim);
+            linear_scale_row(out.rows + r * out.stride, 1.0F / denominator, dim);
             linear_save_reciprocal(w, head, i + r, 1.0F / denominator);
         }
+        fb_rows_close(&call->out, block, out);
     }
 }
 

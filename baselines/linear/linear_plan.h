@@ -6,6 +6,7 @@
 #define FB_LINEAR_PLAN_H
 
 #include "baseline_support.h"
+#include "row_block.h"
 #include "tile_gemm.h"
 #include "vector_math.h"
 
@@ -74,6 +75,8 @@ struct linear_scratch {
     float *queries;    /* causal: features of queries, a chunk */
     float *transposed; /* causal: features of keys, [count][chunk] */
     float *base;       /* causal: the sums so far without product, rounded */
+    /* rooms for a block of rows that are not f32; queries share theirs with keys */
+    float *k_room, *v_room, *out_room;
 };
 
 /* A head of queries: its indices, and its sinks and sources without padding. */
@@ -108,6 +111,19 @@ static float *linear_saved_peak(const struct fb_problem *p, void *saved, int64_t
     return (float *)saved + p->batch * p->heads * p->q_len + head;
 }
 
+/* The rows first .. first + count - 1 of queries and outputs, of keys and values. */
+static struct fb_row_range linear_sink_rows(const struct linear_place *at, int64_t first,
+                                            int64_t count)
+{
+    return (struct fb_row_range){at->b, at->h, first, 1, count};
+}
+
+static struct fb_row_range linear_source_rows(const struct linear_place *at, int64_t first,
+                                              int64_t count)
+{
+    return (struct fb_row_range){at->b, at->kv_head, first, 1, count};
+}
+
 static int64_t linear_smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -127,6 +143,12 @@ static struct linear_scratch linear_scratch_at(const struct linear_kernel *w, un
     s.keys = fb_scratch_take_f32(
         &cursor, w->block_tokens * linear_larger(w->ld_features, causal ? LINEAR_CHUNK : 0));
     s.product = fb_scratch_take_f32(&cursor, w->state_count);
+    const enum fb_dtype dtype = w->problem->dtype;
+    s.k_room =
+        fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->block_tokens, w->problem->qk_dim));
+    s.v_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->block_tokens, w->problem->v_dim));
+    s.out_room =
+        fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->block_tokens, w->problem->v_dim));
     if (causal) {
         s.queries = fb_scratch_take_f32(&cursor, LINEAR_CHUNK * w->ld_features);
         s.transposed = fb_scratch_take_f32(&cursor, w->map->count * LINEAR_CHUNK);

@@ -76,8 +76,8 @@ static void linear_round_sum(float *FB_RESTRICT state, const double *FB_RESTRICT
 }
 
 /* product (+)= phi^T V and the column sums of phi, over the rows of one block. */
-static void linear_absorb(const struct linear_kernel *w, const float *phi, const float *v,
-                          int64_t v_stride, int64_t rows, float *product, bool accumulate)
+static void linear_absorb(const struct linear_kernel *w, const float *phi, struct fb_row_block v,
+                          int64_t rows, float *product, bool accumulate)
 {
     const int64_t ld = w->ld_features;
     if (!accumulate && w->ld_value != w->problem->v_dim) {
@@ -86,7 +86,7 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, const
         }
     }
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (w->map->count, w->problem->v_dim, rows, phi, 1, ld, v, v_stride, product, w->ld_value,
+    (w->map->count, w->problem->v_dim, rows, phi, 1, ld, v.rows, v.stride, product, w->ld_value,
      accumulate);
     float *columns = product + w->map->count * w->ld_value;
     for (int64_t c = 0; c < ld; c += FB_VW) {
@@ -101,7 +101,7 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, const
         const int64_t lanes = linear_smaller(FB_VW, w->problem->v_dim - c);
         fb_vf sum = fb_vf_zero();
         for (int64_t i = 0; i < rows; i++) {
-            sum = fb_vf_add(sum, fb_vf_load_part(v + i * v_stride + c, lanes));
+            sum = fb_vf_add(sum, fb_vf_load_part(v.rows + i * v.stride + c, lanes));
         }
         fb_vf_store(columns + c, accumulate ? fb_vf_add(fb_vf_load(columns + c), sum) : sum);
     }
@@ -127,19 +127,19 @@ static void linear_finish(const struct linear_kernel *w, const double *sums, int
 }
 
 /* Features of a block of keys; the scores come first where there are any. */
-static void linear_map_keys(const struct linear_map *map, const float *k, int64_t stride,
-                            int64_t rows, float peak, float *phi, int64_t ld)
+static void linear_map_keys(const struct linear_map *map, struct fb_row_block k, int64_t rows,
+                            float peak, float *phi, int64_t ld)
 {
     if (map->score_keys != NULL) {
-        (void)map->score_keys(map->own, k, stride, rows, phi, ld);
+        (void)map->score_keys(map->own, k.rows, k.stride, rows, phi, ld);
     }
-    map->keys(map->own, k, stride, rows, peak, map->key_epsilon, phi, ld);
+    map->keys(map->own, k.rows, k.stride, rows, peak, map->key_epsilon, phi, ld);
 }
 
-static void linear_keys(const struct linear_kernel *w, const float *k, int64_t stride, int64_t rows,
+static void linear_keys(const struct linear_kernel *w, struct fb_row_block k, int64_t rows,
                         float peak, float *phi)
 {
-    linear_map_keys(w->map, k, stride, rows, peak, phi, w->ld_features);
+    linear_map_keys(w->map, k, rows, peak, phi, w->ld_features);
 }
 
 /* The sums of the sources first <= j < end, from zero, against the peak given. */
@@ -152,10 +152,10 @@ static void linear_sum_slice(const struct linear_kernel *w, const struct linear_
     linear_clear(sums, w->state_count);
     for (int64_t j = first; j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
-        linear_keys(w, fb_tensor_row_f32(&call->k, at.b, at.kv_head, j), call->k.stride[2], rows,
-                    peak, s->keys);
-        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, j),
-                      call->v.stride[2], rows, s->product, pending > 0);
+        const struct fb_row_range block = linear_source_rows(&at, j, rows);
+        linear_keys(w, fb_rows_load(&call->k, block, s->k_room), rows, peak, s->keys);
+        linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
+                      pending > 0);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -171,14 +171,15 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
     const struct fb_call *call = w->call;
     const struct linear_map *map = w->map;
     const struct linear_place at = linear_place_of(w, head);
-    const int64_t stride = call->k.stride[2];
     float peak = -FLT_MAX;
     int64_t pending = 0;
     linear_clear(sums, w->state_count);
     for (int64_t j = first; j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
-        const float *k = fb_tensor_row_f32(&call->k, at.b, at.kv_head, j);
-        const float found = map->score_keys(map->own, k, stride, rows, s->keys, w->ld_features);
+        const struct fb_row_range block = linear_source_rows(&at, j, rows);
+        const struct fb_row_block k = fb_rows_load(&call->k, block, s->k_room);
+        const float found =
+            map->score_keys(map->own, k.rows, k.stride, rows, s->keys, w->ld_features);
         if (found > peak) {
             if (pending > 0) {
                 linear_add_f32(sums, s->product, w->state_count);
@@ -187,9 +188,9 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
             linear_move_peak(w, sums, peak, found);
             peak = found;
         }
-        map->keys(map->own, k, stride, rows, peak, 0.0F, s->keys, w->ld_features);
-        linear_absorb(w, s->keys, fb_tensor_row_f32(&call->v, at.b, at.kv_head, j),
-                      call->v.stride[2], rows, s->product, pending > 0);
+        map->keys(map->own, k.rows, k.stride, rows, peak, 0.0F, s->keys, w->ld_features);
+        linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
+                      pending > 0);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -203,14 +204,14 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
 static float linear_peak(const struct linear_kernel *w, const struct linear_scratch *s,
                          int64_t head, int64_t first, int64_t end)
 {
-    const struct fb_tensor *k = &w->call->k;
     const struct linear_place at = linear_place_of(w, head);
     float peak = -FLT_MAX;
     for (int64_t j = first; w->map->score_keys != NULL && j < end; j += w->block_tokens) {
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
+        const struct fb_row_block k =
+            fb_rows_load(&w->call->k, linear_source_rows(&at, j, rows), s->k_room);
         const float found =
-            w->map->score_keys(w->map->own, fb_tensor_row_f32(k, at.b, at.kv_head, j), k->stride[2],
-                               rows, s->keys, w->ld_features);
+            w->map->score_keys(w->map->own, k.rows, k.stride, rows, s->keys, w->ld_features);
         peak = found > peak ? found : peak;
     }
     return peak;

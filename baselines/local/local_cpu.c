@@ -42,7 +42,7 @@ static int64_t local_capacity(const struct fb_problem *p)
 
 static void local_cpu_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
-    const struct window_kernel w = window_plan(problem, NULL, local_band(problem));
+    struct window_kernel w = window_plan(problem, NULL, local_band(problem));
     sizes->saved_bytes = window_saved_bytes(problem);
     sizes->forward_scratch_bytes = window_forward_bytes(&w, threads);
     sizes->backward_scratch_bytes = window_backward_bytes(&w, threads);

@@ -3,9 +3,10 @@
  * (the last window + 1 tokens): one token costs time and memory in proportion to the tokens held.
  * Included by the CPU source of each, once per instruction set.
  *
- * The state is the number of tokens, then per head of keys the rows of K and of V, each padded with
- * zeros to whole 64 bytes. It is a ring: token t lies in slot t mod capacity, so that a full ring
- * forgets its oldest token. Sums run over slots, in blocks with a running maximum.
+ * The state is the number of tokens, then per head of keys the rows of K and of V in the dtype of
+ * the problem, each padded with zeros to a multiple of 16 numbers. It is a ring: token t lies in
+ * slot t mod capacity, so that a full ring forgets its oldest token. Sums run over slots, in blocks
+ * with a running maximum.
  */
 #ifndef FB_CACHE_DECODE_H
 #define FB_CACHE_DECODE_H
@@ -22,7 +23,7 @@ struct cache_kernel {
     int64_t capacity;
     int64_t ld_key, ld_value;
     int64_t *tokens; /* the count that the state opens with */
-    size_t unit_bytes, thread_bytes;
+    size_t element_bytes, unit_bytes, thread_bytes;
 };
 
 struct cache_scratch {
@@ -30,6 +31,7 @@ struct cache_scratch {
     float *weights; /* [CACHE_BLOCK] */
     float *part;    /* [ld_value] */
     float *sum;     /* [ld_value] */
+    float *room;    /* [CACHE_BLOCK] rows of keys or values that are not f32 */
 };
 
 static int64_t cache_padded(int64_t dim)
@@ -46,6 +48,8 @@ static struct cache_scratch cache_scratch_at(const struct cache_kernel *c, void 
     s.weights = fb_scratch_take_f32(&cursor, CACHE_BLOCK);
     s.part = fb_scratch_take_f32(&cursor, c->ld_value);
     s.sum = fb_scratch_take_f32(&cursor, c->ld_value);
+    s.room = fb_scratch_take_f32(&cursor, fb_row_room(c->problem->dtype, CACHE_BLOCK,
+                                                      window_larger(c->ld_key, c->ld_value)));
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -56,7 +60,8 @@ static struct cache_kernel cache_plan(const struct fb_problem *p, const struct f
     struct cache_kernel c = {.problem = p, .call = call, .capacity = capacity};
     c.ld_key = cache_padded(p->qk_dim);
     c.ld_value = cache_padded(p->v_dim);
-    c.unit_bytes = (size_t)(capacity * (c.ld_key + c.ld_value)) * sizeof(float);
+    c.element_bytes = fb_dtype_bytes(p->dtype);
+    c.unit_bytes = (size_t)(capacity * (c.ld_key + c.ld_value)) * c.element_bytes;
     c.tokens = call == NULL ? NULL : (int64_t *)call->decode_state;
     (void)cache_scratch_at(&c, NULL, &c.thread_bytes);
     return c;
@@ -71,21 +76,34 @@ static void cache_sizes(const struct fb_problem *p, int64_t capacity, int thread
     sizes->decode_scratch_bytes = c.thread_bytes * (size_t)window_smaller(threads, units);
 }
 
-static float *cache_keys(const struct cache_kernel *c, int64_t unit)
+/* The row of a slot. */
+static unsigned char *cache_key(const struct cache_kernel *c, int64_t unit, int64_t slot)
 {
     unsigned char *units = (unsigned char *)c->call->decode_state + FB_ALIGNMENT;
-    return (float *)(void *)(units + (size_t)unit * c->unit_bytes);
+    return units + (size_t)unit * c->unit_bytes + (size_t)(slot * c->ld_key) * c->element_bytes;
 }
 
-static float *cache_values(const struct cache_kernel *c, int64_t unit)
+static unsigned char *cache_value(const struct cache_kernel *c, int64_t unit, int64_t slot)
 {
-    return cache_keys(c, unit) + c->capacity * c->ld_key;
+    return cache_key(c, unit, c->capacity) + (size_t)(slot * c->ld_value) * c->element_bytes;
 }
 
-static void cache_copy_row(float *to, int64_t ld, const float *from, int64_t dim)
+static void cache_copy_row(const struct cache_kernel *c, unsigned char *to, int64_t ld,
+                           const void *from, int64_t dim)
 {
-    memcpy(to, from, (size_t)dim * sizeof *to);
-    memset(to + dim, 0, (size_t)(ld - dim) * sizeof *to);
+    memcpy(to, from, (size_t)dim * c->element_bytes);
+    memset(to + (size_t)dim * c->element_bytes, 0, (size_t)(ld - dim) * c->element_bytes);
+}
+
+/* So many rows of the cache as floats. */
+static const float *cache_rows(const struct cache_kernel *c, const struct cache_scratch *s,
+                               const unsigned char *rows, int64_t count, int64_t ld)
+{
+    if (c->problem->dtype == FB_F32) {
+        return (const float *)(const void *)rows;
+    }
+    fb_row_widen(c->problem->dtype, rows, count * ld, s->room);
+    return s->room;
 }
 
 /* Stores row `row` of the call's k and v as token t. */
@@ -95,17 +113,20 @@ static void cache_store(const struct cache_kernel *c, int64_t unit, int64_t row,
     const int64_t b = unit / p->kv_heads;
     const int64_t h = unit % p->kv_heads;
     const int64_t slot = t % c->capacity;
-    cache_copy_row(cache_keys(c, unit) + slot * c->ld_key, c->ld_key,
-                   fb_tensor_row_f32(&c->call->k, b, h, row), p->qk_dim);
-    cache_copy_row(cache_values(c, unit) + slot * c->ld_value, c->ld_value,
-                   fb_tensor_row_f32(&c->call->v, b, h, row), p->v_dim);
+    cache_copy_row(c, cache_key(c, unit, slot), c->ld_key, fb_tensor_row(&c->call->k, b, h, row),
+                   p->qk_dim);
+    cache_copy_row(c, cache_value(c, unit, slot), c->ld_value,
+                   fb_tensor_row(&c->call->v, b, h, row), p->v_dim);
 }
 
-/* Adds `rows` tokens to the sums: scores, the new maximum, weights against it. */
+/* Adds the slots first .. first + rows - 1 to the sums: scores, the new maximum, weights against
+ * it.
+ */
 static void cache_add_block(const struct cache_kernel *c, const struct cache_scratch *s,
-                            const float *keys, const float *values, int64_t rows, float *maximum,
+                            int64_t unit, int64_t first, int64_t rows, float *maximum,
                             double *total)
 {
+    const float *keys = cache_rows(c, s, cache_key(c, unit, first), rows, c->ld_key);
     fb_rows_dot(keys, c->ld_key, rows, c->ld_key, s->query, s->weights);
     float top = *maximum;
     for (int64_t j = 0; j < rows; j++) {
@@ -120,6 +141,7 @@ static void cache_add_block(const struct cache_kernel *c, const struct cache_scr
         sum = fb_vf_add(sum, weight);
     }
     const float shrink = expf(*maximum - top);
+    const float *values = cache_rows(c, s, cache_value(c, unit, first), rows, c->ld_value);
     fb_rows_zero(s->part, c->ld_value);
     fb_rows_accumulate(values, c->ld_value, rows, c->ld_value, s->weights, s->part);
     for (int64_t j = 0; j < c->ld_value; j += FB_VW) {
@@ -139,19 +161,20 @@ static void cache_attend(const struct cache_kernel *c, const struct cache_scratc
     float maximum = WINDOW_UNSEEN;
     double total = 0.0;
     fb_rows_zero(s->query, c->ld_key);
-    fb_rows_scale(fb_tensor_row_f32(&c->call->q, b, h, 0), 0, 1, p->qk_dim, &scale, s->query, 0);
+    const struct fb_row_range row = {b, h, 0, 1, 1};
+    fb_rows_scale(fb_rows_load(&c->call->q, row, s->room).rows, 0, 1, p->qk_dim, &scale, s->query,
+                  0);
     fb_rows_zero(s->sum, c->ld_value);
     for (int64_t j = 0; j < tokens; j += CACHE_BLOCK) {
-        cache_add_block(c, s, cache_keys(c, unit) + j * c->ld_key,
-                        cache_values(c, unit) + j * c->ld_value,
-                        window_smaller(CACHE_BLOCK, tokens - j), &maximum, &total);
+        cache_add_block(c, s, unit, j, window_smaller(CACHE_BLOCK, tokens - j), &maximum, &total);
     }
-    float *out = fb_tensor_row_f32(&c->call->out, b, h, 0);
+    const struct fb_row_block out = fb_rows_open(&c->call->out, row, s->room);
     const fb_vf share = fb_vf_set1((float)(1.0 / total));
     for (int64_t m = 0; m < p->v_dim; m += FB_VW) {
         const fb_vf value = fb_vf_mul(share, fb_vf_load(s->sum + m));
-        fb_vf_store_part(out + m, value, window_smaller(FB_VW, p->v_dim - m));
+        fb_vf_store_part(out.rows + m, value, window_smaller(FB_VW, p->v_dim - m));
     }
+    fb_rows_close(&c->call->out, row, out);
 }
 
 static void cache_run_unit(void *context, int64_t unit, int thread)

@@ -61,6 +61,12 @@ static enum fb_status plain_supports(const struct fb_problem *p, enum fb_pass pa
                             "%lld of %lld x %lld cannot be addressed; use the variant tiled",
                             (long long)heads, (long long)p->q_len, (long long)p->kv_len);
     }
+    if (p->dtype != FB_F32) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "softmax plain computes in f32 only, the problem is in %s: use dtype "
+                            "f32, or variant tiled",
+                            fb_dtype_name(p->dtype));
+    }
     return fb_baseline_cpu_supports(p, pass, "softmax plain", why);
 }
 
@@ -220,7 +226,7 @@ static enum fb_status plain_forward(const struct fb_problem *problem, const stru
     const enum fb_status status = plain_check_strides(tensors, 4, error);
     if (status == FB_OK) {
         plain_run(problem, call, problem->batch * problem->heads, plain_run_head);
-        fb_clear_padding_f32(problem, &call->out, true);
+        fb_clear_padding(problem, &call->out, true);
     }
     return status;
 }

@@ -13,7 +13,8 @@
  * shares it, and each block serves all three gradients (five products). Else the blocks are formed
  * twice (seven products): once by tasks of sinks for dq, once by tasks of sources for dk and dv.
  * Both add the blocks to a gradient in the same order, from the first to the last, so the bits are
- * the same for any number of threads.
+ * the same for any number of threads. In 16-bit dtypes they are added up in f32 beside the tensor,
+ * dk and dv for all the sources of a task, and rounded once.
  */
 #ifndef FB_WINDOW_GRADIENT_H
 #define FB_WINDOW_GRADIENT_H
@@ -28,17 +29,31 @@ struct window_gradient {
     float *slopes;  /* [WINDOW_SOURCES][64] dp, then ds */
     float *lse;     /* [64] */
     float *delta;   /* [64] */
+    /* rooms for rows that are not f32: of the sinks, of the sources at hand (of out, before), and
+     * of the gradients of all the sources of the task */
+    float *q_room, *dout_room, *dq_room;
+    float *k_room, *v_room;
+    float *dk_room, *dv_room;
 };
 
 /* The block of sinks at hand. */
 struct window_sinks {
     const struct window_unit *unit;
     int64_t first, count;
+    struct fb_row_block q, dout;
 };
 
-static struct window_gradient window_gradient_at(const struct fb_problem *p, unsigned char *base,
+/* The sources of a task, start <= j, and their gradients. */
+struct window_sources {
+    int64_t start;
+    struct fb_row_block dk, dv;
+};
+
+static struct window_gradient window_gradient_at(const struct window_kernel *w, unsigned char *base,
                                                  size_t *bytes)
 {
+    const struct fb_problem *p = w->problem;
+    const enum fb_dtype dtype = p->dtype;
     struct fb_scratch_cursor cursor = fb_scratch_at(base);
     struct window_gradient s;
     s.queries = fb_scratch_take_f32(&cursor, p->qk_dim * WINDOW_SINKS);
@@ -47,6 +62,13 @@ static struct window_gradient window_gradient_at(const struct fb_problem *p, uns
     s.slopes = fb_scratch_take_f32(&cursor, (int64_t)WINDOW_SOURCES * WINDOW_SINKS);
     s.lse = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
     s.delta = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
+    s.q_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SINKS, p->qk_dim));
+    s.dout_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SINKS, p->v_dim));
+    s.dq_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SINKS, p->qk_dim));
+    s.k_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SOURCES, p->qk_dim));
+    s.v_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SOURCES, p->v_dim));
+    s.dk_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->gradient_rows, p->qk_dim));
+    s.dv_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->gradient_rows, p->v_dim));
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -55,7 +77,7 @@ static struct window_gradient window_gradient_of_thread(const struct window_kern
 {
     size_t bytes;
     unsigned char *scratch = (unsigned char *)w->call->scratch;
-    return window_gradient_at(w->problem, scratch + (size_t)thread * w->thread_bytes, &bytes);
+    return window_gradient_at(w, scratch + (size_t)thread * w->thread_bytes, &bytes);
 }
 
 static float window_dot(const float *a, const float *b, int64_t count)
@@ -68,24 +90,29 @@ static float window_dot(const float *a, const float *b, int64_t count)
     return fb_vf_sum(sum);
 }
 
-/* Packs a block of sinks and takes up what the forward pass saved of them. */
-static void window_take_sinks(const struct window_kernel *w, const struct window_gradient *s,
-                              const struct window_sinks *x)
+/* Packs the block of sinks that starts at first and takes up what the forward pass saved of them.
+ */
+static struct window_sinks window_take_sinks(const struct window_kernel *w,
+                                             const struct window_gradient *s,
+                                             const struct window_unit *u, int64_t first)
 {
     const struct fb_problem *p = w->problem;
     const struct fb_call *call = w->call;
-    const struct window_unit *u = x->unit;
-    window_pack(window_sink_row(&call->q, u, x->first), window_stride(&call->q, u), x->count,
-                p->qk_dim, window_scale(p), s->queries);
-    window_pack(window_sink_row(&call->dout, u, x->first), window_stride(&call->dout, u), x->count,
-                p->v_dim, 1.0F, s->douts);
+    const int64_t count = window_smaller(WINDOW_SINKS, u->sinks - first);
+    const struct fb_row_range rows = window_sink_rows(u, first, count);
+    const struct window_sinks x = {u, first, count, fb_rows_load(&call->q, rows, s->q_room),
+                                   fb_rows_load(&call->dout, rows, s->dout_room)};
+    const struct fb_row_block out = fb_rows_load(&call->out, rows, s->v_room);
+    window_pack(x.q, count, p->qk_dim, window_scale(p), s->queries);
+    window_pack(x.dout, count, p->v_dim, 1.0F, s->douts);
     for (int64_t i = 0; i < WINDOW_SINKS; i++) {
-        const bool valid = i < x->count;
-        s->lse[i] = valid ? *window_saved(w, u, x->first + i) : FLT_MAX;
-        s->delta[i] = valid ? window_dot(window_sink_row(&call->dout, u, x->first + i),
-                                         window_sink_row(&call->out, u, x->first + i), p->v_dim)
-                            : 0.0F;
+        const bool valid = i < count;
+        s->lse[i] = valid ? *window_saved(w, u, first + i) : FLT_MAX;
+        s->delta[i] =
+            valid ? window_dot(x.dout.rows + i * x.dout.stride, out.rows + i * out.stride, p->v_dim)
+                  : 0.0F;
     }
+    return x;
 }
 
 /* Scores and dp of one vector of sinks become p and ds. */
@@ -105,19 +132,17 @@ FB_ALWAYS_INLINE void window_differentiate(float *weights, float *slopes, int64_
     }
 }
 
-/* p and ds of the sinks taken against the sources start <= j < end; returns the groups. */
+/* p and ds of the sinks taken against the sources start <= j < end, whose keys are k; returns the
+ * groups. */
 static int window_take_sources(const struct window_kernel *w, const struct window_gradient *s,
-                               const struct window_sinks *x, int64_t start, int64_t end,
-                               struct window_range *range)
+                               const struct window_sinks *x, struct fb_row_block k, int64_t start,
+                               int64_t end, struct window_range *range)
 {
-    const struct fb_tensor *k = &w->call->k;
-    const struct fb_tensor *v = &w->call->v;
-    const struct window_unit *u = x->unit;
+    const struct fb_row_range rows = window_source_rows(x->unit, start, end - start);
     const int groups = window_ranges(w, x->first, x->count, start, end, range);
-    window_multiply(range, groups, window_source_row(k, u, 0), window_stride(k, u),
-                    w->problem->qk_dim, s->queries, start, end, s->weights);
-    window_multiply(range, groups, window_source_row(v, u, 0), window_stride(v, u),
-                    w->problem->v_dim, s->douts, start, end, s->slopes);
+    window_multiply(range, groups, k, w->problem->qk_dim, s->queries, start, end, s->weights);
+    window_multiply(range, groups, fb_rows_load(&w->call->v, rows, s->v_room), w->problem->v_dim,
+                    s->douts, start, end, s->slopes);
     for (int g = 0; g < groups; g++) {
         const int64_t lane = (int64_t)g * WINDOW_GROUP;
         const int64_t offset = (range[g].first - start) * WINDOW_SINKS + lane;
@@ -131,12 +156,12 @@ static int window_take_sources(const struct window_kernel *w, const struct windo
     return groups;
 }
 
-/* gradient_j += sum over the sinks of matrix [source][64] x row of the sinks. */
+/* gradient_j += sum over the sinks of matrix [source][64] x row of the sinks; both gradient and
+ * matrix begin at start. */
 static void window_scatter(const struct window_range *range, int groups, const float *matrix,
-                           const struct window_sinks *x, const struct fb_tensor *rows,
-                           const struct fb_tensor *gradient, int64_t start, int64_t end)
+                           const struct window_sinks *x, struct fb_row_block rows, int64_t dim,
+                           struct fb_row_block gradient, int64_t start, int64_t end)
 {
-    const struct window_unit *u = x->unit;
     struct window_run run = {.end = start};
     while (window_next_run(range, groups, end, &run)) {
         const int64_t lane = (int64_t)run.first_group * WINDOW_GROUP;
@@ -144,88 +169,100 @@ static void window_scatter(const struct window_range *range, int groups, const f
             window_smaller((int64_t)run.end_group * WINDOW_GROUP, x->count) - lane;
         if (lanes > 0) {
             FB_ISA_SYMBOL(fb_tile_gemm)
-            (run.end - run.first, rows->shape[3], lanes,
-             matrix + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, 1,
-             window_sink_row(rows, u, x->first + lane), window_stride(rows, u),
-             window_source_row(gradient, u, run.first), window_stride(gradient, u), true);
+            (run.end - run.first, dim, lanes, matrix + (run.first - start) * WINDOW_SINKS + lane,
+             WINDOW_SINKS, 1, rows.rows + lane * rows.stride, rows.stride,
+             gradient.rows + (run.first - start) * gradient.stride, gradient.stride, true);
         }
     }
 }
 
-static void window_add_sinks(const struct window_kernel *w, const struct window_gradient *s,
-                             const struct window_sinks *x, const struct window_range *range,
-                             int groups, int64_t start)
+static struct fb_row_block window_rows_from(struct fb_row_block block, int64_t row)
 {
-    const struct fb_tensor *k = &w->call->k;
-    const struct fb_tensor *dq = &w->call->dq;
-    window_gather(range, groups, s->slopes, window_source_row(k, x->unit, 0),
-                  window_stride(k, x->unit), w->problem->qk_dim, start, x->count,
-                  window_sink_row(dq, x->unit, x->first), window_stride(dq, x->unit));
+    return (struct fb_row_block){block.rows + row * block.stride, block.stride};
 }
 
 static void window_add_sources(const struct window_kernel *w, const struct window_gradient *s,
-                               const struct window_sinks *x, const struct window_range *range,
-                               int groups, int64_t start, int64_t end)
+                               const struct window_sinks *x, const struct window_sources *y,
+                               const struct window_range *range, int groups, int64_t start,
+                               int64_t end)
 {
-    const struct fb_call *call = w->call;
-    window_scatter(range, groups, s->slopes, x, &call->q, &call->dk, start, end);
-    window_scatter(range, groups, s->weights, x, &call->dout, &call->dv, start, end);
+    window_scatter(range, groups, s->slopes, x, x->q, w->problem->qk_dim,
+                   window_rows_from(y->dk, start - y->start), start, end);
+    window_scatter(range, groups, s->weights, x, x->dout, w->problem->v_dim,
+                   window_rows_from(y->dv, start - y->start), start, end);
 }
 
-static void window_clear_rows(float *rows, int64_t stride, int64_t count, int64_t dim)
+static void window_clear_rows(struct fb_row_block block, int64_t count, int64_t dim)
 {
     for (int64_t i = 0; i < count; i++) {
-        memset(rows + i * stride, 0, (size_t)dim * sizeof *rows);
+        memset(block.rows + i * block.stride, 0, (size_t)dim * sizeof *block.rows);
     }
 }
 
-/* One block of sinks against all it sees: dq, and with `all` its share of dk and dv. */
+/* One block of sinks against all it sees: dq, and unless y is NULL its share of dk and dv. */
 static void window_walk_sources(const struct window_kernel *w, const struct window_gradient *s,
-                                const struct window_unit *u, int64_t first_sink, bool all)
+                                const struct window_unit *u, int64_t first_sink,
+                                const struct window_sources *y)
 {
-    const struct fb_tensor *dq = &w->call->dq;
-    const struct window_sinks x = {u, first_sink,
-                                   window_smaller(WINDOW_SINKS, u->sinks - first_sink)};
+    const int64_t dim = w->problem->qk_dim;
+    const struct window_sinks x = window_take_sinks(w, s, u, first_sink);
     const int64_t low = window_larger(0, first_sink - w->band.back) / WINDOW_SOURCES;
     const int64_t high = window_smaller(u->sources, first_sink + x.count + w->band.ahead);
-    window_take_sinks(w, s, &x);
-    window_clear_rows(window_sink_row(dq, u, first_sink), window_stride(dq, u), x.count,
-                      w->problem->qk_dim);
+    const struct fb_row_range sinks = window_sink_rows(u, first_sink, x.count);
+    const struct fb_row_block dq = fb_rows_open(&w->call->dq, sinks, s->dq_room);
+    window_clear_rows(dq, x.count, dim);
     for (int64_t start = low * WINDOW_SOURCES; start < high; start += WINDOW_SOURCES) {
         struct window_range range[WINDOW_GROUPS];
         const int64_t end = window_smaller(u->sources, start + WINDOW_SOURCES);
-        const int groups = window_take_sources(w, s, &x, start, end, range);
-        window_add_sinks(w, s, &x, range, groups, start);
-        if (all) {
-            window_add_sources(w, s, &x, range, groups, start, end);
+        const struct fb_row_block k =
+            fb_rows_load(&w->call->k, window_source_rows(u, start, end - start), s->k_room);
+        const int groups = window_take_sources(w, s, &x, k, start, end, range);
+        window_gather(range, groups, s->slopes, k, dim, start, x.count, dq.rows, dq.stride);
+        if (y != NULL) {
+            window_add_sources(w, s, &x, y, range, groups, start, end);
         }
     }
+    fb_rows_close(&w->call->dq, sinks, dq);
 }
 
 /* One block of sources against all that see it, of one head: its share of dk and dv. */
 static void window_walk_sinks(const struct window_kernel *w, const struct window_gradient *s,
-                              const struct window_unit *u, int64_t start)
+                              const struct window_unit *u, const struct window_sources *y)
 {
+    const int64_t start = y->start;
     const int64_t end = window_smaller(u->sources, start + WINDOW_SOURCES);
     const int64_t low = window_larger(0, start - w->band.ahead) / WINDOW_SINKS;
     const int64_t high = window_smaller(u->sinks, end + w->band.back);
+    const struct fb_row_block k =
+        fb_rows_load(&w->call->k, window_source_rows(u, start, end - start), s->k_room);
     for (int64_t first = low * WINDOW_SINKS; first < high; first += WINDOW_SINKS) {
-        const struct window_sinks x = {u, first, window_smaller(WINDOW_SINKS, u->sinks - first)};
         struct window_range range[WINDOW_GROUPS];
-        window_take_sinks(w, s, &x);
-        const int groups = window_take_sources(w, s, &x, start, end, range);
-        window_add_sources(w, s, &x, range, groups, start, end);
+        const struct window_sinks x = window_take_sinks(w, s, u, first);
+        const int groups = window_take_sources(w, s, &x, k, start, end, range);
+        window_add_sources(w, s, &x, y, range, groups, start, end);
     }
 }
 
-static void window_clear_sources(const struct window_kernel *w, const struct window_unit *u,
-                                 int64_t start, int64_t end)
+/* The gradients of count sources from start on, zero. */
+static struct window_sources window_open_sources(const struct window_kernel *w,
+                                                 const struct window_gradient *s,
+                                                 const struct window_unit *u, int64_t start,
+                                                 int64_t count)
 {
-    const struct fb_tensor *gradients[2] = {&w->call->dk, &w->call->dv};
-    for (int i = 0; i < 2; i++) {
-        window_clear_rows(window_source_row(gradients[i], u, start), window_stride(gradients[i], u),
-                          window_larger(0, end - start), gradients[i]->shape[3]);
-    }
+    const struct fb_row_range rows = window_source_rows(u, start, count);
+    const struct window_sources y = {start, fb_rows_open(&w->call->dk, rows, s->dk_room),
+                                     fb_rows_open(&w->call->dv, rows, s->dv_room)};
+    window_clear_rows(y.dk, count, w->problem->qk_dim);
+    window_clear_rows(y.dv, count, w->problem->v_dim);
+    return y;
+}
+
+static void window_close_sources(const struct window_kernel *w, const struct window_unit *u,
+                                 const struct window_sources *y, int64_t count)
+{
+    const struct fb_row_range rows = window_source_rows(u, y->start, count);
+    fb_rows_close(&w->call->dk, rows, y->dk);
+    fb_rows_close(&w->call->dv, rows, y->dv);
 }
 
 /* The sequence of a head of keys, seen from the round-th head that shares it. */
@@ -242,15 +279,15 @@ static void window_run_sequence(void *context, int64_t task, int thread)
 {
     const struct window_kernel *w = (const struct window_kernel *)context;
     const struct window_gradient s = window_gradient_of_thread(w, thread);
+    const struct window_unit own = window_shared_unit(w, task, 0);
+    const struct window_sources y = window_open_sources(w, &s, &own, 0, own.sources);
     for (int64_t round = 0; round < fb_baseline_group(w->problem); round++) {
         const struct window_unit u = window_shared_unit(w, task, round);
-        if (round == 0) {
-            window_clear_sources(w, &u, 0, u.sources);
-        }
         for (int64_t first = 0; first < u.sinks; first += WINDOW_SINKS) {
-            window_walk_sources(w, &s, &u, first, true);
+            window_walk_sources(w, &s, &u, first, &y);
         }
     }
+    window_close_sources(w, &own, &y, own.sources);
 }
 
 static void window_run_dq(void *context, int64_t task, int thread)
@@ -264,7 +301,7 @@ static void window_run_dq(void *context, int64_t task, int thread)
         window_unit_at(w, head / heads, head % heads, sequence % w->band.step);
     const int64_t first = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS;
     if (first < u.sinks) {
-        window_walk_sources(w, &s, &u, first, false);
+        window_walk_sources(w, &s, &u, first, NULL);
     }
 }
 
@@ -273,15 +310,17 @@ static void window_run_dk_dv(void *context, int64_t task, int thread)
     const struct window_kernel *w = (const struct window_kernel *)context;
     const struct window_gradient s = window_gradient_of_thread(w, thread);
     const int64_t start = task % w->source_blocks * WINDOW_SOURCES;
+    const struct window_unit own = window_shared_unit(w, task / w->source_blocks, 0);
+    const int64_t count = window_smaller(WINDOW_SOURCES, own.sources - start);
+    if (count <= 0) {
+        return;
+    }
+    const struct window_sources y = window_open_sources(w, &s, &own, start, count);
     for (int64_t round = 0; round < fb_baseline_group(w->problem); round++) {
         const struct window_unit u = window_shared_unit(w, task / w->source_blocks, round);
-        if (round == 0) {
-            window_clear_sources(w, &u, start, window_smaller(u.sources, start + WINDOW_SOURCES));
-        }
-        if (start < u.sources) {
-            window_walk_sinks(w, &s, &u, start);
-        }
+        window_walk_sinks(w, &s, &u, &y);
     }
+    window_close_sources(w, &own, &y, count);
 }
 
 static int64_t window_sequences(const struct window_kernel *w)
@@ -289,16 +328,23 @@ static int64_t window_sequences(const struct window_kernel *w)
     return w->problem->batch * w->problem->kv_heads * w->band.step;
 }
 
-static size_t window_backward_bytes(const struct window_kernel *w, int threads)
+/* Whether tasks are whole sequences; lays out scratch accordingly. */
+static bool window_plan_backward(struct window_kernel *w, int threads)
 {
-    size_t bytes;
-    (void)window_gradient_at(w->problem, NULL, &bytes);
+    const bool whole = fb_baseline_whole_units(window_sequences(w), threads);
+    w->gradient_rows = whole ? w->source_blocks * WINDOW_SOURCES : WINDOW_SOURCES;
+    (void)window_gradient_at(w, NULL, &w->thread_bytes);
+    return whole;
+}
+
+static size_t window_backward_bytes(struct window_kernel *w, int threads)
+{
     const int64_t sequences = window_sequences(w);
     const int64_t sink_tasks = sequences * fb_baseline_group(w->problem) * w->sink_blocks;
-    const int64_t tasks = fb_baseline_whole_units(sequences, threads)
+    const int64_t tasks = window_plan_backward(w, threads)
                               ? sequences
                               : window_larger(sink_tasks, sequences * w->source_blocks);
-    return bytes * (size_t)window_smaller(threads, tasks);
+    return w->thread_bytes * (size_t)window_smaller(threads, tasks);
 }
 
 static void window_backward(const struct fb_problem *problem, const struct fb_call *call,
@@ -306,8 +352,7 @@ static void window_backward(const struct fb_problem *problem, const struct fb_ca
 {
     struct window_kernel w = window_plan(problem, call, band);
     const int64_t sequences = window_sequences(&w);
-    (void)window_gradient_at(problem, NULL, &w.thread_bytes);
-    if (fb_baseline_whole_units(sequences, call->threads)) {
+    if (window_plan_backward(&w, call->threads)) {
         fb_parallel_for(call->threads, sequences, window_run_sequence, &w);
     } else {
         const int64_t heads = sequences * fb_baseline_group(problem);

@@ -8,6 +8,7 @@
 
 #include "baseline_support.h"
 #include "parallel.h"
+#include "row_block.h"
 #include "tile_gemm.h"
 #include "transpose.h"
 #include "vector_math.h"
@@ -50,6 +51,7 @@ struct window_kernel {
     struct window_band band;
     int64_t sink_blocks, source_blocks; /* of the longest sequence */
     int64_t ld_sum;
+    int64_t gradient_rows; /* backward: sources whose gradients one task adds up */
     size_t thread_bytes;
 };
 
@@ -107,20 +109,17 @@ static struct window_unit window_unit_at(const struct window_kernel *w, int64_t 
     return u;
 }
 
-/* Row i of the sequence in a tensor of queries or of keys, and the distance to its next row. */
-static float *window_sink_row(const struct fb_tensor *t, const struct window_unit *u, int64_t i)
+/* The rows first .. first + count - 1 of the sequence, of queries or of keys. */
+static struct fb_row_range window_sink_rows(const struct window_unit *u, int64_t first,
+                                            int64_t count)
 {
-    return fb_tensor_row_f32(t, u->b, u->h, u->first + i * u->step);
+    return (struct fb_row_range){u->b, u->h, u->first + first * u->step, u->step, count};
 }
 
-static float *window_source_row(const struct fb_tensor *t, const struct window_unit *u, int64_t j)
+static struct fb_row_range window_source_rows(const struct window_unit *u, int64_t first,
+                                              int64_t count)
 {
-    return fb_tensor_row_f32(t, u->b, u->kv_head, u->first + j * u->step);
-}
-
-static int64_t window_stride(const struct fb_tensor *t, const struct window_unit *u)
-{
-    return t->stride[2] * u->step;
+    return (struct fb_row_range){u->b, u->kv_head, u->first + first * u->step, u->step, count};
 }
 
 static size_t window_saved_bytes(const struct fb_problem *p)
@@ -136,11 +135,11 @@ static float *window_saved(const struct window_kernel *w, const struct window_un
 }
 
 /* to [dim][64] = factor x rows^T; zero beyond the last row. */
-static void window_pack(const float *rows, int64_t stride, int64_t count, int64_t dim, float factor,
+static void window_pack(struct fb_row_block from, int64_t count, int64_t dim, float factor,
                         float *to)
 {
     const fb_vf scale = fb_vf_set1(factor);
-    fb_transpose(rows, stride, count, dim, to, WINDOW_SINKS);
+    fb_transpose(from.rows, from.stride, count, dim, to, WINDOW_SINKS);
     for (int64_t d = 0; d < dim; d++) {
         float *row = to + d * WINDOW_SINKS;
         for (int64_t i = count; i < WINDOW_SINKS; i++) {
@@ -196,10 +195,10 @@ static bool window_next_run(const struct window_range *range, int groups, int64_
 }
 
 /* out [source][64] = rows [source][dim] . packed [dim][64] over the block that starts at `start`:
- * for each run, one product over just the groups that see it. rows is row 0 of the sequence. */
-static void window_multiply(const struct window_range *range, int groups, const float *rows,
-                            int64_t stride, int64_t dim, const float *packed, int64_t start,
-                            int64_t end, float *out)
+ * for each run, one product over just the groups that see it. */
+static void window_multiply(const struct window_range *range, int groups, struct fb_row_block from,
+                            int64_t dim, const float *packed, int64_t start, int64_t end,
+                            float *out)
 {
     struct window_run run = {.end = start};
     while (window_next_run(range, groups, end, &run)) {
@@ -207,8 +206,9 @@ static void window_multiply(const struct window_range *range, int groups, const 
         const int64_t lanes = (int64_t)run.end_group * WINDOW_GROUP - lane;
         if (lanes > 0) {
             FB_ISA_SYMBOL(fb_tile_gemm)
-            (run.end - run.first, lanes, dim, rows + run.first * stride, stride, 1, packed + lane,
-             WINDOW_SINKS, out + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, false);
+            (run.end - run.first, lanes, dim, from.rows + (run.first - start) * from.stride,
+             from.stride, 1, packed + lane, WINDOW_SINKS,
+             out + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, false);
         }
     }
 }
@@ -216,8 +216,8 @@ static void window_multiply(const struct window_range *range, int groups, const 
 /* sum [sinks][ld] += weights^T . rows, weights [source][64] of the block that starts at `start`:
  * one product for each run of groups that see the same sources. */
 static void window_gather(const struct window_range *range, int groups, const float *weights,
-                          const float *rows, int64_t stride, int64_t dim, int64_t start,
-                          int64_t sinks, float *sum, int64_t ld)
+                          struct fb_row_block from, int64_t dim, int64_t start, int64_t sinks,
+                          float *sum, int64_t ld)
 {
     int g = 0;
     while (g < groups) {
@@ -231,7 +231,8 @@ static void window_gather(const struct window_range *range, int groups, const fl
             const int64_t count = window_smaller((int64_t)next * WINDOW_GROUP, sinks) - row;
             FB_ISA_SYMBOL(fb_tile_gemm)
             (count, dim, r.end - r.first, weights + (r.first - start) * WINDOW_SINKS + row, 1,
-             WINDOW_SINKS, rows + r.first * stride, stride, sum + row * ld, ld, true);
+             WINDOW_SINKS, from.rows + (r.first - start) * from.stride, from.stride, sum + row * ld,
+             ld, true);
         }
         g = next;
     }

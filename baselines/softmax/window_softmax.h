@@ -27,6 +27,7 @@ struct window_scratch {
     float *maximum; /* [64] */
     float *total;   /* [64], sums of the weights */
     float *factor;  /* [64] */
+    float *room;    /* rows of a block that are not f32 */
 };
 
 static struct window_scratch window_scratch_at(const struct fb_problem *p, unsigned char *base,
@@ -40,6 +41,8 @@ static struct window_scratch window_scratch_at(const struct fb_problem *p, unsig
     s.maximum = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
     s.total = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
     s.factor = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
+    s.room = fb_scratch_take_f32(
+        &cursor, fb_row_room(p->dtype, WINDOW_SOURCES, window_larger(p->qk_dim, p->v_dim)));
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -116,12 +119,11 @@ static void window_source_block(const struct window_kernel *w, const struct wind
                                 const struct window_unit *u, int64_t first_sink, int64_t sinks,
                                 int64_t start, int64_t end)
 {
-    const struct fb_tensor *k = &w->call->k;
-    const struct fb_tensor *v = &w->call->v;
+    const struct fb_row_range rows = window_source_rows(u, start, end - start);
     struct window_range range[WINDOW_GROUPS];
     const int groups = window_ranges(w, first_sink, sinks, start, end, range);
-    window_multiply(range, groups, window_source_row(k, u, 0), window_stride(k, u),
-                    w->problem->qk_dim, s->queries, start, end, s->scores);
+    window_multiply(range, groups, fb_rows_load(&w->call->k, rows, s->room), w->problem->qk_dim,
+                    s->queries, start, end, s->scores);
     for (int g = 0; g < groups; g++) {
         const int64_t lane = (int64_t)g * WINDOW_GROUP;
         float *scores = s->scores + (range[g].first - start) * WINDOW_SINKS + lane;
@@ -132,7 +134,7 @@ static void window_source_block(const struct window_kernel *w, const struct wind
         }
     }
     window_rescale(s, sinks, w->ld_sum);
-    window_gather(range, groups, s->scores, window_source_row(v, u, 0), window_stride(v, u),
+    window_gather(range, groups, s->scores, fb_rows_load(&w->call->v, rows, s->room),
                   w->problem->v_dim, start, sinks, s->sum, w->ld_sum);
 }
 
@@ -141,12 +143,14 @@ static void window_write(const struct window_kernel *w, const struct window_scra
                          const struct window_unit *u, int64_t first_sink, int64_t sinks)
 {
     const int64_t dim = w->problem->v_dim;
+    const struct fb_row_range rows = window_sink_rows(u, first_sink, sinks);
+    const struct fb_row_block to = fb_rows_open(&w->call->out, rows, s->room);
     for (int64_t i = 0; i < sinks; i++) {
         const int64_t sink = first_sink + i;
         const bool sees = sink - w->band.back < u->sources;
         const fb_vf share = fb_vf_set1(sees ? 1.0F / s->total[i] : 0.0F);
         const float *sum = s->sum + i * w->ld_sum;
-        float *out = window_sink_row(&w->call->out, u, sink);
+        float *out = to.rows + i * to.stride;
         int64_t c = 0;
         for (; c + FB_VW <= dim; c += FB_VW) {
             fb_vf_store(out + c, fb_vf_mul(share, fb_vf_load(sum + c)));
@@ -158,6 +162,7 @@ static void window_write(const struct window_kernel *w, const struct window_scra
             *window_saved(w, u, sink) = sees ? s->maximum[i] + logf(s->total[i]) : 0.0F;
         }
     }
+    fb_rows_close(&w->call->out, rows, to);
 }
 
 static void window_run_sinks(void *context, int64_t task, int thread)
@@ -177,7 +182,7 @@ static void window_run_sinks(void *context, int64_t task, int thread)
     if (sinks <= 0) {
         return;
     }
-    window_pack(window_sink_row(&w->call->q, &u, first_sink), window_stride(&w->call->q, &u), sinks,
+    window_pack(fb_rows_load(&w->call->q, window_sink_rows(&u, first_sink, sinks), s.room), sinks,
                 p->qk_dim, window_scale(p), s.queries);
     for (int64_t i = 0; i < WINDOW_SINKS; i++) {
         s.maximum[i] = u.missing > 0 ? 0.0F : WINDOW_UNSEEN;
@@ -201,7 +206,7 @@ static void window_forward(const struct fb_problem *problem, const struct fb_cal
     struct window_kernel w = window_plan(problem, call, band);
     (void)window_scratch_at(problem, NULL, &w.thread_bytes);
     fb_parallel_for(call->threads, window_tasks(&w), window_run_sinks, &w);
-    fb_clear_padding_f32(problem, &call->out, true);
+    fb_clear_padding(problem, &call->out, true);
 }
 
 #endif

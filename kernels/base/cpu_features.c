@@ -2,9 +2,18 @@
 #include "cpu_features.h"
 
 #if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+
+/* Conversions of f16; clang's builtin does not know the name. */
+static bool has_f16c(void)
+{
+    unsigned int a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (unsigned int)bit_F16C) != 0;
+}
+
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static bool has_avx512(void)

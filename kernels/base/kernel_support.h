@@ -6,6 +6,7 @@
 #define FB_KERNEL_SUPPORT_H
 
 #include "attention.h"
+#include "dtype.h"
 
 #include <string.h>
 
@@ -88,17 +89,18 @@ static inline int64_t fb_problem_keys(const struct fb_problem *p, int64_t batch)
     return p->kv_lengths != NULL ? p->kv_lengths[batch] : p->kv_len;
 }
 
-/* Zeroes the padding rows of an f32 output or gradient; all rows of a batch element that has no
+/* Zeroes the padding rows of an output or gradient; all rows of a batch element that has no
  * queries or no keys. queries: the rows are queries (out, dq), else keys (dk, dv). */
-static inline void fb_clear_padding_f32(const struct fb_problem *p, const struct fb_tensor *x,
-                                        bool queries)
+static inline void fb_clear_padding(const struct fb_problem *p, const struct fb_tensor *x,
+                                    bool queries)
 {
     for (int64_t b = 0; b < x->shape[0]; b++) {
         const int64_t q = fb_problem_queries(p, b), kv = fb_problem_keys(p, b);
         const int64_t valid = q == 0 || kv == 0 ? 0 : queries ? q : kv;
         for (int64_t h = 0; h < x->shape[1]; h++) {
             for (int64_t i = valid; i < x->shape[2]; i++) {
-                memset(fb_tensor_row_f32(x, b, h, i), 0, (size_t)x->shape[3] * sizeof(float));
+                memset(fb_tensor_row(x, b, h, i), 0,
+                       (size_t)x->shape[3] * fb_dtype_bytes(x->dtype));
             }
         }
     }

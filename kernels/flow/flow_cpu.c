@@ -210,7 +210,7 @@ static enum fb_status flow_forward(const struct fb_problem *problem, const struc
     } else {
         run_pass(problem, call, false);
     }
-    fb_clear_padding_f32(problem, &call->out, true);
+    fb_clear_padding(problem, &call->out, true);
     return FB_OK;
 }
 
@@ -223,9 +223,9 @@ static enum fb_status flow_backward(const struct fb_problem *problem, const stru
     } else {
         run_pass(problem, call, true);
     }
-    fb_clear_padding_f32(problem, &call->dq, true);
-    fb_clear_padding_f32(problem, &call->dk, false);
-    fb_clear_padding_f32(problem, &call->dv, false);
+    fb_clear_padding(problem, &call->dq, true);
+    fb_clear_padding(problem, &call->dk, false);
+    fb_clear_padding(problem, &call->dv, false);
     return FB_OK;
 }
 

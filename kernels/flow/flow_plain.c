@@ -476,7 +476,7 @@ static enum fb_status plain_forward(const struct fb_problem *problem, const stru
                                     struct fb_error *error)
 {
     (void)error;
-    fb_clear_padding_f32(problem, &call->out, true);
+    fb_clear_padding(problem, &call->out, true);
     return run_pass(problem, call, false);
 }
 
@@ -484,9 +484,9 @@ static enum fb_status plain_backward(const struct fb_problem *problem, const str
                                      struct fb_error *error)
 {
     (void)error;
-    fb_clear_padding_f32(problem, &call->dq, true);
-    fb_clear_padding_f32(problem, &call->dk, false);
-    fb_clear_padding_f32(problem, &call->dv, false);
+    fb_clear_padding(problem, &call->dq, true);
+    fb_clear_padding(problem, &call->dk, false);
+    fb_clear_padding(problem, &call->dv, false);
     return run_pass(problem, call, true);
 }
 

@@ -29,11 +29,12 @@ void kernel_report(const struct kernel_case *c, const struct fb_attention *atten
     if (++failure_count > FAILURES_SHOWN)
         return;
     const struct fb_problem *p = &c->problem;
-    printf("FAIL %s/%s %s B%" PRId64 " H%" PRId64 "/%" PRId64 " L%" PRId64 " S%" PRId64 " D%" PRId64
-           " M%" PRId64 " causal %d layout %d lengths %d/%d scale %g seed %lu params",
-           c->mechanism->name, attention->variant, fb_isa_name(attention->isa), p->batch, p->heads,
-           p->kv_heads, p->q_len, p->kv_len, p->qk_dim, p->v_dim, p->causal, (int)c->layout,
-           p->q_lengths != NULL, p->kv_lengths != NULL, (double)c->scale, c->seed);
+    printf("FAIL %s/%s %s %s B%" PRId64 " H%" PRId64 "/%" PRId64 " L%" PRId64 " S%" PRId64
+           " D%" PRId64 " M%" PRId64 " causal %d layout %d lengths %d/%d scale %g seed %lu params",
+           c->mechanism->name, attention->variant, fb_isa_name(attention->isa),
+           fb_dtype_name(p->dtype), p->batch, p->heads, p->kv_heads, p->q_len, p->kv_len, p->qk_dim,
+           p->v_dim, p->causal, (int)c->layout, p->q_lengths != NULL, p->kv_lengths != NULL,
+           (double)c->scale, c->seed);
     for (int i = 0; i < c->mechanism->param_count; i++)
         printf(" %g", p->params[i]);
     fputs(": ", stdout);
@@ -76,10 +77,10 @@ void *kernel_allocate(size_t bytes)
 }
 
 /* The view of a layout over data; *count gets the elements from the first to the last. */
-static struct fb_tensor make_view(enum kernel_layout layout, int64_t batch, int64_t heads,
-                                  int64_t tokens, int64_t dim, size_t *count)
+static struct fb_tensor make_view(enum kernel_layout layout, enum fb_dtype dtype, int64_t batch,
+                                  int64_t heads, int64_t tokens, int64_t dim, size_t *count)
 {
-    struct fb_tensor view = fb_tensor_dense(NULL, FB_F32, layout == LAYOUT_BNHD ? FB_BNHD : FB_BHND,
+    struct fb_tensor view = fb_tensor_dense(NULL, dtype, layout == LAYOUT_BNHD ? FB_BNHD : FB_BHND,
                                             batch, heads, tokens, dim);
     if (layout == LAYOUT_PADDED) {
         view.stride[2] = dim + 3;
@@ -96,10 +97,11 @@ static void draw_tensor(struct kernel_tensor *tensor, enum kernel_layout layout,
                         const int64_t *lengths, uint64_t stream)
 {
     const int64_t batch = c->problem.batch;
-    tensor->view = make_view(layout, batch, heads, tokens, dim, &tensor->count);
+    const enum fb_dtype dtype = c->problem.dtype;
+    tensor->view = make_view(layout, dtype, batch, heads, tokens, dim, &tensor->count);
     tensor->max = 0.0;
-    tensor->buffer = kernel_allocate(tensor->count * sizeof(float));
-    memset(tensor->buffer, 0xff, tensor->count * sizeof(float));
+    tensor->buffer = kernel_allocate(tensor->count * fb_dtype_bytes(dtype));
+    memset(tensor->buffer, 0xff, tensor->count * fb_dtype_bytes(dtype));
     tensor->view.data = tensor->buffer;
     struct fb_random random;
     fb_random_init(&random, c->seed, stream);
@@ -108,8 +110,10 @@ static void draw_tensor(struct kernel_tensor *tensor, enum kernel_layout layout,
             for (int64_t t = 0; t < (lengths ? lengths[b] : tokens); t++)
                 for (int64_t d = 0; d < dim; d++) {
                     const float x = scale * (float)fb_random_normal(&random);
-                    fb_tensor_row_f32(&tensor->view, b, h, t)[d] = x;
-                    tensor->max = fmax(tensor->max, fabs((double)x));
+                    unsigned char *row = fb_tensor_row(&tensor->view, b, h, t);
+                    fb_dtype_narrow(dtype, &x, 1, row + (size_t)d * fb_dtype_bytes(dtype));
+                    tensor->max =
+                        fmax(tensor->max, fabs(fb_tensor_value(&tensor->view, b, h, t, d)));
                 }
 }
 
@@ -181,18 +185,19 @@ void kernel_case_free(struct kernel_case *c)
 size_t kernel_output_overwritten(const struct kernel_output *output)
 {
     const struct fb_tensor *t = &output->view;
+    const size_t bytes = fb_dtype_bytes(t->dtype);
     unsigned char *inside = calloc(output->count, 1);
     assert_non_null(inside);
     for (int64_t b = 0; b < t->shape[0]; b++)
         for (int64_t h = 0; h < t->shape[1]; h++)
             for (int64_t n = 0; n < t->shape[2]; n++)
-                memset(inside + (fb_tensor_row_f32(t, b, h, n) - output->buffer), 1,
-                       (size_t)t->shape[3]);
+                memset(inside + ((unsigned char *)fb_tensor_row(t, b, h, n) - output->buffer) /
+                                    (ptrdiff_t)bytes,
+                       1, (size_t)t->shape[3]);
     size_t overwritten = 0;
     for (size_t i = 0; i < output->count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &output->buffer[i], sizeof bits);
-        overwritten += !inside[i] && bits != UINT32_MAX;
+        static const unsigned char untouched[8] = {255, 255, 255, 255, 255, 255, 255, 255};
+        overwritten += !inside[i] && memcmp(output->buffer + i * bytes, untouched, bytes) != 0;
     }
     free(inside);
     return overwritten;
@@ -219,11 +224,13 @@ void kernel_output_init(const struct kernel_case *c, struct kernel_output *outpu
                         int64_t tokens, int64_t dim)
 {
     size_t count;
-    output->view = make_view(c->layout, c->problem.batch, heads, tokens, dim, &count);
+    const enum fb_dtype dtype = c->problem.dtype;
+    const size_t bytes = fb_dtype_bytes(dtype);
+    output->view = make_view(c->layout, dtype, c->problem.batch, heads, tokens, dim, &count);
     output->count = count + (size_t)2 * GUARD;
-    output->buffer = kernel_allocate(output->count * sizeof(float));
-    memset(output->buffer, 0xff, output->count * sizeof(float));
-    output->view.data = output->buffer + GUARD;
+    output->buffer = kernel_allocate(output->count * bytes);
+    memset(output->buffer, 0xff, output->count * bytes);
+    output->view.data = output->buffer + GUARD * bytes;
 }
 
 bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *attention, int threads,
@@ -277,7 +284,7 @@ void kernel_check_padding(const struct kernel_case *c, const struct fb_attention
         for (int64_t h = 0; h < x->shape[1]; h++)
             for (int64_t t = valid; t < x->shape[2]; t++)
                 for (int64_t d = 0; d < x->shape[3]; d++)
-                    wrong += !(fb_tensor_row_f32(x, b, h, t)[d] == 0.0f);
+                    wrong += !(fb_tensor_value(x, b, h, t, d) == 0.0);
     }
     if (wrong > 0)
         kernel_report(c, attention, "%zu elements of padding in %s are not zero", wrong, name);
@@ -321,9 +328,10 @@ void kernel_case_compare(const struct kernel_case *c, const struct fb_attention 
                          const struct kernel_output *a, const struct kernel_output *b,
                          const char *what)
 {
+    const size_t bytes = fb_dtype_bytes(a->view.dtype);
     size_t different = 0;
     for (size_t i = 0; i < a->count; i++)
-        different += memcmp(&a->buffer[i], &b->buffer[i], sizeof(float)) != 0;
+        different += memcmp(a->buffer + i * bytes, b->buffer + i * bytes, bytes) != 0;
     if (different > 0)
         kernel_report(c, attention, "%s: %zu elements differ", what, different);
 }

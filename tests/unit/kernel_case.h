@@ -7,6 +7,7 @@
 #define KERNEL_CASE_H
 
 #include "attention.h"
+#include "dtype.h"
 
 #include <stddef.h>
 
@@ -22,8 +23,8 @@ struct kernel_case {
     /* filled by kernel_case_init */
     struct kernel_tensor {
         struct fb_tensor view;
-        float *buffer;
-        size_t count; /* floats of the buffer, gaps included */
+        void *buffer;
+        size_t count; /* elements of the buffer, gaps included */
         double max;   /* largest magnitude of the tokens that are not padding */
     } q, k, v, dout;
     void *constants;
@@ -38,8 +39,8 @@ struct kernel_case {
 /* An output of one run. */
 struct kernel_output {
     struct fb_tensor view;
-    float *buffer; /* guard, tensor with gaps, guard */
-    size_t count;
+    unsigned char *buffer; /* guard, tensor with gaps, guard */
+    size_t count;          /* elements of it */
 };
 
 /* A problem with parameters at their defaults. */
@@ -117,7 +118,7 @@ void *kernel_allocate(size_t bytes);
 /* A poisoned tensor in the case's layout between two guards. */
 void kernel_output_init(const struct kernel_case *c, struct kernel_output *output, int64_t heads,
                         int64_t tokens, int64_t dim);
-/* Words around and between the elements of an output that were written. */
+/* Elements around and between those of an output that were written. */
 size_t kernel_output_overwritten(const struct kernel_output *output);
 /* Buffers of kernels end in a guard. */
 void *kernel_guarded_allocate(size_t bytes, int fill_byte);

@@ -201,7 +201,7 @@ static void judge_gradient(const struct kernel_case *c, const struct fb_attentio
 {
     const int64_t tokens = x->shape[2];
     struct fb_judgement judgement;
-    fb_judge_init(&judgement, factor * fb_judge_budget(FB_F32, FB_BACKWARD), scale);
+    fb_judge_init(&judgement, factor * fb_judge_budget(x->dtype, FB_BACKWARD), scale);
     for (int64_t b = 0; b < x->shape[0]; b++)
         for (int64_t h = 0; h < x->shape[1]; h++)
             fb_judge_add_rows(&judgement, x, b, h, NULL, (size_t)tokens,
@@ -218,8 +218,9 @@ static void judge_gradient(const struct kernel_case *c, const struct fb_attentio
     const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
     const bool cancels = p->q_len == 1 || p->kv_len == 1 || p->qk_dim == 1 ||
                          judgement.ref_max < 1e-3 * scale / (double)longest;
-    const bool right =
-        cancels ? judgement.passed_golden && judgement.err_max < 1e-5 * factor : judgement.passed;
+    const double rounding = fb_judge_budget(x->dtype, FB_FORWARD);
+    const bool right = cancels ? judgement.passed_golden && judgement.err_max < rounding * factor
+                               : judgement.passed;
     if (!right)
         kernel_report(c, attention, "%s %s (err_rel %.2e err_max %.2e)", name, text,
                       judgement.err_rel, judgement.err_max);
@@ -235,7 +236,7 @@ void kernel_case_judge_training(const struct kernel_case *c, const struct fb_att
     const double dout = c->dout.max, both = c->dout.max * c->v.max;
     if (c->reference)
         kernel_case_judge(c, attention, &training->out,
-                          factor * fb_judge_budget(FB_F32, FB_FORWARD));
+                          factor * fb_judge_budget(c->problem.dtype, FB_FORWARD));
     judge_gradient(c, attention, "dq", &training->dq.view, c->dq_reference, both, factor);
     judge_gradient(c, attention, "dk", &training->dk.view, c->dk_reference, both, factor);
     judge_gradient(c, attention, "dv", &training->dv.view, c->dv_reference, dout, factor);

@@ -102,9 +102,9 @@ static void test_kernels_what_they_lack_is_refused_in_words(void **state)
         assert_int_equal(fb_attention_supports(attention, &good, FB_FORWARD, &error), FB_OK);
         const int64_t negative[2] = {3, -1}, too_long[2] = {17, 3};
         p = good;
-        p.dtype = FB_BF16;
+        p.dtype = FB_F64;
         if (attention->backend == FB_CPU)
-            expect_refused(attention, &p, FB_FORWARD, "bf16");
+            expect_refused(attention, &p, FB_FORWARD, "f64");
         p = good;
         p.qk_dim = 257;
         expect_refused(attention, &p, FB_FORWARD, "257");

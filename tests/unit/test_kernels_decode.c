@@ -59,8 +59,7 @@ static double key_stabiliser(const struct kernel_case *c)
         for (int64_t f = 0; f < (int64_t)c->problem.params[index]; f++) {
             double u = 0.0;
             for (int64_t i = 0; i < d; i++)
-                u += (double)projection[f * d + i] *
-                     (double)fb_tensor_row_f32(&c->k.view, 0, 0, t)[i];
+                u += (double)projection[f * d + i] * fb_tensor_value(&c->k.view, 0, 0, t, i);
             max = fmax(max, u * pow((double)d, -0.25));
         }
     return max;
@@ -95,7 +94,7 @@ static void finish(struct decoding *s)
 static struct fb_tensor tokens_of(const struct fb_tensor *all, int64_t first, int64_t count)
 {
     struct fb_tensor view = *all;
-    view.data = (float *)all->data + first * all->stride[2];
+    view.data = fb_tensor_row(all, 0, 0, first);
     view.shape[2] = count;
     return view;
 }
@@ -175,6 +174,32 @@ static void test_decode_ten_thousand_tokens_agree_with_causal_form(void **state)
         executed++;
     }
     assert_true(executed > 0);
+    kernel_expect_no_failures();
+}
+
+/* States and caches are kept in another dtype than the tokens, or in the same: what comes out is
+ * rounded once. */
+static void test_decode_16_bit_dtypes_agree_with_causal_form(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < fb_attention_count(); i++)
+        for (int half = 0; half < 2; half++) {
+            const struct fb_attention *attention = fb_attention_at(i);
+            struct kernel_case c;
+            struct decoding s;
+            set_case(&c, attention->mechanism, 300, 19, true);
+            c.problem.dtype = half ? FB_BF16 : FB_F16;
+            if (!can_decode(&c, attention))
+                continue;
+            kernel_case_init(&c);
+            kernel_case_reference(&c, 0);
+            start(&s, &c, attention, 2);
+            if (decode_tokens(&s, 0, 300))
+                kernel_case_judge(&c, attention, &s.out,
+                                  0.6 * fb_judge_budget(c.problem.dtype, FB_DECODE));
+            finish(&s);
+            kernel_case_free(&c);
+        }
     kernel_expect_no_failures();
 }
 
@@ -274,9 +299,9 @@ static void test_prefill_then_decode_agrees_with_causal_form(void **state)
                     for (int64_t b = 0; b < c.problem.batch; b++)
                         for (int64_t h = 0; h < c.problem.heads; h++)
                             for (int64_t t = 0; t < TOKENS; t++)
-                                memcpy(fb_tensor_row_f32(&all.view, b, h, t),
-                                       fb_tensor_row_f32(
-                                           t < filled[f] ? &whole.out.view : &s.out.view, b, h, t),
+                                memcpy(fb_tensor_row(&all.view, b, h, t),
+                                       fb_tensor_row(t < filled[f] ? &whole.out.view : &s.out.view,
+                                                     b, h, t),
                                        (size_t)c.problem.v_dim * sizeof(float));
                 kernel_case_judge(&c, attention, &all, fb_judge_budget(FB_F32, FB_DECODE));
                 finish(&whole);
@@ -342,6 +367,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_ten_thousand_tokens_agree_with_causal_form),
         cmocka_unit_test(test_decode_grouped_queries_and_options_agree_with_causal_form),
+        cmocka_unit_test(test_decode_16_bit_dtypes_agree_with_causal_form),
         cmocka_unit_test(test_decode_threads_give_the_same_bits),
         cmocka_unit_test(test_prefill_then_decode_agrees_with_causal_form),
         cmocka_unit_test(test_decode_full_states_and_bad_calls_are_refused),

@@ -1,0 +1,17 @@
+/* Declarations of row_block_probe.c for every instruction set. */
+#ifndef FB_ROW_BLOCK_PROBE_H
+#define FB_ROW_BLOCK_PROBE_H
+
+#include "attention.h"
+
+#define PROBE_ROWS(isa)                                                                            \
+    void probe_row_widen_##isa(enum fb_dtype dtype, const void *from, int64_t count, float *to);   \
+    void probe_row_narrow_##isa(enum fb_dtype dtype, const float *from, int64_t count, void *to);  \
+    void probe_copy_rows_##isa(const struct fb_tensor *from, const struct fb_tensor *to,           \
+                               int64_t first, int64_t step, int64_t count, float *room);
+PROBE_ROWS(scalar)
+PROBE_ROWS(neon)
+PROBE_ROWS(avx2)
+PROBE_ROWS(avx512)
+
+#endif

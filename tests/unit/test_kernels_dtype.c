@@ -1,0 +1,124 @@
+/*
+ * bf16 and f16: every variant that takes them, on every instruction set of this machine, against
+ * the float64 oracles on the same rounded inputs. Arithmetic is in f32, so that an output carries
+ * hardly more than its own rounding: it must stay within about half of the budget.
+ */
+#include "judge.h"
+#include "kernel_case.h"
+#include "registry.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { VARIANTS_MAX = 256 };
+static const enum fb_dtype dtypes[] = {FB_BF16, FB_F16};
+static const double forward_share = 0.6;
+
+/* Inference and training on one thread and on three: right, and the same bits. */
+static void judge_variant(const struct kernel_case *c, const struct fb_attention *attention)
+{
+    struct kernel_output one, three;
+    struct kernel_training alone, shared;
+    if (kernel_case_run(c, attention, 1, 0xff, &one)) {
+        kernel_case_judge(c, attention, &one,
+                          forward_share * fb_judge_budget(c->problem.dtype, FB_FORWARD));
+        if (kernel_case_run(c, attention, 3, 0x3f, &three)) {
+            kernel_case_compare(c, attention, &one, &three, "more threads");
+            kernel_output_free(&three);
+        }
+        kernel_output_free(&one);
+    }
+    if (!kernel_case_is_served(c, attention, FB_BOTH) ||
+        !kernel_case_train(c, attention, 1, 0xff, &alone))
+        return;
+    kernel_case_judge_training(c, attention, &alone, 1.0);
+    if (kernel_case_train(c, attention, 3, 0x3f, &shared)) {
+        kernel_case_compare_training(c, attention, &alone, &shared, "training on more threads");
+        kernel_training_free(&shared);
+    }
+    kernel_training_free(&alone);
+}
+
+static void judge_all_variants(struct kernel_case *c, size_t *executed)
+{
+    struct fb_error error = {0};
+    if (fb_problem_check(&c->problem, c->mechanism, &error) != FB_OK)
+        return;
+    kernel_case_init(c);
+    kernel_case_reference(c, 0);
+    kernel_case_gradient_reference(c);
+    for (size_t i = 0; i < fb_attention_count(); i++)
+        if (kernel_case_is_served(c, fb_attention_at(i), FB_FORWARD)) {
+            judge_variant(c, fb_attention_at(i));
+            executed[i]++;
+        }
+    kernel_case_free(c);
+}
+
+static void test_dtypes_odd_shapes_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {
+        {1, 1, 33, 24}, {63, 63, 33, 24}, {130, 130, 64, 64}, {257, 257, 40, 80},
+        {65, 65, 1, 1}, {70, 70, 200, 3}, {63, 257, 24, 33},  {300, 65, 33, 3},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    assert_true(fb_attention_count() <= VARIANTS_MAX);
+    for (size_t m = 0; m < fb_mechanism_count(); m++)
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+            for (int variation = 0; variation < 4; variation++) {
+                struct kernel_case c = {.layout = (enum kernel_layout)((i + m) % LAYOUT_COUNT),
+                                        .scale = 1.0f,
+                                        .seed = 500 + i};
+                kernel_case_set_problem(&c, fb_mechanism_at(m), 1, 2, shapes[i][0], shapes[i][1],
+                                        shapes[i][2], shapes[i][3]);
+                kernel_case_shrink_parameters(&c, i);
+                c.problem.dtype = dtypes[variation / 2];
+                c.problem.causal = variation % 2 != 0;
+                judge_all_variants(&c, executed);
+            }
+    /* one that takes no dtype at all would pass everything */
+    for (size_t m = 0; m < fb_mechanism_count(); m++) {
+        size_t most = 0;
+        for (size_t i = 0; i < fb_attention_count(); i++)
+            if (fb_attention_at(i)->mechanism == fb_mechanism_at(m))
+                most = executed[i] > most ? executed[i] : most;
+        if (most < 20 && strcmp(fb_mechanism_at(m)->name, "flow") != 0)
+            fail_msg("%s: no variant takes bf16 and f16", fb_mechanism_at(m)->name);
+    }
+    kernel_expect_no_failures();
+}
+
+/* Sequences of several slices and blocks, shared by threads, with padding and grouped queries. */
+static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { LEN = 420 };
+    static const int64_t lengths[3] = {LEN, 0, 300}, others[3] = {LEN, 7, 129};
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t m = 0; m < fb_mechanism_count(); m++)
+        for (int variation = 0; variation < 4; variation++) {
+            struct kernel_case c = {.layout = LAYOUT_PADDED, .scale = 1.0f, .seed = 600};
+            kernel_case_set_problem(&c, fb_mechanism_at(m), 3, 4, LEN, LEN, 24, 20);
+            kernel_case_shrink_parameters(&c, 0);
+            c.problem.kv_heads = 2;
+            c.problem.dtype = dtypes[variation / 2];
+            c.problem.causal = variation % 2 != 0;
+            c.problem.q_lengths = lengths;
+            c.problem.kv_lengths = c.problem.causal ? lengths : others;
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
