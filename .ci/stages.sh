@@ -10,6 +10,7 @@ stage_title() {
     format) echo "clang-format" ;;
     shell) echo "shellcheck" ;;
     unit) echo "unit tests" ;;
+    cuda) echo "every .cu compiles without warnings, and what needs no GPU is right" ;;
     quick) echo "suites/quick.yaml end to end" ;;
     planted) echo "a wrong kernel turns the tests red" ;;
     neon) echo "cross-compiled for 64-bit Arm, run in an emulator" ;;
@@ -54,6 +55,23 @@ stage_shell() {
     shellcheck bench .ci/run .ci/*.sh
     shellcheck -s dash -x -P SCRIPTDIR -S warning tests/cli/*.sh tests/faults/*.sh
     shellcheck tests/fuzz/*.sh
+}
+
+# No runner of ours has a GPU: the tests that need one are named, not passed over in silence.
+stage_cuda() {
+    if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+        echo "no nvcc here: device code is not compiled"
+        return 0
+    fi
+    cmake -S . -B build-cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_WERROR=ON \
+        -DFLOWBENCH_CUDA=ON -DFLOWBENCH_ISAS=scalar >/dev/null
+    cmake --build build-cuda --target flowbench test_flow_cuda_plan test_cuda_device
+    ctest --test-dir build-cuda -R 'cuda' --no-tests=error
+    build-cuda/flowbench list mechanisms | grep 'cuda:'
+    if ! build-cuda/flowbench verify --device cuda tests/golden/golden-flow-0.safetensors; then
+        echo "skipped for want of a GPU: verify --device cuda, test_kernels_* on device variants," \
+            "suites/gpu.yaml; scripts/gpu_check.sh runs them where there is one"
+    fi
 }
 
 stage_unit() { ./bench test -L unit -j "$ci_jobs"; }
@@ -116,7 +134,7 @@ stage_planted() {
     cp -r CMakeLists.txt VERSION LICENSE README.md CHANGELOG.md cmake kernels baselines harness \
         suites plots tests examples "$copy"
     cmake -S "$copy" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DFLOWBENCH_HARNESS=OFF >/dev/null
+        -DFLOWBENCH_HARNESS=OFF -DFLOWBENCH_CUDA=OFF >/dev/null
     cmake --build "$copy/build" --target kernel_selfcheck >/dev/null
     ctest --test-dir "$copy/build" -R '^kernel_selfcheck$' --no-tests=error --quiet ||
         { echo "red before the fault" && return 1; }
@@ -151,6 +169,8 @@ stage_tidy() {
     CC=clang-14 cmake --preset tidy >/dev/null
     cmake --build --preset tidy >/dev/null
     # Not the tests: their assertions end a test by a jump that the analyzer does not follow.
-    find kernels baselines harness examples -name '*.c' -print0 |
+    # Only what is built: the sources of the CUDA backend, or of a build without it, not both.
+    grep -o '"file": "[^"]*\.c"' build-tidy/compile_commands.json | cut -d'"' -f4 | sort -u |
+        grep -E '/(kernels|baselines|harness|examples)/' | tr '\n' '\0' |
         xargs -0 -P "$ci_jobs" -n 1 clang-tidy-14 -p build-tidy --quiet 2>/dev/null
 }

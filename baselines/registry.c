@@ -41,6 +41,9 @@ static const struct fb_attention *const attentions[] = {
     EVERY_ISA(fb_linear_fused),
     EVERY_ISA(fb_performer_fused),
     EVERY_ISA(fb_local_tiled),
+#if defined(FB_HAVE_CUDA)
+    &fb_flow_fused_cuda,
+#endif
 #if defined(FB_HAVE_OPENBLAS)
     &fb_flow_plain,
     &fb_softmax_plain,

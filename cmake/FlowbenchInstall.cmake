@@ -5,7 +5,7 @@
 #   lib/pkgconfig/flowbench.pc
 #   bin/flowbench  share/flowbench/{suites,plots}          the benchmark program and its data
 
-set(FB_LIBRARY_ROOMS fb_base fb_cpu fb_flow fb_baselines)
+set(FB_LIBRARY_ROOMS fb_base fb_cpu fb_cuda fb_flow fb_baselines)
 set(FB_PUBLIC_HEADERS kernels/attention.h kernels/base/status.h kernels/base/cpu_features.h
     baselines/registry.h)
 
@@ -23,12 +23,17 @@ foreach(room ${FB_LIBRARY_ROOMS})
         endif()
     endforeach()
 endforeach()
-add_library(flowbench_library ${fb_library_objects})
+get_property(fb_cuda_objects GLOBAL PROPERTY FB_CUDA_OBJECTS)
+set_source_files_properties(${fb_cuda_objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+add_library(flowbench_library ${fb_library_objects} ${fb_cuda_objects})
 set_target_properties(flowbench_library PROPERTIES OUTPUT_NAME flowbench LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
 target_link_libraries(flowbench_library PUBLIC OpenMP::OpenMP_C m)
 if(FLOWBENCH_OPENBLAS)
     target_link_libraries(flowbench_library PUBLIC OpenBLAS::OpenBLAS)
+endif()
+if(FB_CUDA)
+    target_link_libraries(flowbench_library PUBLIC ${FB_CUDART} ${CMAKE_DL_LIBS} rt)
 endif()
 
 # Inside the tree the headers are found as they are once installed: <flowbench/attention.h>.
@@ -55,6 +60,9 @@ if(FLOWBENCH_OPENBLAS)
     else()
         string(APPEND fb_pc_libs " ${OPENBLAS_LIBRARY}")
     endif()
+endif()
+if(FB_CUDA)
+    string(APPEND fb_pc_libs " ${FB_CUDART} -ldl -lrt -lpthread")
 endif()
 # Who links the archive needs what it uses; who links the shared library does not.
 string(APPEND fb_pc_libs " -lm")

@@ -1,6 +1,7 @@
 /* flowbench apply: a mechanism on tensors of the user's own. apply_input.h says what is read,
  * apply_output.h what is written. */
 #include "commands.h"
+#include "cuda_staged.h"
 
 #include "apply_input.h"
 #include "apply_output.h"
@@ -313,9 +314,9 @@ static enum fb_status compute(const struct fb_apply_input *input,
     if (status == FB_OK)
         status = make_buffers(input, attention, gradients, arena, call, error);
     if (status == FB_OK)
-        status = fb_attention_forward(attention, &input->problem, call, error);
+        status = fb_staged_forward(attention, &input->problem, call, error);
     if (status == FB_OK && gradients)
-        status = fb_attention_backward(attention, &input->problem, call, error);
+        status = fb_staged_backward(attention, &input->problem, call, error);
     if (status != FB_OK || options->allow_nonfinite)
         return status;
     status = check_result("out", &call->out, error);

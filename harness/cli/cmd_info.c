@@ -76,6 +76,27 @@ static void print_cpu(const struct fb_machine *m)
     print_frequency("frequency max", m->freq_max_hz);
 }
 
+static void print_gpu(const struct fb_machine *m)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+    const struct fb_cuda_facts *gpu = &m->gpu;
+    puts("GPU");
+    if (!m->gpu_present) {
+        print_text("model", fb_cuda_is_built() ? "none" : "none: this build has no CUDA backend");
+        return;
+    }
+    print_text("model", gpu->name);
+    printf("  %-15s %d.%d, %d multiprocessors\n", "capability", gpu->major, gpu->minor,
+           gpu->multiprocessors);
+    printf("  %-15s %.1f GiB, L2 %.0f MiB\n", "memory", (double)gpu->memory_bytes / gib,
+           (double)gpu->l2_bytes / (1024.0 * 1024.0));
+    printf("  %-15s %d.%d by the driver %s, %d.%d built in\n", "CUDA", gpu->driver_version / 1000,
+           gpu->driver_version % 1000 / 10, gpu->driver, gpu->toolkit_version / 1000,
+           gpu->toolkit_version % 1000 / 10);
+    print_frequency("clock max", gpu->clock_max_hz);
+    print_frequency("memory clock", gpu->clock_memory_hz);
+}
+
 static void print_system(const struct fb_machine *m)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;
@@ -170,6 +191,7 @@ int fb_cmd_info(int argc, char **argv)
     print_text("name", machine.name);
     print_text("identity", machine.identity);
     print_cpu(&machine);
+    print_gpu(&machine);
     print_system(&machine);
     print_build(&machine);
     print_counters();

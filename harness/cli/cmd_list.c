@@ -40,7 +40,9 @@ static void describe_builds(const struct fb_mechanism *mechanism, const char *va
         }
         bool here = a->isa == FB_ISA_ANY || fb_cpu_has(a->isa);
         used += (size_t)snprintf(text + used, text_size - used, here ? " %s" : " (%s)",
-                                 a->isa == FB_ISA_ANY ? "any (OpenBLAS)" : fb_isa_name(a->isa));
+                                 a->isa != FB_ISA_ANY   ? fb_isa_name(a->isa)
+                                 : a->backend == FB_CPU ? "any (OpenBLAS)"
+                                                        : "sm_80 and later");
     }
 }
 

@@ -101,6 +101,7 @@ static enum fb_status run_plan(const struct fb_repro_row *repro, const struct fb
     const struct fb_runner_options options = {
         .run_id = "repro",
         .device_name = here->cpu_model,
+        .gpu_name = here->gpu.name,
         .progress = &progress,
         .interrupts = &interrupts,
         .book = &book,

@@ -9,6 +9,7 @@
  */
 #include "commands.h"
 #include "cpu_features.h"
+#include "cuda_device.h"
 #include "golden.h"
 #include "registry.h"
 
@@ -281,11 +282,11 @@ int fb_cmd_verify(int argc, char **argv)
         fprintf(stderr, "flowbench verify: error: %s\n", strerror(failed));
         return FB_EXIT_FAILED;
     }
-    if (!device_exists(options.device)) {
-        fprintf(stderr,
-                "flowbench verify: error: --device %s: this build has no variant for it; "
-                "use --device cpu\n",
-                fb_backend_name(options.device));
+    if (!device_exists(options.device) || (options.device == FB_CUDA && !fb_cuda_is_present())) {
+        fprintf(stderr, "flowbench verify: error: --device %s: %s; use --device cpu\n",
+                fb_backend_name(options.device),
+                device_exists(options.device) ? "this machine has none"
+                                              : "this build has no variant for it");
         return FB_EXIT_USAGE;
     }
     struct tally tally = {0};

@@ -3,6 +3,7 @@
  */
 #include "golden.h"
 
+#include "cuda_staged.h"
 #include "dtype.h"
 #include "oracle.h"
 #include "registry.h"
@@ -365,14 +366,14 @@ static enum fb_status run_and_judge(const struct fb_golden *g, const struct fb_a
                                     struct fb_error *error)
 {
     const double v_max = fb_judge_max_abs(&g->v), dout_max = fb_judge_max_abs(&g->dout);
-    enum fb_status status = fb_attention_forward(attention, &g->problem, call, error);
+    enum fb_status status = fb_staged_forward(attention, &g->problem, call, error);
     if (status != FB_OK)
         return status;
     judge_tensor(&check->out, FB_FORWARD, v_max, &call->out, &g->out, NULL);
     check->passed = check->out.passed_golden;
     if (!check->has_gradients)
         return FB_OK;
-    status = fb_attention_backward(attention, &g->problem, call, error);
+    status = fb_staged_backward(attention, &g->problem, call, error);
     if (status != FB_OK)
         return status;
     judge_tensor(&check->dq, FB_BACKWARD, dout_max * v_max, &call->dq, &g->dq, NULL);

@@ -184,6 +184,7 @@ static enum fb_status measure(struct session *session, struct fb_runner_outcome 
         .budget_used_s = session->budget_used_s,
         .run_id = session->folder.run_id,
         .device_name = session->machine->cpu_model,
+        .gpu_name = session->machine->gpu.name,
         .progress = &session->progress,
         .interrupts = &interrupts,
         .book = &session->book,

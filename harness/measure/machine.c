@@ -47,12 +47,14 @@ void fb_machine_identify(struct fb_machine *machine)
                  machine->threads, machine->l1d_bytes, machine->l1d_count, machine->l2_bytes,
                  machine->l2_count, machine->l3_bytes, machine->l3_count,
                  ceil((double)machine->memory_bytes / gib), machine->isas);
-    const size_t used =
-        length > 0 && (size_t)length < sizeof facts ? (size_t)length : sizeof facts - 1;
+    size_t used = length > 0 && (size_t)length < sizeof facts ? (size_t)length : sizeof facts - 1;
+    if (machine->gpu_present)
+        used += (size_t)snprintf(facts + used, sizeof facts - used, "|%s", machine->gpu.name);
+    used = used < sizeof facts ? used : sizeof facts - 1;
     snprintf(machine->identity, sizeof machine->identity, "%016" PRIx64,
              (uint64_t)XXH64(facts, used, 0));
     char name[40];
-    slug(model, name, sizeof name);
+    slug(machine->gpu_present ? machine->gpu.name : model, name, sizeof name);
     snprintf(machine->name, sizeof machine->name, "%s-%dc-%.6s", name, machine->cores,
              machine->identity);
 }
@@ -101,6 +103,21 @@ static json_t *cpu_to_json(const struct fb_machine *m)
         real_or_null(m->freq_hz), "freq_max_hz", real_or_null(m->freq_max_hz), "caches", levels);
 }
 
+static json_t *gpu_to_json(const struct fb_machine *m)
+{
+    const struct fb_cuda_facts *gpu = &m->gpu;
+    if (!m->gpu_present)
+        return json_null();
+    return json_pack(
+        "{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o}", "model", gpu->name, "driver",
+        gpu->driver, "multiprocessors", gpu->multiprocessors, "compute_capability",
+        json_sprintf("%d.%d", gpu->major, gpu->minor), "memory_bytes",
+        integer_or_null(gpu->memory_bytes), "l2_bytes", integer_or_null(gpu->l2_bytes),
+        "shared_bytes", integer_or_null(gpu->shared_bytes), "cuda_driver", gpu->driver_version,
+        "cuda_runtime", gpu->toolkit_version, "clock_max_hz", real_or_null(gpu->clock_max_hz),
+        "clock_memory_hz", real_or_null(gpu->clock_memory_hz));
+}
+
 json_t *fb_machine_to_json(const struct fb_machine *m)
 {
     json_t *system = json_pack(
@@ -119,8 +136,9 @@ json_t *fb_machine_to_json(const struct fb_machine *m)
             : json_null();
     json_t *build = json_pack("{s:s, s:s, s:s, s:s}", "version", m->version, "compiler",
                               m->compiler, "flags", m->compiler_flags, "type", m->build_type);
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "name", m->name, "identity", m->identity,
-                     "cpu", cpu_to_json(m), "system", system, "openblas", openblas, "build", build);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "name", m->name, "identity",
+                     m->identity, "cpu", cpu_to_json(m), "gpu", gpu_to_json(m), "system", system,
+                     "openblas", openblas, "build", build);
 }
 
 /* ---- warnings -------------------------------------------------------------------------------- */

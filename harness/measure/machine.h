@@ -4,6 +4,7 @@
 #ifndef FB_MACHINE_H
 #define FB_MACHINE_H
 
+#include "cuda_device.h"
 #include "status.h"
 
 #include <jansson.h>
@@ -39,7 +40,9 @@ struct fb_machine {
     char isa_best[16];
     bool openblas;
     char openblas_version[32], openblas_config[192], openblas_core[32];
-    char version[32]; /* of flowbench */
+    bool gpu_present;
+    struct fb_cuda_facts gpu; /* zero and "" without one */
+    char version[32];         /* of flowbench */
     char compiler[128], compiler_flags[512], build_type[32];
     char identity[17]; /* XXH64 of the stable facts, 16 hexadecimal digits */
     char name[64];     /* short and fit for a folder: "amd-epyc-2c-1f2e3d" */

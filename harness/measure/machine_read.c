@@ -349,6 +349,8 @@ enum fb_status fb_machine_read(struct fb_machine *machine, struct fb_error *erro
     read_system(machine);
     read_isas(machine);
     read_build(machine);
+    /* A device whose facts cannot be read is as good as none: nothing could run on it. */
+    machine->gpu_present = fb_cuda_is_present() && fb_cuda_read_facts(&machine->gpu, NULL) == FB_OK;
     fb_machine_identify(machine);
     return FB_OK;
 }

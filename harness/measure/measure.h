@@ -40,6 +40,7 @@ struct fb_measure_result {
     int64_t calls_per_sample; /* 1 when cold; the batch when warm. Timed calls: count times this */
     char stop_reason[32];     /* fb_stop_name */
     double first_call_s;      /* page faults and all; no sample */
+    double time_host_s;       /* GPU: median per call from launch to completion, seen by the host */
 
     int64_t ctx_involuntary; /* of all threads, while sampling */
     int64_t page_faults;     /* minor and major, while sampling */
@@ -113,7 +114,7 @@ void fb_measure_options_init(struct fb_measure_options *options);
 
 /* Measures. Initialises the result, which the caller frees in any case. Returns FB_OK whenever the
  * result tells the story (whatever its status); anything else is a failure of the harness itself.
- * CPU only in this version: a device case is refused with FB_ERROR_UNSUPPORTED. */
+ */
 enum fb_status
 fb_measure_case(const struct fb_case *item, const struct fb_measure_settings *settings,
                 const struct fb_limits *limits, const struct fb_measure_options *options,
@@ -133,6 +134,10 @@ struct fb_measure_ceilings {
 enum fb_status fb_measure_ceilings(int threads, enum fb_isa isa,
                                    struct fb_measure_ceilings *ceilings,
                                    struct fb_error *error) FB_MUST_CHECK;
+/* Those of the GPU for a dtype; threads is 1, the host's. */
+enum fb_status fb_measure_device_ceilings(enum fb_dtype dtype, struct fb_measure_ceilings *ceilings,
+                                          struct fb_error *error) FB_MUST_CHECK;
+
 json_t *fb_measure_ceilings_to_json(const struct fb_measure_ceilings *ceilings);
 enum fb_status fb_measure_ceilings_from_json(const json_t *json,
                                              struct fb_measure_ceilings *ceilings,

@@ -1,4 +1,5 @@
 /* The buffers of a worker: how large, where, and what is in them at the start. */
+#include "measure_device.h"
 #include "measure_worker.h"
 
 #include "random.h"
@@ -83,13 +84,29 @@ enum fb_status fb_worker_allocate(struct fb_worker *worker, const struct fb_limi
         [SLOT_STATE] = state_bytes,
         [SLOT_STATE_COPY] = state_bytes,
     };
-    enum fb_status status = check_limit(bytes, fb_limits_memory_bytes(limits), error);
+    const bool on_device = worker->attention->backend != FB_CPU;
+    enum fb_status status =
+        on_device ? FB_OK : check_limit(bytes, fb_limits_memory_bytes(limits), error);
     for (int slot = 0; status == FB_OK && slot < SLOT_COUNT; slot++)
-        status =
-            fb_mapped_buffer_init(&worker->buffers[slot], bytes[slot], slot, names[slot], error);
+        if (!on_device || fb_worker_device_mirrors((enum buffer_slot)slot))
+            status = fb_mapped_buffer_init(&worker->buffers[slot], bytes[slot], slot, names[slot],
+                                           error);
     if (status == FB_OK)
         set_views(worker);
-    return status;
+    return status == FB_OK && on_device ? fb_worker_device_open(worker, bytes, limits, error)
+                                        : status;
+}
+
+static enum fb_status prepare_constants(struct fb_worker *worker, struct fb_error *error)
+{
+    const struct fb_mechanism *mechanism = worker->attention->mechanism;
+    if (!mechanism->prepare)
+        return FB_OK;
+    /* Processes share what is drawn for them, unless the mechanism's `redraw` asks otherwise. */
+    const int redraw = fb_param_index(mechanism, "redraw");
+    const bool own = redraw >= 0 && worker->problem.params[redraw] > 0.0;
+    return mechanism->prepare(&worker->problem, own ? worker->input_seed : worker->item->seed,
+                              worker->buffers[SLOT_CONSTANTS].data, error);
 }
 
 /* Padding holds random numbers too: a kernel that looks at it is found out. */
@@ -102,15 +119,9 @@ enum fb_status fb_worker_fill(struct fb_worker *worker, struct fb_error *error)
         if (inputs[i]->data)
             fb_random_fill_normal(inputs[i]->data, inputs[i]->dtype, fb_tensor_count(inputs[i]),
                                   1.0F, worker->input_seed, (uint64_t)i, threads);
-    struct fb_check_outputs outputs;
-    fb_worker_outputs(worker, &outputs);
-    fb_check_poison(&outputs, threads);
-    const struct fb_mechanism *mechanism = worker->attention->mechanism;
-    if (!mechanism->prepare)
-        return FB_OK;
-    /* Processes share what is drawn for them, unless the mechanism's `redraw` asks otherwise. */
-    const int redraw = fb_param_index(mechanism, "redraw");
-    const bool own = redraw >= 0 && worker->problem.params[redraw] > 0.0;
-    return mechanism->prepare(&worker->problem, own ? worker->input_seed : worker->item->seed,
-                              worker->buffers[SLOT_CONSTANTS].data, error);
+    const enum fb_status status = prepare_constants(worker, error);
+    if (status != FB_OK)
+        return status;
+    return worker->device != NULL ? fb_worker_device_upload(worker, error)
+                                  : fb_worker_poison(worker, error);
 }

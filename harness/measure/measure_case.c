@@ -4,6 +4,7 @@
 #include "evidence.h"
 #include "machine.h"
 #include "measure_check.h"
+#include "measure_device.h"
 #include "measure_worker.h"
 
 #include <stdio.h>
@@ -33,6 +34,10 @@ static uint64_t seed_of_process(uint64_t seed, int process)
 static enum fb_status call_with_peak(struct fb_worker *worker, double *time_s,
                                      int64_t *growth_bytes, struct fb_error *error)
 {
+    if (worker->device != NULL) {
+        const enum fb_status called = fb_worker_timed_call(worker, time_s, error);
+        return called == FB_OK ? fb_worker_device_peak(worker, growth_bytes, error) : called;
+    }
     int64_t before_peak, before, peak, after;
     const bool known = fb_evidence_reset_peak() && fb_evidence_resident(&before_peak, &before);
     const enum fb_status status = fb_worker_timed_call(worker, time_s, error);
@@ -49,13 +54,15 @@ static enum fb_status measure_peak_again(struct fb_worker *worker, struct fb_err
 {
     struct fb_measure_result *result = worker->result;
     const double affordable_s = 0.25;
-    if (result->mem_peak_bytes < 0 || result->first_call_s > affordable_s)
+    if (worker->device != NULL || result->mem_peak_bytes < 0 || result->first_call_s > affordable_s)
         return FB_OK;
     fb_worker_enter_phase(worker, "memory");
     fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SCRATCH]);
     if (worker->pass->pass == FB_BOTH) /* the call writes it before it reads it */
         fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SAVED]);
-    fb_worker_rewind(worker, 1);
+    const enum fb_status status = fb_worker_rewind(worker, 1, error);
+    if (status != FB_OK)
+        return status;
     double time_s;
     return call_with_peak(worker, &time_s, &result->mem_peak_bytes, error);
 }
@@ -93,9 +100,10 @@ static enum fb_status check_first(struct fb_worker *worker, struct fb_error *err
     struct fb_measure_result *result = worker->result;
     struct fb_check_outputs outputs;
     fb_worker_outputs(worker, &outputs);
-    if (!fb_check_written(&outputs, result))
-        return FB_OK;
-    enum fb_status status = fb_check_hash(&outputs, result->output_hash, error);
+    enum fb_status status = fb_worker_fetch(worker, error);
+    if (status != FB_OK || !fb_check_written(&outputs, result))
+        return status;
+    status = fb_check_hash(&outputs, result->output_hash, error);
     if (status == FB_OK && worker->options->oracle) {
         const struct fb_check_request request = request_of(worker);
         status = fb_check_oracle(&request, result, error);
@@ -132,7 +140,7 @@ static enum fb_status first_call(struct fb_worker *worker, struct fb_error *erro
 
 static enum fb_status take_times(struct fb_worker *worker, struct fb_error *error)
 {
-    if (fb_worker_is_cold(worker)) {
+    if (fb_worker_is_cold(worker) && worker->device == NULL) {
         size_t llc_bytes, private_bytes;
         fb_machine_caches(&llc_bytes, &private_bytes);
         const enum fb_status status = fb_cache_flush_init(&worker->flush, llc_bytes, private_bytes,
@@ -172,9 +180,9 @@ static enum fb_status check_request(const struct fb_worker *worker, struct fb_er
     if (!worker->attention)
         return fb_error_set(error, FB_ERROR_USAGE, "case %s has no implementation to measure: %s",
                             item->id, item->skip_reason ? item->skip_reason : "none was chosen");
-    if (worker->attention->backend != FB_CPU)
+    if (worker->attention->backend != FB_CPU && worker->settings->counter != FB_COUNTER_NONE)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "case %s runs on %s; this version measures on cpu only", item->id,
+                            "case %s runs on %s; instructions are counted on the CPU", item->id,
                             fb_backend_name(worker->attention->backend));
     if (item->threads > 1 && worker->settings->counter != FB_COUNTER_NONE)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
@@ -255,6 +263,7 @@ enum fb_status fb_measure_case(const struct fb_case *item,
         fb_worker_drop_samples(result);
     }
     fb_cache_flush_free(&worker.flush);
+    fb_worker_device_close(&worker);
     for (int slot = 0; slot < SLOT_COUNT; slot++)
         fb_mapped_buffer_free(&worker.buffers[slot]);
     fb_arena_free(&worker.arena);

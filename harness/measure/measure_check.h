@@ -24,6 +24,9 @@ void fb_check_add_output(struct fb_check_outputs *outputs, const char *name,
  * that an element left unwritten is told from one computed as NaN. */
 void fb_check_poison(const struct fb_check_outputs *outputs, int threads);
 
+/* The words that such a tensor is filled with. */
+uint32_t fb_check_poison_pattern(enum fb_dtype dtype);
+
 /* Every element written and finite, or the result becomes WRONG with the tensor, the count and the
  * place of the first that is not. Returns whether all is well. */
 bool fb_check_written(const struct fb_check_outputs *outputs, struct fb_measure_result *result);

@@ -18,9 +18,9 @@ enum fb_status fb_worker_count(struct fb_worker *worker, struct fb_error *error)
     fb_worker_enter_phase(worker, "count");
     fb_worker_outputs(worker, &outputs);
     fb_check_poison(&outputs, worker->item->threads);
-    fb_worker_rewind(worker, FB_REWIND_FULLY);
-    const enum fb_status status =
-        fb_counter_count(worker->settings->counter, call_counted, worker, &counted, error);
+    enum fb_status status = fb_worker_rewind(worker, FB_REWIND_FULLY, error);
+    if (status == FB_OK)
+        status = fb_counter_count(worker->settings->counter, call_counted, worker, &counted, error);
     if (status != FB_OK)
         return status;
     result->instructions = counted.instructions;

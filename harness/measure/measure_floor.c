@@ -1,5 +1,6 @@
 /* What a row's floor is made of, measured beside its samples. docs/measuring.md, "The floor". */
 #include "ceilings.h"
+#include "measure_device.h"
 #include "measure_worker.h"
 #include "touch.h"
 
@@ -27,6 +28,8 @@ static void repeat_touch(struct fb_worker *worker, const struct fb_touch *touch,
 
 enum fb_status fb_worker_measure_floor(struct fb_worker *worker, struct fb_error *error)
 {
+    if (worker->device != NULL) /* its GEMM ceiling is measured once per run: see ceiling_book */
+        return fb_worker_device_floor(worker, error);
     const double burst_s = 0.03;
     const int threads = worker->item->threads;
     struct fb_measure_result *result = worker->result;

@@ -24,6 +24,12 @@ void fb_check_add_output(struct fb_check_outputs *outputs, const char *name,
     outputs->output[outputs->count++] = (struct fb_check_output){name, tensor};
 }
 
+uint32_t fb_check_poison_pattern(enum fb_dtype dtype)
+{
+    const uint32_t poison = (uint32_t)patterns[dtype].poison;
+    return fb_dtype_bytes(dtype) == 2 ? poison << 16 | poison : poison;
+}
+
 static void poison_tensor(const struct fb_tensor *tensor, int threads)
 {
     unsigned char *data = tensor->data;

@@ -6,20 +6,27 @@
  *   both      training forward and backward, one after the other, in one sample
  *   decode    one token against the state of seq_len tokens
  */
+#include "measure_device.h"
 #include "measure_worker.h"
 
 #include <string.h>
+
+/* The call that the variant gets. */
+static struct fb_call *live_call(struct fb_worker *worker)
+{
+    return worker->device != NULL ? &worker->device->call : &worker->call;
+}
 
 /* ---- forward, backward ----------------------------------------------------------------------- */
 
 static enum fb_status call_forward(struct fb_worker *worker, struct fb_error *error)
 {
-    return fb_attention_forward(worker->attention, &worker->problem, &worker->call, error);
+    return fb_attention_forward(worker->attention, &worker->problem, live_call(worker), error);
 }
 
 static enum fb_status call_backward(struct fb_worker *worker, struct fb_error *error)
 {
-    return fb_attention_backward(worker->attention, &worker->problem, &worker->call, error);
+    return fb_attention_backward(worker->attention, &worker->problem, live_call(worker), error);
 }
 
 static enum fb_status call_both(struct fb_worker *worker, struct fb_error *error)
@@ -50,45 +57,52 @@ static struct fb_tensor some_tokens(const struct fb_tensor *tensor, int64_t firs
 
 static void show_tokens(struct fb_worker *worker, int64_t first, int64_t count)
 {
-    worker->call.q = some_tokens(&worker->tokens[0], first, count);
-    worker->call.k = some_tokens(&worker->tokens[1], first, count);
-    worker->call.v = some_tokens(&worker->tokens[2], first, count);
+    struct fb_call *call = live_call(worker);
+    const struct fb_tensor *tokens =
+        worker->device != NULL ? worker->device->tokens : worker->tokens;
+    call->q = some_tokens(&tokens[0], first, count);
+    call->k = some_tokens(&tokens[1], first, count);
+    call->v = some_tokens(&tokens[2], first, count);
 }
 
-static void copy_state(struct fb_worker *worker, enum buffer_slot to, enum buffer_slot from)
+static enum fb_status copy_state(struct fb_worker *worker, enum buffer_slot to,
+                                 enum buffer_slot from, struct fb_error *error)
 {
+    if (worker->device != NULL)
+        return fb_cuda_copy(worker->device->data[to], worker->device->data[from],
+                            worker->device->bytes[from], error);
     if (worker->buffers[from].bytes > 0)
         memcpy(worker->buffers[to].data, worker->buffers[from].data, worker->buffers[from].bytes);
+    return FB_OK;
 }
 
 static enum fb_status prepare_decode(struct fb_worker *worker, struct fb_error *error)
 {
     show_tokens(worker, 0, worker->item->seq_len);
-    const enum fb_status status =
-        fb_attention_prefill(worker->attention, &worker->problem, &worker->call, error);
+    enum fb_status status =
+        fb_attention_prefill(worker->attention, &worker->problem, live_call(worker), error);
+    if (status == FB_OK && worker->device != NULL)
+        status = fb_cuda_wait(worker->device->call.stream, error);
     if (status == FB_OK)
-        copy_state(worker, SLOT_STATE_COPY, SLOT_STATE);
+        status = copy_state(worker, SLOT_STATE_COPY, SLOT_STATE, error);
     show_tokens(worker, worker->item->seq_len, 1);
-    struct fb_check_outputs outputs;
-    fb_worker_outputs(worker, &outputs);
-    fb_check_poison(&outputs, worker->item->threads); /* prefill may have written out */
-    return status;
+    return status == FB_OK ? fb_worker_poison(worker, error) : status; /* prefill may write out */
 }
 
 /* Copying a long cache takes longer than reading it once: the state advances a little first. */
-static void rewind_decode(struct fb_worker *worker, int64_t calls)
+static enum fb_status rewind_decode(struct fb_worker *worker, int64_t calls, struct fb_error *error)
 {
     if (worker->decoded + calls <= fb_case_decode_slack(worker->item))
-        return;
-    copy_state(worker, SLOT_STATE, SLOT_STATE_COPY);
+        return FB_OK;
     worker->decoded = 0;
+    return copy_state(worker, SLOT_STATE, SLOT_STATE_COPY, error);
 }
 
 static enum fb_status call_decode(struct fb_worker *worker, struct fb_error *error)
 {
     show_tokens(worker, worker->item->seq_len + worker->decoded, 1);
     worker->decoded++;
-    return fb_attention_decode(worker->attention, &worker->problem, &worker->call, error);
+    return fb_attention_decode(worker->attention, &worker->problem, live_call(worker), error);
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -125,10 +139,24 @@ void fb_worker_outputs(const struct fb_worker *worker, struct fb_check_outputs *
     }
 }
 
-void fb_worker_rewind(struct fb_worker *worker, int64_t calls)
+enum fb_status fb_worker_rewind(struct fb_worker *worker, int64_t calls, struct fb_error *error)
 {
-    if (worker->pass->rewind)
-        worker->pass->rewind(worker, calls);
+    return worker->pass->rewind ? worker->pass->rewind(worker, calls, error) : FB_OK;
+}
+
+enum fb_status fb_worker_poison(struct fb_worker *worker, struct fb_error *error)
+{
+    struct fb_check_outputs outputs;
+    if (worker->device != NULL)
+        return fb_worker_device_poison(worker, error);
+    fb_worker_outputs(worker, &outputs);
+    fb_check_poison(&outputs, worker->item->threads);
+    return FB_OK;
+}
+
+enum fb_status fb_worker_fetch(struct fb_worker *worker, struct fb_error *error)
+{
+    return worker->device != NULL ? fb_worker_device_fetch(worker, error) : FB_OK;
 }
 
 enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error)

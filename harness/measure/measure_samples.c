@@ -1,6 +1,7 @@
 /* The timed part of a worker's life: warm-up, samples, the last output. See measure_worker.h. */
 #include "evidence.h"
 #include "measure_check.h"
+#include "measure_device.h"
 #include "measure_worker.h"
 #include "stopping.h"
 
@@ -24,7 +25,9 @@ enum fb_status fb_worker_timed_call(struct fb_worker *worker, double *time_s,
                                     struct fb_error *error)
 {
     const double start_s = fb_worker_now_s(worker);
-    const enum fb_status status = fb_worker_call(worker, error);
+    enum fb_status status = fb_worker_call(worker, error);
+    if (status == FB_OK && worker->device != NULL)
+        status = fb_cuda_wait(worker->device->call.stream, error);
     *time_s = fb_worker_now_s(worker) - start_s;
     worker->spent_s += *time_s;
     return status;
@@ -40,8 +43,9 @@ static enum fb_status warm_up(struct fb_worker *worker, double *last_s, struct f
 {
     const int64_t calls_most = 1 << 20; /* should a clock stand still */
     for (int64_t i = 0; i < calls_most && worker->spent_s < worker->settings->warmup_s; i++) {
-        fb_worker_rewind(worker, 1);
-        const enum fb_status status = fb_worker_timed_call(worker, last_s, error);
+        enum fb_status status = fb_worker_rewind(worker, 1, error);
+        if (status == FB_OK)
+            status = fb_worker_timed_call(worker, last_s, error);
         if (status != FB_OK)
             return status;
     }
@@ -65,16 +69,19 @@ int64_t fb_worker_batch_for(const struct fb_worker *worker, double call_s)
 static enum fb_status take_sample(struct fb_worker *worker, int64_t calls, double *sample_s,
                                   struct fb_error *error)
 {
+    if (worker->device != NULL)
+        return fb_worker_device_sample(worker, calls, sample_s, error);
     /* Before every sample, so that the last one is known to have written all of its output. */
-    struct fb_check_outputs outputs;
-    fb_worker_outputs(worker, &outputs);
-    fb_check_poison(&outputs, worker->item->threads);
-    fb_worker_rewind(worker, calls);
+    enum fb_status status = fb_worker_poison(worker, error);
+    if (status == FB_OK)
+        status = fb_worker_rewind(worker, calls, error);
+    if (status != FB_OK)
+        return status;
     if (fb_worker_is_cold(worker))
         fb_cache_flush_run(&worker->flush);
     const double start_s = fb_worker_now_s(worker);
     for (int64_t i = 0; i < calls; i++) {
-        const enum fb_status status = fb_worker_call(worker, error);
+        status = fb_worker_call(worker, error);
         if (status != FB_OK)
             return status;
     }
@@ -131,7 +138,10 @@ enum fb_status fb_worker_sample(struct fb_worker *worker, struct fb_error *error
         result->ctx_involuntary = during.ctx_involuntary;
         result->page_faults = during.page_faults;
         result->steal_s = during.steal_s;
-        result->freq_hz = fb_evidence_frequency();
+        if (worker->device != NULL)
+            fb_worker_device_conclude(worker);
+        else
+            result->freq_hz = fb_evidence_frequency();
         keep_samples(worker, &stopping);
     }
     fb_stopping_free(&stopping);
@@ -148,14 +158,16 @@ void fb_worker_drop_samples(struct fb_measure_result *result)
 }
 
 /* The call of the first sample once more, where calls differ from each other. */
-static enum fb_status repeat_first(struct fb_worker *worker, const struct fb_check_outputs *outputs,
-                                   struct fb_error *error)
+static enum fb_status repeat_first(struct fb_worker *worker, struct fb_error *error)
 {
     if (!worker->pass->rewind)
         return FB_OK;
-    fb_check_poison(outputs, worker->item->threads);
-    fb_worker_rewind(worker, FB_REWIND_FULLY);
-    return fb_worker_call(worker, error);
+    enum fb_status status = fb_worker_poison(worker, error);
+    if (status == FB_OK)
+        status = fb_worker_rewind(worker, FB_REWIND_FULLY, error);
+    if (status == FB_OK)
+        status = fb_worker_call(worker, error);
+    return status == FB_OK ? fb_worker_fetch(worker, error) : status;
 }
 
 enum fb_status fb_worker_check_again(struct fb_worker *worker, struct fb_error *error)
@@ -164,9 +176,11 @@ enum fb_status fb_worker_check_again(struct fb_worker *worker, struct fb_error *
     char hash[FB_MEASURE_HASH_SIZE];
     struct fb_check_outputs outputs;
     fb_worker_outputs(worker, &outputs);
-    enum fb_status status = FB_OK;
+    enum fb_status status = fb_worker_fetch(worker, error);
+    if (status != FB_OK)
+        return status;
     if (fb_check_written(&outputs, result)) {
-        status = repeat_first(worker, &outputs, error);
+        status = repeat_first(worker, error);
         if (status == FB_OK)
             status = fb_check_hash(&outputs, hash, error);
         if (status != FB_OK)

@@ -38,7 +38,7 @@ struct fb_worker_pass {
     /* Untimed, once, when the inputs are there: what the timed call starts from. NULL: nothing. */
     enum fb_status (*prepare)(struct fb_worker *worker, struct fb_error *error);
     /* Untimed, before `calls` timed calls in a row. NULL: nothing. */
-    void (*rewind)(struct fb_worker *worker, int64_t calls);
+    enum fb_status (*rewind)(struct fb_worker *worker, int64_t calls, struct fb_error *error);
     enum fb_status (*call)(struct fb_worker *worker, struct fb_error *error);
 };
 
@@ -55,8 +55,9 @@ struct fb_worker {
     size_t constants_bytes, scratch_bytes, saved_bytes;
     struct fb_mapped_buffer buffers[SLOT_COUNT];
     struct fb_call call;
-    struct fb_tensor tokens[3]; /* q, k, v: all of them; call holds one token when decoding */
-    int64_t decoded;            /* tokens beyond seq_len that the state holds */
+    struct fb_worker_device *device; /* NULL on the CPU; else buffers hold what the host looks at */
+    struct fb_tensor tokens[3];      /* q, k, v: all of them; call holds one token when decoding */
+    int64_t decoded;                 /* tokens beyond seq_len that the state holds */
     struct fb_clock clock;
     struct fb_cache_flush flush;
     uint64_t input_seed; /* of this process */
@@ -77,8 +78,13 @@ enum fb_status fb_worker_fill(struct fb_worker *worker, struct fb_error *error) 
 
 /* rewind and call of the pass. FB_REWIND_FULLY: to where the first call started. */
 #define FB_REWIND_FULLY (INT64_MAX / 2)
-void fb_worker_rewind(struct fb_worker *worker, int64_t calls);
+enum fb_status fb_worker_rewind(struct fb_worker *worker, int64_t calls,
+                                struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
+
+/* Outputs: poisoned where the calls write them; and as the host sees them after a call. */
+enum fb_status fb_worker_poison(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_worker_fetch(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 
 void fb_worker_enter_phase(const struct fb_worker *worker, const char *phase);
 double fb_worker_now_s(const struct fb_worker *worker);

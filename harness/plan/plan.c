@@ -3,6 +3,7 @@
 
 #include "checked.h"
 #include "cpu_features.h"
+#include "cuda_device.h"
 #include "factor.h"
 #include "plan_case.h"
 #include "plan_filter.h"
@@ -27,7 +28,7 @@ struct draft {
 
 static bool has_device_here(enum fb_backend backend)
 {
-    return backend == FB_CPU;
+    return backend == FB_CPU || (backend == FB_CUDA && fb_cuda_is_present());
 }
 
 void fb_plan_machine_here(struct fb_plan_machine *machine)

@@ -53,6 +53,7 @@ static void merge(struct fb_measure_result *all, const struct fb_measure_result 
     all->page_faults += one->page_faults;
     all->steal_s += one->steal_s;
     all->freq_hz = fmin(all->freq_hz, one->freq_hz);
+    all->time_host_s = fmax(all->time_host_s, one->time_host_s);
     if (strcmp(one->throttled, "true") == 0 || all->throttled[0] == '\0')
         memcpy(all->throttled, one->throttled, sizeof all->throttled);
     if (strcmp(one->stop_reason, "max_time") == 0 || all->stop_reason[0] == '\0')
@@ -126,6 +127,13 @@ static void copy_reason(char *target, size_t size, const char *text)
     target[length] = '\0';
 }
 
+static const char *name_of_device(const struct fb_row_context *context, enum fb_backend device)
+{
+    const char *name = device == FB_CPU ? context->device_name : context->gpu_name;
+
+    return name == NULL ? "" : name;
+}
+
 void fb_row_from_case(const struct fb_row_context *context, const struct fb_case *item,
                       struct fb_row *row)
 {
@@ -140,7 +148,7 @@ void fb_row_from_case(const struct fb_row_context *context, const struct fb_case
     COPY_TEXT(row->mechanism, item->mechanism->name);
     COPY_TEXT(row->variant, item->variant);
     COPY_TEXT(row->device, fb_backend_name(item->device));
-    COPY_TEXT(row->device_name, item->device == FB_CPU ? context->device_name : "");
+    COPY_TEXT(row->device_name, name_of_device(context, item->device));
     COPY_TEXT(row->isa, fb_isa_name(item->isa));
     COPY_TEXT(row->dtype, fb_dtype_name(item->dtype));
     COPY_TEXT(row->layout, fb_layout_name(item->layout));
@@ -234,6 +242,7 @@ static void set_evidence(const struct fb_case_record *record, const struct fb_ce
     row->freq_hz = found->freq_hz;
     COPY_TEXT(row->stop_reason, found->stop_reason);
     COPY_TEXT(row->throttled, found->throttled);
+    row->time_host_median_s = found->time_host_s;
     row->floor_s = floor_s(found, ceiling);
 }
 

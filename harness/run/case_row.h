@@ -31,7 +31,7 @@ enum fb_status fb_case_record_add(struct fb_case_record *record, const struct fb
 
 /* What is the same for every row of a run. */
 struct fb_row_context {
-    const char *run_id, *suite_name, *device_name;
+    const char *run_id, *suite_name, *device_name, *gpu_name;
 };
 
 /* The factors of a case, without any result. */

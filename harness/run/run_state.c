@@ -44,7 +44,7 @@ enum fb_status fb_run_state_init(struct fb_run_state *state, const struct fb_sui
         .options = options,
         .writer = writer,
         .outcome = outcome,
-        .context = {options->run_id, suite->name, options->device_name},
+        .context = {options->run_id, suite->name, options->device_name, options->gpu_name},
         .cases = calloc(plan->cases_count + 1, sizeof *state->cases),
         .facts = calloc(plan->cases_count + 1, sizeof *state->facts),
         .memory_limit_bytes = fb_limits_memory_bytes(&suite->limits),

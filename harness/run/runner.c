@@ -17,10 +17,11 @@ enum fb_status fb_runner_measure_ceiling(struct fb_ceiling_book *book, struct fb
                                          struct fb_interrupts *interrupts, struct fb_error *why,
                                          struct fb_error *error)
 {
-    const double timeout_s = 30;
+    const double timeout_s = 60;
     struct fb_worker_outcome outcome;
     struct fb_measure_ceilings found;
-    json_t *input = fb_worker_task_ceilings(entry->threads, entry->isa);
+    json_t *input =
+        fb_worker_task_ceilings(entry->device, entry->dtype, entry->threads, entry->isa);
     const struct fb_worker_task task = {
         .program = worker_program,
         .input = input,
@@ -50,7 +51,17 @@ enum fb_status fb_runner_measure_ceiling(struct fb_ceiling_book *book, struct fb
 
 static bool is_measurable(const struct fb_case *item)
 {
-    return item->skip_reason == NULL && item->device == FB_CPU;
+    return item->skip_reason == NULL;
+}
+
+/* "2 threads, avx2" or "cuda bf16". */
+static void describe_entry(const struct fb_ceiling *entry, char *text, size_t size)
+{
+    if (entry->device == FB_CPU)
+        snprintf(text, size, "%d thread%s, %s", entry->threads, entry->threads == 1 ? "" : "s",
+                 fb_isa_name(entry->isa));
+    else
+        snprintf(text, size, "%s %s", fb_backend_name(entry->device), fb_dtype_name(entry->dtype));
 }
 
 /* At the start: the entries of cases that still want a row. At the end: all that were used. */
@@ -66,15 +77,16 @@ static enum fb_status measure_ceilings(struct fb_run_state *state, bool at_end,
                                        ? fb_ceiling_book_entry(options->book, item)
                                        : NULL;
         struct fb_error why;
-        char text[FB_ERROR_TEXT_SIZE + 128];
+        char name[64];
+        char text[FB_ERROR_TEXT_SIZE + 192];
         fb_interrupts_poll(options->interrupts);
         if (options->interrupts->count > 0)
             return FB_OK;
         if (entry == NULL || visited[entry - options->book->entries])
             continue;
         visited[entry - options->book->entries] = true;
-        snprintf(text, sizeof text, "ceilings of %d thread%s, %s", entry->threads,
-                 entry->threads == 1 ? "" : "s", fb_isa_name(entry->isa));
+        describe_entry(entry, name, sizeof name);
+        snprintf(text, sizeof text, "ceilings of %s", name);
         fb_progress_case(options->progress, text, fb_run_state_eta_s(state));
         enum fb_status status =
             fb_runner_measure_ceiling(options->book, entry, at_end, options->worker_program,
@@ -83,9 +95,8 @@ static enum fb_status measure_ceilings(struct fb_run_state *state, bool at_end,
             return status;
         if (why.code != FB_OK) {
             snprintf(text, sizeof text,
-                     "the ceilings of %d threads, %s could not be measured: %s; rows may lack "
-                     "their floor",
-                     entry->threads, fb_isa_name(entry->isa), why.text);
+                     "the ceilings of %s could not be measured: %s; rows may lack their floor",
+                     name, why.text);
             options->warn(options->context, text);
         }
     }
@@ -134,7 +145,8 @@ static enum fb_status refuse_hopeless(struct fb_run_state *state, size_t case_in
 
     *refused = true;
     fb_case_bytes(item, &bytes);
-    if (state->memory_limit_bytes > 0 && bytes.total_bytes > state->memory_limit_bytes) {
+    if (item->device == FB_CPU && state->memory_limit_bytes > 0 &&
+        bytes.total_bytes > state->memory_limit_bytes) {
         snprintf(reason, sizeof reason, "not started: needs %s, the limit is %s (limits: memory)",
                  fb_human_bytes((double)bytes.total_bytes, needed, sizeof needed),
                  fb_human_bytes((double)state->memory_limit_bytes, limit, sizeof limit));
@@ -267,7 +279,8 @@ static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *j
         .counter = state->suite->measure.counter,
         .openblas_core = openblas_core_of(state, item),
         .timeout_s = state->suite->limits.case_timeout_s,
-        .memory_bytes = state->memory_limit_bytes,
+        /* a GPU's driver reserves more than it uses; the worker counts the GPU's memory itself */
+        .memory_bytes = item->device == FB_CPU ? state->memory_limit_bytes : 0,
     };
 
     if (input == NULL)

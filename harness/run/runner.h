@@ -17,7 +17,7 @@ struct fb_runner_options {
     bool ceilings;              /* measure them at the start and at the end */
     double budget_s;            /* 0: none; cases not started by then are left over */
     double budget_used_s;       /* by suites before this one */
-    const char *run_id, *device_name;
+    const char *run_id, *device_name, *gpu_name;
     struct fb_progress *progress;
     struct fb_interrupts *interrupts;
     struct fb_ceiling_book *book; /* rates known before (resuming) stay and are improved */

@@ -16,10 +16,12 @@ json_t *fb_worker_task_case(const struct fb_case *item, const struct fb_suite *s
                      "process", process);
 }
 
-json_t *fb_worker_task_ceilings(int threads, enum fb_isa isa)
+json_t *fb_worker_task_ceilings(enum fb_backend device, enum fb_dtype dtype, int threads,
+                                enum fb_isa isa)
 {
-    return json_pack("{s:s, s:i, s:s}", "task", "ceilings", "threads", threads, "isa",
-                     fb_isa_name(isa));
+    return json_pack("{s:s, s:s, s:s, s:i, s:s}", "task", "ceilings", "device",
+                     fb_backend_name(device), "dtype", fb_dtype_name(dtype), "threads", threads,
+                     "isa", fb_isa_name(isa));
 }
 
 /* ---- serving --------------------------------------------------------------------------------- */
@@ -88,16 +90,29 @@ static enum fb_status serve_case(const json_t *task, int out_fd, struct fb_error
     return status;
 }
 
+static int parsed(const json_t *task, const char *key, int (*parse)(const char *name))
+{
+    const char *name = json_string_value(json_object_get(task, key));
+
+    return name == NULL ? -1 : parse(name);
+}
+
 static enum fb_status serve_ceilings(const json_t *task, int out_fd, struct fb_error *error)
 {
     struct fb_measure_ceilings ceilings;
     const int threads = (int)json_integer_value(json_object_get(task, "threads"));
-    const char *name = json_string_value(json_object_get(task, "isa"));
-    const int isa = name == NULL ? -1 : fb_isa_parse(name);
-    enum fb_status status =
-        isa < 0 ? fb_error_set(error, FB_ERROR_INPUT, "a ceilings task names no known isa")
-                : fb_measure_ceilings(threads, (enum fb_isa)isa, &ceilings, error);
+    const int isa = parsed(task, "isa", fb_isa_parse);
+    const int device = parsed(task, "device", fb_backend_parse);
+    const int dtype = parsed(task, "dtype", fb_dtype_parse);
+    enum fb_status status;
 
+    if (isa < 0 || device < 0 || dtype < 0)
+        status = fb_error_set(error, FB_ERROR_INPUT,
+                              "a ceilings task names no known isa, device or dtype");
+    else if (device == FB_CUDA)
+        status = fb_measure_device_ceilings((enum fb_dtype)dtype, &ceilings, error);
+    else
+        status = fb_measure_ceilings(threads, (enum fb_isa)isa, &ceilings, error);
     if (status != FB_OK)
         return status;
     return answer(out_fd, json_pack("{s:o}", "result", fb_measure_ceilings_to_json(&ceilings)),

@@ -10,7 +10,8 @@
 
 /* {"task": "case", ...} and {"task": "ceilings", "threads": n}; NULL when memory is short. */
 json_t *fb_worker_task_case(const struct fb_case *item, const struct fb_suite *suite, int process);
-json_t *fb_worker_task_ceilings(int threads, enum fb_isa isa);
+json_t *fb_worker_task_ceilings(enum fb_backend device, enum fb_dtype dtype, int threads,
+                                enum fb_isa isa);
 
 /* The whole life of a worker: reads the task from `in`, does it, writes lines to `out_fd`
  * (worker_process.h). Fails when it could not even answer. */

@@ -41,6 +41,10 @@ extern const struct fb_attention fb_flow_fused_avx512;
  * L x D x M tensor of running outer products. */
 extern const struct fb_attention fb_flow_plain;
 
+/* On a GPU: normal form in four passes over slices of tokens, causal in one pass per head. Only in
+ * builds with CUDA. */
+extern const struct fb_attention fb_flow_fused_cuda;
+
 #ifdef __cplusplus
 }
 #endif

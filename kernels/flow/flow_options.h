@@ -49,6 +49,7 @@ static inline struct fb_flow_options fb_flow_options_of(const struct fb_problem 
         .extra_eps = (float)value[FB_FLOW_PARAM_EXTRA_EPS],
         .competition = (enum fb_flow_competition)(int)value[FB_FLOW_PARAM_COMPETITION],
         .allocation = value[FB_FLOW_PARAM_ALLOCATION] != 0.0,
+        .online = false, /* below */
     };
     options.online = options.clamp > FB_FLOW_SAFE_CLAMP;
     return options;

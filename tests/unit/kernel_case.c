@@ -5,6 +5,8 @@
 #include "kernel_case.h"
 
 #include "cpu_features.h"
+#include "cuda_device.h"
+#include "cuda_staged.h"
 #include "judge.h"
 #include "oracle.h"
 #include "random.h"
@@ -55,8 +57,13 @@ void kernel_expect_no_failures(void)
 
 bool kernel_is_runnable(const struct fb_attention *attention)
 {
-    return attention->backend == FB_CPU &&
-           (attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa));
+    /* KERNEL_CASE_DEVICE=cuda: only those; on a machine with a GPU the others need no second run */
+    const char *only = getenv("KERNEL_CASE_DEVICE");
+    if (only != NULL && strcmp(only, fb_backend_name(attention->backend)) != 0)
+        return false;
+    if (attention->backend == FB_CUDA)
+        return fb_cuda_is_present();
+    return attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa);
 }
 
 bool kernel_case_is_served(const struct kernel_case *c, const struct fb_attention *attention,
@@ -250,7 +257,7 @@ bool kernel_case_run(const struct kernel_case *c, const struct fb_attention *att
                                  .scratch = scratch_bytes > 0 ? scratch : NULL,
                                  .threads = threads};
     struct fb_error error = {0};
-    const enum fb_status status = fb_attention_forward(attention, &c->problem, &call, &error);
+    const enum fb_status status = fb_staged_forward(attention, &c->problem, &call, &error);
     if (status != FB_OK)
         kernel_report(c, attention, "forward failed: %s: %s", fb_status_name(status), error.text);
     if (!kernel_guard_is_intact(scratch, scratch_bytes))

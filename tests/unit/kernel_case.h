@@ -127,7 +127,7 @@ bool kernel_guard_is_intact(const void *buffer, size_t bytes);
 void kernel_check_padding(const struct kernel_case *c, const struct fb_attention *attention,
                           const struct fb_tensor *x, bool queries, const char *name);
 
-/* Whether this machine can run it: a CPU variant of an instruction set that is present. */
+/* Whether this machine can run it: its instruction set or its device is present. */
 bool kernel_is_runnable(const struct fb_attention *attention);
 
 /* Prints a failure and counts it; a test ends with kernel_expect_no_failures, so that one run shows

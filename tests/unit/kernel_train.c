@@ -1,6 +1,7 @@
 /*
  * Gradients of a correctness case. See kernel_case.h.
  */
+#include "cuda_staged.h"
 #include "judge.h"
 #include "kernel_case.h"
 #include "oracle.h"
@@ -98,9 +99,9 @@ static bool run_pass(const struct kernel_case *c, const struct fb_attention *att
     struct fb_error error = {0};
     unsigned char *scratch = kernel_guarded_allocate(scratch_bytes, scratch_byte);
     call.scratch = scratch_bytes > 0 ? scratch : NULL;
-    const enum fb_status status =
-        pass == FB_FORWARD ? fb_attention_forward(attention, &c->problem, &call, &error)
-                           : fb_attention_backward(attention, &c->problem, &call, &error);
+    const enum fb_status status = pass == FB_FORWARD
+                                      ? fb_staged_forward(attention, &c->problem, &call, &error)
+                                      : fb_staged_backward(attention, &c->problem, &call, &error);
     if (status != FB_OK)
         kernel_report(c, attention, "training %s failed: %s: %s", fb_pass_name(pass),
                       fb_status_name(status), error.text);

@@ -3,6 +3,7 @@
  * oracle over ten thousand tokens, from a state of zeros, after a prefill, with grouped queries,
  * with the same bits for any number of threads; refusals.
  */
+#include "cuda_staged.h"
 #include "judge.h"
 #include "kernel_case.h"
 #include "registry.h"
@@ -123,7 +124,7 @@ static bool decode_tokens(struct decoding *s, int64_t first, int64_t last)
         call.k = tokens_of(&s->c->k.view, t, 1);
         call.v = tokens_of(&s->c->v.view, t, 1);
         call.out = tokens_of(&s->out.view, t, 1);
-        if (fb_attention_decode(s->attention, &s->problem, &call, &error) != FB_OK) {
+        if (fb_staged_decode(s->attention, &s->problem, &call, &error) != FB_OK) {
             kernel_report(s->c, s->attention, "decode of token %" PRId64 " failed: %s", t,
                           error.text);
             return false;
@@ -287,7 +288,7 @@ static void test_prefill_then_decode_agrees_with_causal_form(void **state)
                 first++;
             start(&s, &c, attention, 2);
             const struct fb_call call = call_of(&s, 0, filled[f]);
-            if (fb_attention_prefill(attention, &s.problem, &call, &error) != FB_OK)
+            if (fb_staged_prefill(attention, &s.problem, &call, &error) != FB_OK)
                 kernel_report(&c, attention, "prefill failed: %s", error.text);
             else if (decode_tokens(&s, filled[f], TOKENS)) {
                 struct kernel_output all;

@@ -1,0 +1,74 @@
+/* Flow-Attention on a GPU as a variant: what it serves, its sizes, its passes. */
+#include "flow_cuda.h"
+
+#include "flow.h"
+#include "flow_cuda_plan.h"
+#include "flow_options.h"
+#include "kernel_support.h"
+
+enum { MAX_HEADS = 65535 };
+
+static enum fb_status cuda_supports(const struct fb_problem *p, enum fb_pass pass,
+                                    struct fb_error *why)
+{
+    const struct fb_flow_options options = fb_flow_options_of(p);
+    if (p->dtype == FB_F64)
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused on cuda computes in f32: use dtype f32, bf16 or f16");
+    if (p->qk_dim > FB_HEAD_DIM_MAX || p->v_dim > FB_HEAD_DIM_MAX)
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused on cuda has head dimensions up to %d: qk_dim is %lld, "
+                            "v_dim is %lld",
+                            FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
+    if (p->batch * p->heads > MAX_HEADS)
+        return fb_error_set(
+            why, FB_ERROR_UNSUPPORTED,
+            "flow/fused on cuda has a grid for %d heads: batch times heads is %lld; "
+            "split the batch",
+            MAX_HEADS, (long long)(p->batch * p->heads));
+    if (options.competition == FB_FLOW_OVER_HEADS)
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused on cuda competes over tokens or not at all: use "
+                            "competition tokens or off, or device cpu");
+    if (options.online && (p->causal || pass == FB_DECODE))
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "causal flow/fused on cuda needs a clamp of at most %g: it is %g "
+                            "(0 means none)",
+                            (double)FB_FLOW_SAFE_CLAMP, p->params[FB_FLOW_PARAM_CLAMP]);
+    if (pass == FB_DECODE && (p->q_lengths != NULL || p->kv_lengths != NULL))
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "flow/fused on cuda has no padding while decoding: leave q_lengths and "
+                            "kv_lengths unset");
+    return FB_OK;
+}
+
+static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
+{
+    struct fb_flow_cuda_plan plan;
+    (void)threads;
+    fb_flow_cuda_plan_of(problem, &plan);
+    *sizes = (struct fb_sizes){.saved_bytes = plan.saved_bytes,
+                               .forward_scratch_bytes = plan.forward_bytes,
+                               .backward_scratch_bytes = plan.backward_bytes,
+                               .decode_state_bytes = plan.decode_bytes};
+}
+
+static enum fb_status cuda_forward(const struct fb_problem *problem, const struct fb_call *call,
+                                   struct fb_error *error)
+{
+    return problem->causal ? fb_flow_cuda_causal(problem, call, error)
+                           : fb_flow_cuda_normal(problem, call, error);
+}
+
+const struct fb_attention fb_flow_fused_cuda = {
+    .mechanism = &fb_flow,
+    .variant = "fused",
+    .backend = FB_CUDA,
+    .isa = FB_ISA_ANY,
+    .deterministic = true,
+    .supports = cuda_supports,
+    .sizes = cuda_sizes,
+    .forward = cuda_forward,
+    .decode = fb_flow_cuda_continue,
+    .prefill = fb_flow_cuda_continue,
+};

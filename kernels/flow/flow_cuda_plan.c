@@ -1,0 +1,68 @@
+/* Sizes of fused Flow-Attention on a GPU: see flow_cuda_plan.h. */
+#include "flow_cuda_plan.h"
+
+#include "kernel_support.h"
+
+/* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
+ * results are the same bits on every device. */
+enum { BLOCKS_WANTED = 528 };
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int columns_of(int64_t dim)
+{
+    int cols = 32;
+    while (cols < dim)
+        cols *= 2;
+    return cols;
+}
+
+static void cut_slices(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    const int64_t tiles = divide_up(longest, FB_FLOW_CUDA_TILE);
+    int64_t wanted = divide_up(BLOCKS_WANTED, plan->heads);
+    wanted = wanted < FB_FLOW_CUDA_SLICES_MAX ? wanted : FB_FLOW_CUDA_SLICES_MAX;
+    wanted = wanted < tiles ? wanted : tiles;
+    const int64_t per_slice = divide_up(tiles, wanted);
+    plan->slices = (int)divide_up(tiles, per_slice);
+    plan->slice_len = per_slice * FB_FLOW_CUDA_TILE;
+}
+
+static size_t floats(int64_t count)
+{
+    return (size_t)count * sizeof(float);
+}
+
+/* Forward, normal: per slice two vectors of either phase, Z and its peak, and a product. */
+static int64_t forward_count(const struct fb_flow_cuda_plan *plan)
+{
+    const int64_t slices = plan->heads * plan->slices;
+    const int64_t product = (int64_t)plan->cols * plan->value_cols;
+    return slices * (4 * plan->cols + 2 + product) + plan->heads * plan->totals_count;
+}
+
+void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    *plan = (struct fb_flow_cuda_plan){.heads = p->batch * p->heads};
+    plan->cols = columns_of(p->qk_dim);
+    plan->value_cols = (int)divide_up(p->v_dim, 32) * 32;
+    plan->splits = (int)divide_up(plan->value_cols, FB_FLOW_CUDA_SPLIT);
+    cut_slices(p, plan);
+    plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
+    plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
+    plan->totals_count = (int64_t)FB_FLOW_CUDA_VECTORS * plan->cols + FB_FLOW_CUDA_SCALARS +
+                         (int64_t)plan->cols * plan->value_cols;
+    plan->state_count = (int64_t)2 * FB_FLOW_CUDA_VECTORS * plan->cols + FB_FLOW_CUDA_SCALARS +
+                        (int64_t)2 * plan->cols * FB_FLOW_CUDA_SPLIT;
+    const bool padded = p->q_lengths != NULL || p->kv_lengths != NULL;
+    const size_t lengths = 2 * (size_t)p->batch * sizeof(int32_t);
+    plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
+    plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
+    plan->forward_bytes = plan->lengths_bytes;
+    if (!p->causal)
+        plan->forward_bytes += floats(forward_count(plan));
+}

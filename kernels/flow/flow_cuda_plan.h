@@ -1,0 +1,48 @@
+/*
+ * How fused Flow-Attention is laid out on a GPU: everything that follows from the problem alone, so
+ * that it is known, and tested, without a device.
+ *
+ * Tokens come in tiles of FB_FLOW_CUDA_TILE, tiles in slices, of which every head has the same
+ * number; a block takes a slice. Columns are head dimensions rounded up to a power of two from 32,
+ * columns of values to 32; a block takes 64 of the latter.
+ */
+#ifndef FB_FLOW_CUDA_PLAN_H
+#define FB_FLOW_CUDA_PLAN_H
+
+#include "attention.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    FB_FLOW_CUDA_TILE = 64,
+    FB_FLOW_CUDA_SPLIT = 64,   /* columns of values per block */
+    FB_FLOW_CUDA_SEGMENT = 16, /* chunks between two states that a causal forward saves */
+    FB_FLOW_CUDA_SLICES_MAX = 64,
+    FB_FLOW_CUDA_SCALARS = 4, /* per head: scale, peak, two unused */
+    FB_FLOW_CUDA_VECTORS = 4  /* per head: sums of phi(k) and phi(q), u, w */
+};
+
+struct fb_flow_cuda_plan {
+    int64_t heads; /* batch times heads */
+    int cols;      /* of queries and keys */
+    int value_cols;
+    int splits;           /* of value_cols */
+    int slices;           /* of a head, normal form */
+    int64_t slice_len;    /* tokens, a multiple of the tile */
+    int chunk;            /* tokens per step of the causal form */
+    int64_t segments;     /* of a head, causal form */
+    int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
+    int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
+    size_t lengths_bytes; /* of both lengths per batch element; 0 without lengths */
+    size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;
+};
+
+/* The problem must be one that the variant supports. */
+void fb_flow_cuda_plan_of(const struct fb_problem *problem, struct fb_flow_cuda_plan *plan);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

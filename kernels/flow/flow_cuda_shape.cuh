@@ -1,0 +1,118 @@
+/* What every kernel of fused Flow-Attention on a GPU is told, and the maps of its options. */
+#ifndef FB_FLOW_CUDA_SHAPE_CUH
+#define FB_FLOW_CUDA_SHAPE_CUH
+
+#include "cuda_check.h"
+#include "cuda_tile.cuh"
+#include "flow_cuda_plan.h"
+#include "flow_options.h"
+
+struct flow_cuda_shape {
+    tensor_view q, k, v, out;
+    int heads, group; /* query heads per batch element; per head of keys */
+    int64_t q_len, kv_len;
+    const int32_t *lengths; /* [2][batch]: queries, keys; NULL: all are full */
+    int batch;
+    int dim, value_dim, cols, value_cols;
+    int slices;
+    int64_t slice_len;
+    enum fb_flow_phi phi;
+    float clamp, extra_eps;
+    bool compete, allocation, online;
+    float *sums;    /* [heads][slices][2][cols] of phi(k), phi(q) */
+    float *flows;   /* [heads][slices][2][cols] u, w */
+    float *weights; /* [heads][slices][2] Z, peak */
+    float *product; /* [heads][slices][cols][value_cols] */
+    float *totals;  /* [heads][totals_count] */
+    int64_t totals_count;
+};
+
+struct flow_cuda_head {
+    int64_t b, h, kv_h, q_len, kv_len;
+};
+
+__device__ inline flow_cuda_head head_of(const flow_cuda_shape &s, int64_t index)
+{
+    flow_cuda_head head;
+    head.b = index / s.heads;
+    head.h = index % s.heads;
+    head.kv_h = head.h / s.group;
+    head.q_len = s.lengths == nullptr ? s.q_len : s.lengths[head.b];
+    head.kv_len = s.lengths == nullptr ? s.kv_len : s.lengths[s.batch + head.b];
+    return head;
+}
+
+/* phi, by the form that does not overflow. */
+struct flow_map {
+    enum fb_flow_phi phi;
+    __device__ float operator()(float x) const
+    {
+        if (phi == FB_FLOW_SIGMOID)
+            return 1.0F / (1.0F + expf(-x));
+        if (phi == FB_FLOW_RELU)
+            return fmaxf(x, 0.0F) + FB_FLOW_EPSILON;
+        return x > 0.0F ? x + 1.0F : expf(x);
+    }
+};
+
+__device__ inline float sigmoid(float x)
+{
+    return 1.0F / (1.0F + expf(-x));
+}
+
+/* Host: fills everything that does not depend on where the buffers are. */
+static inline flow_cuda_shape flow_cuda_shape_of(const struct fb_problem *p,
+                                                 const struct fb_call *call,
+                                                 const struct fb_flow_cuda_plan &plan)
+{
+    const struct fb_flow_options options = fb_flow_options_of(p);
+    flow_cuda_shape s = {};
+    s.q = view_of(call->q);
+    s.k = view_of(call->k);
+    s.v = view_of(call->v);
+    s.out = view_of(call->out);
+    s.heads = (int)p->heads;
+    s.group = (int)(p->heads / p->kv_heads);
+    s.q_len = call->q.shape[2];
+    s.kv_len = call->k.shape[2];
+    s.batch = (int)p->batch;
+    s.dim = (int)p->qk_dim;
+    s.value_dim = (int)p->v_dim;
+    s.cols = plan.cols;
+    s.value_cols = plan.value_cols;
+    s.slices = plan.slices;
+    s.slice_len = plan.slice_len;
+    s.phi = options.phi;
+    s.clamp = options.clamp;
+    s.extra_eps = options.extra_eps;
+    s.compete = options.competition == FB_FLOW_OVER_TOKENS;
+    s.allocation = options.allocation;
+    s.online = options.online && s.compete;
+    s.totals_count = plan.totals_count;
+    return s;
+}
+
+/* Allows the kernel its dynamic shared memory; says what is lacking. */
+static inline enum fb_status flow_cuda_allow(const void *kernel, size_t bytes, const char *name,
+                                             struct fb_error *error)
+{
+    int most = 0;
+    enum fb_status status = fb_cuda_status(
+        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), name, error);
+    if (status == FB_OK && bytes > (size_t)most)
+        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
+                            "%s needs %zu bytes of shared memory per block for these head "
+                            "dimensions, this GPU has %d",
+                            name, bytes, most);
+    if (status == FB_OK)
+        status = fb_cuda_status(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+            name, error);
+    return status;
+}
+
+/* Writes the lengths of the batch, which the host holds, into scratch; see flow_cuda_lengths.cu. */
+enum fb_status flow_cuda_put_lengths(const struct fb_problem *problem, int32_t *lengths,
+                                     cudaStream_t stream, struct fb_error *error);
+
+#endif

@@ -1,0 +1,93 @@
+/* The layout of fused Flow-Attention on a GPU: every token and column has its place. */
+#include "flow.h"
+#include "flow_cuda_plan.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static const int64_t lengths[] = {1, 2, 63, 64, 65, 1000, 4096, 100000, 1048576};
+static const int64_t dims[] = {1, 8, 32, 33, 64, 80, 128, 200, 256};
+enum { LENGTHS = sizeof lengths / sizeof lengths[0], DIMS = sizeof dims / sizeof dims[0] };
+
+static void test_slices_cover_every_token_once(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++)
+            for (int j = 0; j < LENGTHS; j++) {
+                struct fb_problem problem;
+                struct fb_flow_cuda_plan plan;
+                fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+                problem.kv_len = lengths[j];
+                fb_flow_cuda_plan_of(&problem, &plan);
+                const int64_t longest = lengths[i] > lengths[j] ? lengths[i] : lengths[j];
+                assert_true(plan.slices >= 1 && plan.slices <= FB_FLOW_CUDA_SLICES_MAX);
+                assert_int_equal(plan.slice_len % FB_FLOW_CUDA_TILE, 0);
+                assert_true(plan.slices * plan.slice_len >= longest);
+                assert_true((plan.slices - 1) * plan.slice_len < longest);
+            }
+}
+
+static void test_columns_hold_the_head(void **state)
+{
+    (void)state;
+    for (int i = 0; i < DIMS; i++)
+        for (int j = 0; j < DIMS; j++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 2, 3, 100, dims[i]);
+            problem.v_dim = dims[j];
+            fb_flow_cuda_plan_of(&problem, &plan);
+            assert_true(plan.cols >= dims[i] && plan.cols < 2 * dims[i] + 32);
+            assert_int_equal(plan.cols & (plan.cols - 1), 0);
+            assert_true(plan.value_cols >= dims[j] && plan.value_cols < dims[j] + 32);
+            assert_true(plan.splits * FB_FLOW_CUDA_SPLIT >= plan.value_cols);
+            assert_true((plan.splits - 1) * FB_FLOW_CUDA_SPLIT < plan.value_cols);
+            assert_int_equal(plan.chunk % 16, 0);
+        }
+}
+
+/* Flow's promise: memory beside inputs and outputs that does not grow with the length. */
+static void test_scratch_does_not_grow_with_the_length(void **state)
+{
+    (void)state;
+    struct fb_problem problem;
+    struct fb_flow_cuda_plan plan, longer;
+    fb_problem_init(&problem, &fb_flow, 8, 8, 65536, 64);
+    fb_flow_cuda_plan_of(&problem, &plan);
+    problem.q_len = problem.kv_len = 1 << 20;
+    fb_flow_cuda_plan_of(&problem, &longer);
+    assert_true(longer.forward_bytes <= plan.forward_bytes);
+    problem.causal = true;
+    fb_flow_cuda_plan_of(&problem, &longer);
+    assert_int_equal(longer.forward_bytes, 0);
+}
+
+static void test_lengths_have_room_only_when_given(void **state)
+{
+    (void)state;
+    static const int64_t some[] = {3, 5, 7};
+    struct fb_problem problem;
+    struct fb_flow_cuda_plan plan;
+    fb_problem_init(&problem, &fb_flow, 3, 2, 8, 16);
+    fb_flow_cuda_plan_of(&problem, &plan);
+    assert_int_equal(plan.lengths_bytes, 0);
+    problem.q_lengths = problem.kv_lengths = some;
+    fb_flow_cuda_plan_of(&problem, &plan);
+    assert_true(plan.lengths_bytes >= 2 * 3 * sizeof(int32_t));
+    assert_int_equal(plan.lengths_bytes % FB_ALIGNMENT, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_slices_cover_every_token_once),
+        cmocka_unit_test(test_columns_hold_the_head),
+        cmocka_unit_test(test_scratch_does_not_grow_with_the_length),
+        cmocka_unit_test(test_lengths_have_room_only_when_given),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
