@@ -3,7 +3,7 @@
 #   lib/libflowbench.a (.so with -DBUILD_SHARED_LIBS=ON)   the kernels and the registry
 #   include/flowbench/{attention,status,registry,cpu_features}.h
 #   lib/pkgconfig/flowbench.pc
-#   bin/flowbench  share/flowbench/{suites,plots}          the benchmark program and its data
+#   bin/flowbench  share/flowbench/{suites,plots,external} the benchmark program and its data
 
 set(FB_LIBRARY_ROOMS fb_base fb_cpu fb_cuda fb_flow fb_baselines)
 set(FB_PUBLIC_HEADERS kernels/attention.h kernels/base/status.h kernels/base/cpu_features.h
@@ -89,4 +89,6 @@ if(FLOWBENCH_HARNESS)
     install(TARGETS flowbench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
     install(DIRECTORY suites plots DESTINATION ${CMAKE_INSTALL_DATADIR}/flowbench
         FILES_MATCHING PATTERN "*.yaml" PATTERN "*.gp" PATTERN "gallery" EXCLUDE)
+    install(DIRECTORY baselines/external DESTINATION ${CMAKE_INSTALL_DATADIR}/flowbench
+        FILES_MATCHING PATTERN "*.py" PATTERN "__pycache__" EXCLUDE)
 endif()

@@ -217,6 +217,8 @@ static enum fb_status rebuild_case(struct fb_repro_row *repro, struct fb_arena *
         if (value != NULL)
             (void)json_object_set_new(object, factor->name, value);
     }
+    if (row->program[0] != '\0')
+        (void)json_object_set_new(object, "program", json_string(row->program));
     const enum fb_status status = fb_case_from_json(object, arena, &repro->item, error);
     json_decref(object);
     return status == FB_OK ? FB_OK

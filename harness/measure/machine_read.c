@@ -292,7 +292,7 @@ static void read_system(struct fb_machine *machine)
     fb_clock_init_monotonic(&clock);
     machine->clock_resolution_s = clock.resolution_s;
     int64_t peak, now;
-    machine->peak_memory_known = fb_evidence_reset_peak() && fb_evidence_resident(&peak, &now);
+    machine->peak_memory_known = fb_evidence_reset_peak(0) && fb_evidence_resident(0, &peak, &now);
 }
 
 /* ---- build ----------------------------------------------------------------------------------- */

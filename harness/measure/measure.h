@@ -22,9 +22,11 @@
 
 enum fb_measure_status {
     FB_MEASURE_OK,
-    FB_MEASURE_OOM,   /* inputs or workspace do not fit */
-    FB_MEASURE_WRONG, /* not finite, not written, not what the oracle says, not reproducible */
-    FB_MEASURE_ERROR, /* the mechanism returned an error, or the machine refused */
+    FB_MEASURE_OOM,     /* inputs or workspace do not fit */
+    FB_MEASURE_WRONG,   /* not finite, not written, not what the oracle says, not reproducible */
+    FB_MEASURE_ERROR,   /* the mechanism returned an error, or the machine refused */
+    FB_MEASURE_SKIPPED, /* the external program is not here, or does not serve the case */
+    FB_MEASURE_CRASH,   /* the external program died of a signal */
     FB_MEASURE_STATUS_COUNT
 };
 
@@ -63,6 +65,7 @@ struct fb_measure_result {
     double err_rel, err_max, err_budget; /* NaN without the oracle */
     double softmax_distance;
     char output_hash[FB_MEASURE_HASH_SIZE]; /* XXH64 of the outputs, 16 hexadecimal digits */
+    char program_version[128];              /* of the external program, as it says */
 
     /* With settings->counter: of one call, instead of samples, peak memory and floor. */
     int64_t instructions;
@@ -74,7 +77,7 @@ struct fb_measure_result {
 void fb_measure_result_init(struct fb_measure_result *result);
 void fb_measure_result_free(struct fb_measure_result *result);
 
-/* "ok", "oom", "wrong", "error": values of the status column. */
+/* "ok", "oom", "wrong", "error", "skipped", "crash": values of the status column. */
 const char *fb_measure_status_name(enum fb_measure_status status);
 
 /* A result as a JSON document (absent reals are null) and back; NULL when memory is short.

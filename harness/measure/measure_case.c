@@ -39,10 +39,12 @@ static enum fb_status call_with_peak(struct fb_worker *worker, double *time_s,
         return called == FB_OK ? fb_worker_device_peak(worker, growth_bytes, error) : called;
     }
     int64_t before_peak, before, peak, after;
-    const bool known = fb_evidence_reset_peak() && fb_evidence_resident(&before_peak, &before);
+    const pid_t pid = fb_worker_pid(worker);
+    const bool known =
+        fb_evidence_reset_peak(pid) && fb_evidence_resident(pid, &before_peak, &before);
     const enum fb_status status = fb_worker_timed_call(worker, time_s, error);
     *growth_bytes = -1;
-    if (known && fb_evidence_resident(&peak, &after))
+    if (known && fb_evidence_resident(pid, &peak, &after))
         *growth_bytes = peak > before ? peak - before : 0;
     return status;
 }
@@ -55,6 +57,8 @@ static enum fb_status measure_peak_again(struct fb_worker *worker, struct fb_err
     struct fb_measure_result *result = worker->result;
     const double affordable_s = 0.25;
     if (worker->device != NULL || result->mem_peak_bytes < 0 || result->first_call_s > affordable_s)
+        return FB_OK;
+    if (worker->peer) /* its scratch is not ours to drop; prepare was the time for what is once */
         return FB_OK;
     fb_worker_enter_phase(worker, "memory");
     fb_mapped_buffer_drop_pages(&worker->buffers[SLOT_SCRATCH]);
@@ -95,6 +99,14 @@ static struct fb_check_request request_of(const struct fb_worker *worker)
     return request;
 }
 
+enum fb_status fb_worker_check_oracle(struct fb_worker *worker, struct fb_error *error)
+{
+    if (!worker->options->oracle)
+        return FB_OK;
+    const struct fb_check_request request = request_of(worker);
+    return fb_check_oracle(&request, worker->result, error);
+}
+
 static enum fb_status check_first(struct fb_worker *worker, struct fb_error *error)
 {
     struct fb_measure_result *result = worker->result;
@@ -104,11 +116,7 @@ static enum fb_status check_first(struct fb_worker *worker, struct fb_error *err
     if (status != FB_OK || !fb_check_written(&outputs, result))
         return status;
     status = fb_check_hash(&outputs, result->output_hash, error);
-    if (status == FB_OK && worker->options->oracle) {
-        const struct fb_check_request request = request_of(worker);
-        status = fb_check_oracle(&request, result, error);
-    }
-    return status;
+    return status == FB_OK ? fb_worker_check_oracle(worker, error) : status;
 }
 
 static enum fb_status first_call(struct fb_worker *worker, struct fb_error *error)
@@ -155,9 +163,15 @@ static enum fb_status run_phases(struct fb_worker *worker, const struct fb_limit
                                  struct fb_error *error)
 {
     const bool counts = worker->settings->counter != FB_COUNTER_NONE;
-
-    fb_worker_enter_phase(worker, "allocate");
-    enum fb_status status = fb_worker_allocate(worker, limits, error);
+    enum fb_status status = FB_OK;
+    if (worker->item->program) {
+        fb_worker_enter_phase(worker, "start");
+        status = fb_peer_open(worker, error);
+    }
+    if (status == FB_OK) {
+        fb_worker_enter_phase(worker, "allocate");
+        status = fb_worker_allocate(worker, limits, error);
+    }
     if (status == FB_OK)
         status = fb_worker_fill(worker, error);
     if (status == FB_OK)
@@ -209,8 +223,10 @@ static enum fb_status describe(struct fb_worker *worker, struct fb_error *error)
         mechanism->constants_bytes ? mechanism->constants_bytes(&worker->problem) : 0;
     worker->scratch_bytes = fb_pass_scratch_bytes(&worker->sizes, worker->item->pass);
     worker->saved_bytes = worker->pass->gradients ? worker->sizes.saved_bytes : 0;
-    result->mem_workspace_bytes = (int64_t)(worker->scratch_bytes + worker->constants_bytes);
-    result->mem_saved_bytes = (int64_t)worker->saved_bytes; /* inference saves nothing */
+    if (!worker->item->program) { /* a program keeps its workspace to itself */
+        result->mem_workspace_bytes = (int64_t)(worker->scratch_bytes + worker->constants_bytes);
+        result->mem_saved_bytes = (int64_t)worker->saved_bytes; /* inference saves nothing */
+    }
     if (worker->pass->decodes)
         result->mem_state_bytes = (int64_t)fb_case_state_bytes(worker->item, attention);
     struct fb_cost cost;
@@ -218,6 +234,15 @@ static enum fb_status describe(struct fb_worker *worker, struct fb_error *error)
     result->flop = cost.flop;
     result->bytes_min = cost.bytes_min;
     return FB_OK;
+}
+
+/* What the failure of a case is in its row. */
+static enum fb_measure_status status_of_failure(const struct fb_worker *worker,
+                                                enum fb_status status)
+{
+    if (worker->peer && worker->peer->failure != FB_MEASURE_OK)
+        return worker->peer->failure;
+    return status == FB_ERROR_MEMORY ? FB_MEASURE_OOM : FB_MEASURE_ERROR;
 }
 
 void fb_measure_options_init(struct fb_measure_options *options)
@@ -237,7 +262,7 @@ enum fb_status fb_measure_case(const struct fb_case *item,
         .settings = settings,
         .options = options,
         .attention = options->attention ? options->attention : item->attention,
-        .pass = fb_worker_pass_of(item->pass),
+        .pass = fb_worker_pass_of(item->pass, item->program != NULL),
         .result = result,
         .input_seed = seed_of_process(item->seed, options->process),
     };
@@ -258,10 +283,10 @@ enum fb_status fb_measure_case(const struct fb_case *item,
     if (status == FB_OK)
         status = run_phases(&worker, limits, &own);
     if (status != FB_OK) {
-        set_status(&worker, status == FB_ERROR_MEMORY ? FB_MEASURE_OOM : FB_MEASURE_ERROR,
-                   own.text);
+        set_status(&worker, status_of_failure(&worker, status), own.text);
         fb_worker_drop_samples(result);
     }
+    fb_peer_close(&worker);
     fb_cache_flush_free(&worker.flush);
     fb_worker_device_close(&worker);
     for (int slot = 0; slot < SLOT_COUNT; slot++)

@@ -9,10 +9,8 @@
 #include <string.h>
 
 static const char *const status_names[FB_MEASURE_STATUS_COUNT] = {
-    [FB_MEASURE_OK] = "ok",
-    [FB_MEASURE_OOM] = "oom",
-    [FB_MEASURE_WRONG] = "wrong",
-    [FB_MEASURE_ERROR] = "error",
+    [FB_MEASURE_OK] = "ok",       [FB_MEASURE_OOM] = "oom",         [FB_MEASURE_WRONG] = "wrong",
+    [FB_MEASURE_ERROR] = "error", [FB_MEASURE_SKIPPED] = "skipped", [FB_MEASURE_CRASH] = "crash",
 };
 
 static const char *const cache_names[] = {[FB_CACHE_COLD] = "cold", [FB_CACHE_WARM] = "warm"};
@@ -87,6 +85,7 @@ static const struct fb_json_field result_fields[] = {
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_INT64, instructions),
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, counter),
     FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, toolchain),
+    FB_JSON_FIELD(struct fb_measure_result, FB_JSON_TEXT, program_version),
 };
 enum { RESULT_FIELDS = sizeof result_fields / sizeof result_fields[0] };
 

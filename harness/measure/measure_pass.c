@@ -122,9 +122,32 @@ static const struct fb_worker_pass passes[FB_PASS_COUNT] = {
                    .call = call_decode},
 };
 
-const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass)
+static enum fb_status call_program(struct fb_worker *worker, struct fb_error *error)
 {
-    return &passes[pass];
+    double time_s;
+    return fb_peer_call(worker, 1, &time_s, error);
+}
+
+static const struct fb_worker_pass external_passes[FB_PASS_COUNT] = {
+    [FB_FORWARD] = {.pass = FB_FORWARD,
+                    .writes_out = true,
+                    .prepare = fb_peer_prepare,
+                    .call = call_program},
+    [FB_BACKWARD] = {.pass = FB_BACKWARD,
+                     .gradients = true,
+                     .prepare = fb_peer_prepare,
+                     .call = call_program},
+    [FB_BOTH] = {.pass = FB_BOTH,
+                 .gradients = true,
+                 .writes_out = true,
+                 .prepare = fb_peer_prepare,
+                 .call = call_program},
+    [FB_DECODE] = {.pass = FB_DECODE, .decodes = true, .writes_out = true, .call = call_program},
+};
+
+const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass, bool external)
+{
+    return external ? &external_passes[pass] : &passes[pass];
 }
 
 void fb_worker_outputs(const struct fb_worker *worker, struct fb_check_outputs *outputs)
@@ -156,10 +179,32 @@ enum fb_status fb_worker_poison(struct fb_worker *worker, struct fb_error *error
 
 enum fb_status fb_worker_fetch(struct fb_worker *worker, struct fb_error *error)
 {
+    if (worker->peer != NULL)
+        return fb_peer_fetch(worker, error);
     return worker->device != NULL ? fb_worker_device_fetch(worker, error) : FB_OK;
 }
 
 enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error)
 {
     return worker->pass->call(worker, error);
+}
+
+enum fb_status fb_worker_timed_calls(struct fb_worker *worker, int64_t calls, double *time_s,
+                                     struct fb_error *error)
+{
+    if (worker->peer != NULL)
+        return fb_peer_call(worker, calls, time_s, error);
+    const double start_s = fb_worker_now_s(worker);
+    enum fb_status status = FB_OK;
+    for (int64_t i = 0; i < calls && status == FB_OK; i++)
+        status = fb_worker_call(worker, error);
+    if (status == FB_OK && worker->device != NULL)
+        status = fb_cuda_wait(worker->device->call.stream, error);
+    *time_s = fb_worker_now_s(worker) - start_s;
+    return status;
+}
+
+pid_t fb_worker_pid(const struct fb_worker *worker)
+{
+    return worker->peer != NULL ? worker->peer->process.pid : 0;
 }

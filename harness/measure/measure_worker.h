@@ -10,6 +10,7 @@
 #include "mapped_buffer.h"
 #include "measure.h"
 #include "measure_check.h"
+#include "measure_peer.h"
 
 enum buffer_slot {
     SLOT_Q,
@@ -48,6 +49,7 @@ struct fb_worker {
     const struct fb_measure_options *options;
     const struct fb_attention *attention;
     const struct fb_worker_pass *pass;
+    struct fb_peer *peer; /* the external program that computes; NULL: a kernel of our own */
     struct fb_measure_result *result;
     struct fb_arena arena;     /* of the lengths */
     struct fb_problem problem; /* of the timed call */
@@ -64,8 +66,8 @@ struct fb_worker {
     double spent_s;      /* in calls so far, for the warm-up */
 };
 
-/* The row of the table; never NULL. */
-const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass);
+/* The row of the table; never NULL. External programs prepare their backward themselves. */
+const struct fb_worker_pass *fb_worker_pass_of(enum fb_pass pass, bool external);
 
 /* What a call writes: its tensors and their names, in call order. The pointers live as long as the
  * worker. */
@@ -86,6 +88,14 @@ enum fb_status fb_worker_call(struct fb_worker *worker, struct fb_error *error) 
 enum fb_status fb_worker_poison(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_worker_fetch(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 
+/* That many calls in a row and the seconds they took together: by our clock, or by the external
+ * program's own. */
+enum fb_status fb_worker_timed_calls(struct fb_worker *worker, int64_t calls, double *time_s,
+                                     struct fb_error *error) FB_MUST_CHECK;
+
+/* The process that computes: 0 is this one. */
+pid_t fb_worker_pid(const struct fb_worker *worker);
+
 void fb_worker_enter_phase(const struct fb_worker *worker, const char *phase);
 double fb_worker_now_s(const struct fb_worker *worker);
 bool fb_worker_is_cold(const struct fb_worker *worker);
@@ -104,9 +114,13 @@ enum fb_status fb_worker_sample(struct fb_worker *worker, struct fb_error *error
 
 /* Counts the instructions of one call into the result, as settings->counter says. */
 enum fb_status fb_worker_count(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
+/* The outputs that are here against the oracle, unless it was not asked for. */
+enum fb_status fb_worker_check_oracle(struct fb_worker *worker,
+                                      struct fb_error *error) FB_MUST_CHECK;
 
 /* The outputs of the last timed call against those of the first call: the result becomes WRONG, and
- * loses its samples, when they were not written everywhere or have changed without leave. */
+ * loses its samples, when they were not written everywhere or have changed without leave. What may
+ * change must still be right. */
 enum fb_status fb_worker_check_again(struct fb_worker *worker,
                                      struct fb_error *error) FB_MUST_CHECK;
 

@@ -122,6 +122,11 @@ static void resolve_machine(const struct fb_factors *point, const struct fb_plan
         item->threads = 1; /* the host thread that launches */
         return;
     }
+    if (item->program != NULL) {
+        item->isa = point->isa < 0 ? machine->best_isa : (enum fb_isa)point->isa;
+        item->threads = point->threads == 0 ? machine->threads : point->threads;
+        return;
+    }
     item->isa = point->isa < 0 ? best_isa(item, machine) : (enum fb_isa)point->isa;
     item->threads = point->threads == 0 ? machine->threads : point->threads;
 }
@@ -137,6 +142,11 @@ static bool is_uncountable(const struct fb_case *item, enum fb_counter counter, 
         (void)snprintf(reason, reason_size, "valgrind executes no avx512");
         return true;
     }
+    if (item->program != NULL) {
+        (void)snprintf(reason, reason_size,
+                       "an external program is timed; its instructions are not counted");
+        return true;
+    }
     if (item->threads > 1) {
         (void)snprintf(reason, reason_size, "instructions are counted on 1 thread, not %d",
                        item->threads);
@@ -145,12 +155,39 @@ static bool is_uncountable(const struct fb_case *item, enum fb_counter counter, 
     return false;
 }
 
+/* A program takes the instructions that it likes: held to fewer, it would be compared unfairly. */
+static enum fb_status resolve_peer(const struct fb_plan_machine *machine, struct fb_arena *arena,
+                                   struct fb_case *item, struct fb_error *error)
+{
+    char reason[200];
+    if (item->device != FB_CPU) {
+        return set_skip(arena, item, error, "external programs are measured on device: cpu");
+    }
+    if (item->isa == machine->best_isa) {
+        return fb_peer_attention(item, arena, error);
+    }
+    (void)snprintf(reason, sizeof reason,
+                   "an external program chooses its instructions itself: it is measured at this "
+                   "machine's best isa (%s) only",
+                   fb_isa_name(machine->best_isa));
+    return set_skip(arena, item, error, reason);
+}
+
 /* Finds the variant, or the reason why there is none for this case. */
-static enum fb_status resolve_attention(struct fb_arena *arena, struct fb_case *item,
+static enum fb_status resolve_attention(const struct fb_plan_machine *machine,
+                                        struct fb_arena *arena, struct fb_case *item,
                                         struct fb_error *error)
 {
     char reason[200];
-    item->attention = fb_attention_find(item->mechanism, item->variant, item->device, item->isa);
+    if (item->program != NULL) {
+        const enum fb_status status = resolve_peer(machine, arena, item, error);
+        if (status != FB_OK || item->skip_reason != NULL) {
+            return status;
+        }
+    } else {
+        item->attention =
+            fb_attention_find(item->mechanism, item->variant, item->device, item->isa);
+    }
     if (item->attention == NULL) {
         if (has_variant(item->mechanism, item->variant)) {
             (void)snprintf(reason, sizeof reason, "%s/%s is not built for %s %s",
@@ -195,7 +232,7 @@ static enum fb_status resolve_point(const struct fb_factors *point, enum fb_coun
     if (is_uncountable(item, counter, reason, sizeof reason)) {
         return set_skip(arena, item, error, reason);
     }
-    return resolve_attention(arena, item, error);
+    return resolve_attention(machine, arena, item, error);
 }
 
 /* ---- all points ---------------------------------------------------------------------------- */
@@ -314,7 +351,7 @@ enum fb_status fb_plan_build(const struct fb_suite *suite, const char *filter,
         machine = &counting;
     }
     if (filter != NULL) {
-        status = fb_filter_parse(filter, machine, arena, &conditions, error);
+        status = fb_filter_parse(filter, suite, machine, arena, &conditions, error);
     }
     if (status == FB_OK) {
         status =

@@ -17,6 +17,7 @@ struct fb_case {
     char id[FB_CASE_ID_SIZE]; /* 16 hexadecimal digits: XXH64 of the factors, equal across runs */
     const struct fb_mechanism *mechanism;
     const char *variant;
+    const char *program; /* NULL: flowbench; else the external program, as the suite names it */
     const struct fb_attention *attention; /* NULL when skip_reason is set */
     enum fb_backend device;
     enum fb_isa isa;

@@ -16,6 +16,7 @@ void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
     *factors = (struct fb_factors){
         .mechanism = item->mechanism,
         .variant = item->variant,
+        .program = item->program,
         .device = item->device,
         .isa = (int)item->isa,
         .threads = item->threads,
@@ -40,6 +41,7 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
 {
     item->mechanism = factors->mechanism;
     item->variant = factors->variant;
+    item->program = factors->program;
     item->device = factors->device;
     item->isa = (enum fb_isa)factors->isa;
     item->threads = factors->threads;
@@ -77,6 +79,10 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
         fb_factor_format(&factors, (enum fb_factor_key)key, value, sizeof value);
         used += (size_t)snprintf(canonical + used, sizeof canonical - used, "%s=%s;",
                                  fb_factor_at((enum fb_factor_key)key)->name, value);
+    }
+    if (item->program != NULL) {
+        used += (size_t)snprintf(canonical + used, sizeof canonical - used, "program=%s;",
+                                 item->program);
     }
     json_t *params = fb_case_params_json(item);
     for (int i = 0; params != NULL && i < item->mechanism->param_count; i++) {
@@ -143,8 +149,9 @@ void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
     }
     (void)snprintf(
         text, text_size,
-        "%s/%s%s %s %s %s%s %s B%" PRId64 " H%" PRId64 "%s N%" PRId64 "%s D%" PRId64 "%s%s",
-        item->mechanism->name, item->variant, params, machine, fb_dtype_name(item->dtype),
+        "%s/%s%s%s%s %s %s %s%s %s B%" PRId64 " H%" PRId64 "%s N%" PRId64 "%s D%" PRId64 "%s%s",
+        item->mechanism->name, item->variant, item->program != NULL ? " by " : "",
+        item->program != NULL ? item->program : "", params, machine, fb_dtype_name(item->dtype),
         fb_layout_name(item->layout), item->causal ? " causal" : "", fb_pass_name(item->pass),
         item->batch, item->heads, kv_heads, item->seq_len, kv_len, item->head_dim, value_dim,
         item->lengths == FB_LENGTHS_FULL ? "" : " random lengths");

@@ -1,6 +1,7 @@
 /* --filter: comma-separated conditions `factor OP value`, values with alternatives by |. */
 #include "plan_filter.h"
 
+#include "peer_program.h"
 #include "plan_case.h"
 #include "suite_values.h"
 
@@ -122,14 +123,27 @@ static void read_filter(const struct parser *p, struct fb_filter *filter)
     }
 }
 
-enum fb_status fb_filter_parse(const char *text, const struct fb_plan_machine *machine,
-                               struct fb_arena *arena, struct fb_filter *filter,
-                               struct fb_error *error)
+/* The variants of external programs that the suite names; its reader has bounded their number. */
+static void collect_peers(const struct fb_suite *suite, struct fb_peer_names *peers)
+{
+    bool room = true;
+    for (size_t i = 0; room && i < suite->factors_count; i++) {
+        if (suite->factors[i].program != NULL) {
+            room = fb_peer_names_add(peers, suite->factors[i].variant);
+        }
+    }
+}
+
+enum fb_status fb_filter_parse(const char *text, const struct fb_suite *suite,
+                               const struct fb_plan_machine *machine, struct fb_arena *arena,
+                               struct fb_filter *filter, struct fb_error *error)
 {
     struct fb_error ignored;
     struct fb_diagnostics diagnostics;
     fb_diagnostics_init(&diagnostics, error != NULL ? error : &ignored);
-    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics};
+    struct fb_peer_names peers = {.count = 0};
+    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics, .peers = &peers};
+    collect_peers(suite, &peers);
     struct fb_source source = {.name = "--filter", .text = text, .length = strlen(text)};
     struct parser p = {.reader = &reader, .source = &source, .machine = machine};
     *filter = (struct fb_filter){.count = 0};

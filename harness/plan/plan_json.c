@@ -2,6 +2,7 @@
 #include "plan_case.h"
 
 #include "factor.h"
+#include "peer_program.h"
 #include "registry.h"
 
 #include <string.h>
@@ -71,6 +72,9 @@ json_t *fb_case_to_json(const struct fb_case *item)
                                    factor_value(&factors, (enum fb_factor_key)key)) == 0;
     }
     fine = fine && json_object_set_new(object, "params", fb_case_params_json(item)) == 0;
+    if (fine && item->program != NULL) {
+        fine = json_object_set_new(object, "program", json_string(item->program)) == 0;
+    }
     if (fine && item->skip_reason != NULL) {
         fine = json_object_set_new(object, "skip_reason", json_string(item->skip_reason)) == 0;
     }
@@ -196,9 +200,18 @@ enum fb_status fb_case_from_json(const json_t *json, struct fb_arena *arena, str
             return status;
         }
     }
+    factors.program = json_string_value(json_object_get(json, "program"));
+    if (factors.program != NULL && strlen(factors.program) > FB_PEER_PROGRAM_SIZE_MAX) {
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "a case in JSON has a program of %zu bytes; the limit is %d",
+                            strlen(factors.program), FB_PEER_PROGRAM_SIZE_MAX);
+    }
     fb_case_set_factors(item, &factors);
     item->skip_reason = json_string_value(json_object_get(json, "skip_reason"));
     status = copy_text(arena, &item->variant, error);
+    if (status == FB_OK) {
+        status = copy_text(arena, &item->program, error);
+    }
     if (status == FB_OK) {
         status = copy_text(arena, &item->skip_reason, error);
     }
@@ -211,6 +224,9 @@ enum fb_status fb_case_from_json(const json_t *json, struct fb_arena *arena, str
                             "the case %.20s in JSON has the factors of case %s: was it written by "
                             "another version?",
                             id != NULL ? id : "without id", item->id);
+    }
+    if (status == FB_OK && item->skip_reason == NULL && item->program != NULL) {
+        return fb_peer_attention(item, arena, error);
     }
     if (status == FB_OK && item->skip_reason == NULL) {
         item->attention =

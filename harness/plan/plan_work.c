@@ -183,6 +183,9 @@ void fb_case_bytes(const struct fb_case *item, struct fb_case_bytes *bytes)
         if (item->mechanism->constants_bytes != NULL) {
             bytes->constants_bytes = item->mechanism->constants_bytes(&p);
         }
+        if (item->program != NULL) { /* what it reads and writes is shared with it as a copy */
+            bytes->workspace_bytes = add_saturating(bytes->io_bytes, bytes->constants_bytes);
+        }
     }
     const size_t parts[] = {bytes->workspace_bytes, bytes->saved_bytes, bytes->state_bytes,
                             bytes->constants_bytes};

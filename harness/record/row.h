@@ -32,7 +32,8 @@ enum { FB_RESULTS_SCHEMA = 1 };
     INT(mem_workspace_bytes) INT(mem_saved_bytes) INT(mem_peak_bytes) \
     REAL(err_rel) REAL(err_max) REAL(err_budget) REAL(softmax_distance) TEXT(output_hash, 24) \
     INT(kv_heads) TEXT(lengths, 16) INT(mem_state_bytes) \
-    INT(instructions) TEXT(counter, 24) TEXT(toolchain, 96)
+    INT(instructions) TEXT(counter, 24) TEXT(toolchain, 96) \
+    TEXT(program, 256) TEXT(program_version, 128)
 /* clang-format on */
 
 #define FB_ROW_FIELD_TEXT(name, size) char name[size];

@@ -104,7 +104,7 @@ void fb_figure_name_series(const struct fb_figure_builder *builder, const struct
     const struct fb_mechanism *mechanism = fb_mechanism_find(row->mechanism);
     int length =
         snprintf(label, FB_FIGURE_LABEL_SIZE, "%s", mechanism ? mechanism->title : row->mechanism);
-    if (has_other_variant(builder, row)) {
+    if (has_other_variant(builder, row) || row->program[0] != '\0') {
         length +=
             snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, " (%s)", row->variant);
     }

@@ -33,8 +33,12 @@ static double known(int64_t bytes)
     return bytes > 0 ? (double)bytes : 0.0;
 }
 
+/* Of a program nothing is known but how much it grows, its outputs included. */
 double fb_row_memory_bytes(const struct fb_row *row)
 {
+    if (row->program[0] != '\0') {
+        return row->mem_peak_bytes < 0 ? (double)NAN : (double)row->mem_peak_bytes;
+    }
     if (row->mem_workspace_bytes < 0 || (fb_row_is_decode(row) && row->mem_state_bytes < 0)) {
         return (double)NAN;
     }

@@ -79,8 +79,8 @@ static bool same_setting(const struct fb_row *a, const struct fb_row *b, enum fb
 bool fb_series_same_factors(const struct fb_row *a, const struct fb_row *b, enum fb_axis axis)
 {
     return strcmp(a->mechanism, b->mechanism) == 0 && strcmp(a->variant, b->variant) == 0 &&
-           same_params(a, b) && (axis == FB_AXIS_ISA || strcmp(a->isa, b->isa) == 0) &&
-           same_setting(a, b, axis);
+           same_params(a, b) && strcmp(a->program, b->program) == 0 &&
+           (axis == FB_AXIS_ISA || strcmp(a->isa, b->isa) == 0) && same_setting(a, b, axis);
 }
 
 static double axis_position(const struct fb_row *row, enum fb_axis axis)

@@ -91,6 +91,8 @@ enum fb_status fb_case_record_add(struct fb_case_record *record, const struct fb
     /* Inputs differ between processes, so the output does too: the first process speaks for it. */
     if (process == 0) {
         memcpy(record->worst.output_hash, result->output_hash, sizeof result->output_hash);
+        memcpy(record->worst.program_version, result->program_version,
+               sizeof result->program_version);
         record->worst.softmax_distance = result->softmax_distance;
     }
     record->worst.samples_s = NULL;
@@ -165,6 +167,7 @@ void fb_row_from_case(const struct fb_row_context *context, const struct fb_case
     row->kv_heads = item->kv_heads > 0 ? item->kv_heads : item->heads;
     COPY_TEXT(row->lengths, fb_lengths_name(item->lengths));
     row->seed = (int64_t)item->seed;
+    COPY_TEXT(row->program, item->program != NULL ? item->program : "");
     free(params_text);
     json_decref(params);
 }
@@ -232,6 +235,7 @@ static void set_evidence(const struct fb_case_record *record, const struct fb_ce
         COPY_TEXT(row->counter, found->counter);
         COPY_TEXT(row->toolchain, found->toolchain);
     }
+    COPY_TEXT(row->program_version, found->program_version);
     if (record->wrong || record->samples_count == 0)
         return;
     row->samples = (int64_t)record->samples_count;

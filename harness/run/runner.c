@@ -214,7 +214,7 @@ static enum fb_status take_result(struct fb_run_state *state, const struct fb_jo
     if (status != FB_OK) {
         snprintf(reason, sizeof reason, "the worker's result is malformed: %s", malformed.text);
         status = fb_run_state_write_failure(state, job->case_index, "error", reason, error);
-    } else if (result.status == FB_MEASURE_OOM || result.status == FB_MEASURE_ERROR) {
+    } else if (result.status != FB_MEASURE_OK && result.status != FB_MEASURE_WRONG) {
         status = fb_run_state_write_failure(
             state, job->case_index, fb_measure_status_name(result.status), result.reason, error);
     } else if (result.status == FB_MEASURE_OK && result.samples_count == 0 &&
@@ -278,6 +278,7 @@ static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *j
         .threads = item->threads,
         .counter = state->suite->measure.counter,
         .openblas_core = openblas_core_of(state, item),
+        .idle_threads = item->program != NULL,
         .timeout_s = state->suite->limits.case_timeout_s,
         /* a GPU's driver reserves more than it uses; the worker counts the GPU's memory itself */
         .memory_bytes = item->device == FB_CPU ? state->memory_limit_bytes : 0,

@@ -54,7 +54,7 @@ static const char *const when_counting[] = {"LD_BIND_NOW=1",
 enum {
     FIXED_COUNT = sizeof fixed / sizeof fixed[0],
     DROPPED_COUNT = sizeof dropped / sizeof dropped[0],
-    OWN_MAX = FIXED_COUNT + 5
+    OWN_MAX = FIXED_COUNT + 6
 };
 
 struct environment {
@@ -94,6 +94,8 @@ static enum fb_status make_environment(const struct fb_worker_task *task,
              task->threads);
     environment->entries[count++] = environment->omp_threads;
     environment->entries[count++] = environment->blas_threads;
+    if (task->idle_threads)
+        environment->entries[count++] = "OMP_WAIT_POLICY=passive";
     if (task->openblas_core != NULL) {
         snprintf(environment->blas_core, sizeof environment->blas_core, "OPENBLAS_CORETYPE=%s",
                  task->openblas_core);

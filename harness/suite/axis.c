@@ -404,6 +404,7 @@ void fb_axes_apply(const struct fb_axes *axes, size_t index, struct fb_factors *
         nodes[axis->key] = value->node;
         if (value->mechanism != NULL) {
             factors->mechanism = value->mechanism;
+            factors->program = value->program;
             memcpy(factors->params, value->params, sizeof factors->params);
         }
         if (value->variant != NULL) {

@@ -18,6 +18,7 @@ struct fb_axis_value {
     const struct fb_mechanism *mechanism;    /* of `mechanism` */
     const double *params;                    /* likewise: FB_PARAMS_MAX of them */
     const char *variant;                     /* of `variant`, or named in the mechanism's map */
+    const char *program;                     /* of an external mechanism's map, or NULL */
     const struct fb_yaml_node *variant_node; /* of a mechanism's map */
 };
 
@@ -55,7 +56,8 @@ size_t fb_axes_points(const struct fb_axes *axes);
 void fb_axes_apply(const struct fb_axes *axes, size_t index, struct fb_factors *factors,
                    const struct fb_yaml_node *nodes[FB_FACTOR_COUNT]);
 
-/* The mechanism's map {name, variant, parameters}; lists in it expand into several values. */
+/* The mechanism's map {name, variant, parameters}, or {name: external, computes, program, variant,
+ * parameters of what it computes}; lists in it expand into several values. */
 bool fb_axis_read_mechanism(const struct fb_suite_reader *reader, const struct fb_yaml_node *map,
                             struct fb_axis *axis, size_t *room);
 

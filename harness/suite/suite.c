@@ -1,6 +1,7 @@
 /* Reading a suite: load, layer, override, check, expand. See suite.h. */
 #include "suite.h"
 
+#include "peer_program.h"
 #include "suite_schema.h"
 
 #include <string.h>
@@ -59,7 +60,8 @@ enum fb_status fb_suite_read(const char *path, const struct fb_suite_options *op
     struct fb_error ignored;
     struct fb_diagnostics diagnostics;
     fb_diagnostics_init(&diagnostics, error != NULL ? error : &ignored);
-    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics};
+    struct fb_peer_names peers = {.count = 0};
+    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics, .peers = &peers};
     read_tree(&reader, fb_suite_load_file(&reader, path), path, options, suite);
     return fb_diagnostics_finish(&diagnostics);
 }
@@ -71,7 +73,8 @@ enum fb_status fb_suite_parse(const char *text, size_t length, const char *path,
     struct fb_error ignored;
     struct fb_diagnostics diagnostics;
     fb_diagnostics_init(&diagnostics, error != NULL ? error : &ignored);
-    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics};
+    struct fb_peer_names peers = {.count = 0};
+    struct fb_suite_reader reader = {.arena = arena, .diagnostics = &diagnostics, .peers = &peers};
     read_tree(&reader, fb_suite_load_text(&reader, text, length, path), path, options, suite);
     return fb_diagnostics_finish(&diagnostics);
 }

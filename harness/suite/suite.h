@@ -83,6 +83,7 @@ enum fb_lengths { FB_LENGTHS_FULL, FB_LENGTHS_RANDOM, FB_LENGTHS_COUNT };
 struct fb_factors {
     const struct fb_mechanism *mechanism;
     const char *variant; /* NULL: the default variant */
+    const char *program; /* NULL: flowbench itself; else the external program that computes it */
     enum fb_backend device;
     int isa;     /* enum fb_isa, or -1: the best the machine has */
     int threads; /* 0: all of the machine's */

@@ -4,9 +4,12 @@
 
 #include "yaml_tree.h"
 
+struct fb_peer_names;
+
 struct fb_suite_reader {
     struct fb_arena *arena;
     struct fb_diagnostics *diagnostics;
+    struct fb_peer_names *peers; /* variants of external programs, collected; NULL: none */
 };
 
 /* Zeroed memory for count elements (at least one), or NULL with the diagnostics told. */

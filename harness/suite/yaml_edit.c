@@ -17,7 +17,7 @@ const struct fb_yaml_pair *fb_yaml_find(const struct fb_yaml_node *map, const ch
 static struct fb_yaml_node *copy_node(const struct fb_yaml_node *node, size_t extra,
                                       struct fb_arena *arena, struct fb_diagnostics *diagnostics)
 {
-    const struct fb_suite_reader reader = {arena, diagnostics};
+    const struct fb_suite_reader reader = {.arena = arena, .diagnostics = diagnostics};
     struct fb_yaml_node *copy = fb_suite_alloc(&reader, 1, sizeof *copy);
     if (copy == NULL) {
         return NULL;
@@ -152,7 +152,7 @@ const struct fb_yaml_node *fb_yaml_scalar(const char *text, struct fb_mark mark,
                                           struct fb_arena *arena,
                                           struct fb_diagnostics *diagnostics)
 {
-    const struct fb_suite_reader reader = {arena, diagnostics};
+    const struct fb_suite_reader reader = {.arena = arena, .diagnostics = diagnostics};
     struct fb_yaml_node *node = fb_suite_alloc(&reader, 1, sizeof *node);
     if (node != NULL) {
         *node = (struct fb_yaml_node){.kind = FB_YAML_SCALAR,
@@ -167,7 +167,7 @@ const struct fb_yaml_node *fb_yaml_scalar(const char *text, struct fb_mark mark,
 const struct fb_yaml_node *fb_yaml_empty_map(struct fb_mark mark, struct fb_arena *arena,
                                              struct fb_diagnostics *diagnostics)
 {
-    const struct fb_suite_reader reader = {arena, diagnostics};
+    const struct fb_suite_reader reader = {.arena = arena, .diagnostics = diagnostics};
     struct fb_yaml_node *node = fb_suite_alloc(&reader, 1, sizeof *node);
     if (node != NULL) {
         *node = (struct fb_yaml_node){

@@ -418,7 +418,7 @@ static void test_case_refused_mapping_is_oom(void **state)
 static void test_case_peak_counts_touched_scratch(void **state)
 {
     (void)state;
-    if (!fb_evidence_reset_peak())
+    if (!fb_evidence_reset_peak(0))
         skip();
     const double mib = 1024.0 * 1024.0;
     play(RIGHT, 0.01);
