@@ -24,7 +24,7 @@ stage_title() {
     esac
 }
 
-c_files() { find kernels baselines harness tests examples -name '*.[ch]' -print0; }
+c_files() { find kernels baselines training harness tests examples -name '*.[ch]' -print0; }
 
 stage_launcher() {
     ./bench --version
@@ -131,7 +131,7 @@ stage_planted() {
     copy=$(mktemp -d)
     # shellcheck disable=SC2064
     trap "rm -rf '$copy'" EXIT
-    cp -r CMakeLists.txt VERSION LICENSE README.md CHANGELOG.md cmake kernels baselines harness \
+    cp -r CMakeLists.txt VERSION LICENSE README.md CHANGELOG.md cmake kernels baselines training harness \
         suites plots tests examples "$copy"
     cmake -S "$copy" -B "$copy/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
         -DFLOWBENCH_HARNESS=OFF -DFLOWBENCH_CUDA=OFF >/dev/null
@@ -171,6 +171,6 @@ stage_tidy() {
     # Not the tests: their assertions end a test by a jump that the analyzer does not follow.
     # Only what is built: the sources of the CUDA backend, or of a build without it, not both.
     grep -o '"file": "[^"]*\.c"' build-tidy/compile_commands.json | cut -d'"' -f4 | sort -u |
-        grep -E '/(kernels|baselines|harness|examples)/' | tr '\n' '\0' |
+        grep -E '/(kernels|baselines|training|harness|examples)/' | tr '\n' '\0' |
         xargs -0 -P "$ci_jobs" -n 1 clang-tidy-14 -p build-tidy --quiet 2>/dev/null
 }

@@ -1,0 +1,76 @@
+/* Attention inside a model: see graph_attention.h. */
+#include "graph_attention.h"
+
+#include <string.h>
+
+static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_graph_op *op)
+{
+    struct fb_problem problem;
+    const int64_t rows = g->tensors[op->in[0]].rows;
+    fb_problem_init(&problem, op->attention->attention->mechanism, rows / op->tokens, op->heads,
+                    op->tokens, g->tensors[op->in[0]].width / op->heads);
+    problem.v_dim = g->tensors[op->in[2]].width / op->heads;
+    problem.causal = op->attention->causal;
+    memcpy(problem.params, op->attention->params, sizeof problem.params);
+    return problem;
+}
+
+enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,
+                                          struct fb_sizes *sizes)
+{
+    const struct fb_attention *attention = op->attention->attention;
+    const struct fb_mechanism *mechanism = attention->mechanism;
+    const struct fb_problem problem = problem_of(g, op);
+    enum fb_status status = fb_attention_supports(attention, &problem, FB_BOTH, g->error);
+    if (status != FB_OK)
+        return fb_error_prefix(g->error, "model: %s", mechanism->name);
+    fb_attention_sizes(attention, &problem, g->threads, sizes);
+    if (!mechanism->constants_bytes)
+        return FB_OK;
+    op->constants = fb_arena_alloc(g->arena, mechanism->constants_bytes(&problem) + 1, 1, g->error);
+    return op->constants ? mechanism->prepare(&problem, op->attention->constants_seed,
+                                              op->constants, g->error)
+                         : FB_ERROR_MEMORY;
+}
+
+static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_graph_op *op,
+                                int tensor, float *block)
+{
+    const struct fb_graph_tensor *t = &run->graph->tensors[tensor];
+    return fb_tensor_dense(block + t->offset, FB_F32, FB_BNHD, t->rows / op->tokens, op->heads,
+                           op->tokens, t->width / op->heads);
+}
+
+static struct fb_call call_of(const struct fb_graph_run *run, const struct fb_graph_op *op)
+{
+    return (struct fb_call){
+        .q = view_of(run, op, op->in[0], run->activations),
+        .k = view_of(run, op, op->in[1], run->activations),
+        .v = view_of(run, op, op->in[2], run->activations),
+        .out = view_of(run, op, op->out, run->activations),
+        .constants = op->constants,
+        .saved = run->training ? run->aux + op->aux : NULL,
+        .scratch = run->scratch,
+        .threads = run->graph->threads,
+    };
+}
+
+enum fb_status fb_graph_attention_forward(const struct fb_graph_run *run,
+                                          const struct fb_graph_op *op, struct fb_error *error)
+{
+    const struct fb_problem problem = problem_of(run->graph, op);
+    const struct fb_call call = call_of(run, op);
+    return fb_attention_forward(op->attention->attention, &problem, &call, error);
+}
+
+enum fb_status fb_graph_attention_backward(const struct fb_graph_run *run,
+                                           const struct fb_graph_op *op, struct fb_error *error)
+{
+    const struct fb_problem problem = problem_of(run->graph, op);
+    struct fb_call call = call_of(run, op);
+    call.dout = view_of(run, op, op->out, run->gradients);
+    call.dq = view_of(run, op, op->in[0], run->gradients);
+    call.dk = view_of(run, op, op->in[1], run->gradients);
+    call.dv = view_of(run, op, op->in[2], run->gradients);
+    return fb_attention_backward(op->attention->attention, &problem, &call, error);
+}

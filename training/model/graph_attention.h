@@ -1,0 +1,19 @@
+/* The attention operation of a model: its problem, its constants, its two passes. */
+#ifndef FB_GRAPH_ATTENTION_H
+#define FB_GRAPH_ATTENTION_H
+
+#include "graph_run.h"
+
+/* Checks that the variant serves the operation's problem forward and backward, draws its constants
+ * into the arena and tells its buffer sizes. */
+enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,
+                                          struct fb_sizes *sizes) FB_MUST_CHECK;
+
+enum fb_status fb_graph_attention_forward(const struct fb_graph_run *run,
+                                          const struct fb_graph_op *op,
+                                          struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_graph_attention_backward(const struct fb_graph_run *run,
+                                           const struct fb_graph_op *op,
+                                           struct fb_error *error) FB_MUST_CHECK;
+
+#endif

@@ -1,0 +1,105 @@
+/* The layout of a finished model: offsets, who writes a gradient first, what attention needs. */
+#include "graph.h"
+#include "graph_attention.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ALIGN_FLOATS = 16 };
+
+static int64_t aligned(int64_t floats)
+{
+    return (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
+
+/* Trained parameters first, so that optimisers and checkpoints see one range. */
+static void lay_out_params(struct fb_graph *g)
+{
+    for (int fixed = 0; fixed < 2; fixed++) {
+        for (int i = 0; i < g->param_count; i++) {
+            struct fb_graph_param *p = &g->params[i];
+            if ((p->init.kind == FB_INIT_SINUSOID) != (fixed == 1))
+                continue;
+            p->offset = g->param_floats;
+            g->param_floats += aligned(p->count);
+        }
+        if (fixed == 0)
+            g->trained_floats = g->param_floats;
+    }
+}
+
+static void lay_out_tensors(struct fb_graph *g)
+{
+    for (int i = 0; i < g->tensor_count; i++) {
+        struct fb_graph_tensor *t = &g->tensors[i];
+        if (t->storage == i) {
+            t->offset = g->activation_floats;
+            g->activation_floats += aligned(t->rows * t->width);
+        } else {
+            t->offset = g->tensors[t->storage].offset;
+        }
+    }
+}
+
+/* Backward visits the operations from the last to the first: the first to reach a tensor's
+ * gradient writes it, the others add. */
+static enum fb_status order_gradients(struct fb_graph *g)
+{
+    bool *written = fb_arena_alloc(g->arena, (size_t)g->tensor_count, sizeof *written, g->error);
+    if (!written)
+        return FB_ERROR_MEMORY;
+    written[g->tensors[g->logits].storage] = true;
+    for (int i = g->op_count - 1; i >= 0; i--) {
+        struct fb_graph_op *op = &g->ops[i];
+        if (!written[g->tensors[op->out].storage])
+            return fb_error_set(g->error, FB_ERROR_USAGE,
+                                "model: operation %d computes what nothing uses", i);
+        for (int j = 0; j < 3; j++) {
+            if (op->in[j] < 0)
+                continue;
+            const int storage = g->tensors[op->in[j]].storage;
+            op->add[j] = written[storage];
+            written[storage] = true;
+            if (op->kind == FB_OP_ATTENTION && op->add[j])
+                return fb_error_set(g->error, FB_ERROR_USAGE,
+                                    "model: attention must be the only reader of its inputs");
+        }
+    }
+    return FB_OK;
+}
+
+static enum fb_status lay_out_aux(struct fb_graph *g)
+{
+    for (int i = 0; i < g->op_count; i++) {
+        struct fb_graph_op *op = &g->ops[i];
+        op->aux = g->aux_floats;
+        if (op->kind == FB_OP_LAYERNORM) {
+            g->aux_floats += aligned(2 * g->tensors[op->out].rows);
+        } else if (op->kind == FB_OP_ATTENTION) {
+            struct fb_sizes sizes;
+            const enum fb_status status = fb_graph_attention_prepare(g, op, &sizes);
+            if (status != FB_OK)
+                return status;
+            g->aux_floats += aligned((int64_t)(sizes.saved_bytes / sizeof(float)) + 1);
+            const size_t scratch = sizes.forward_scratch_bytes > sizes.backward_scratch_bytes
+                                       ? sizes.forward_scratch_bytes
+                                       : sizes.backward_scratch_bytes;
+            g->scratch_bytes = scratch > g->scratch_bytes ? scratch : g->scratch_bytes;
+        }
+    }
+    return FB_OK;
+}
+
+enum fb_status fb_graph_finish(struct fb_graph *g, int logits)
+{
+    if (g->status != FB_OK)
+        return g->status;
+    g->logits = logits;
+    lay_out_params(g);
+    lay_out_tensors(g);
+    enum fb_status status = order_gradients(g);
+    if (status == FB_OK)
+        status = lay_out_aux(g);
+    g->status = status;
+    return status;
+}

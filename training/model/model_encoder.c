@@ -1,0 +1,74 @@
+/* The encoder classifier of the long-range tasks: see models.h. */
+#include "model_parts.h"
+#include "models.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define NORM_EPS 1e-6
+
+/* The official optimiser decays every parameter. */
+static const struct fb_dense_options projection = {
+    .start = FB_DENSE_XAVIER, .bias = false, .decay_all = true, .rank = 2};
+static const struct fb_dense_options mlp = {
+    .start = FB_DENSE_XAVIER, .bias = true, .decay_all = true, .rank = 2};
+static const struct fb_dense_options head = {
+    .start = FB_DENSE_LECUN, .bias = true, .decay_all = true, .rank = 2};
+
+static int block(struct fb_graph *g, const struct fb_model_encoder *m, int x, int64_t tokens,
+                 int64_t index)
+{
+    char name[FB_GRAPH_NAME_MAX];
+    const struct fb_attention_block attention = {m->attention, m->heads, tokens, m->qkv_dim,
+                                                 projection};
+    snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm1", index);
+    int y = fb_model_norm(g, x, NORM_EPS, true, name);
+    snprintf(name, sizeof name, "encoderblock_%" PRId64 ".attention", index);
+    y = fb_graph_dropout(g, fb_model_attention(g, y, &attention, name), m->dropout);
+    x = fb_graph_add(g, x, y);
+    snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm2", index);
+    y = fb_model_norm(g, x, NORM_EPS, true, name);
+    snprintf(name, sizeof name, "encoderblock_%" PRId64 ".mlp.fc1", index);
+    y = fb_graph_activation(g, fb_model_dense(g, y, m->d_ff, &mlp, name), FB_NN_GELU_TANH);
+    y = fb_graph_dropout(g, y, m->dropout);
+    snprintf(name, sizeof name, "encoderblock_%" PRId64 ".mlp.fc2", index);
+    y = fb_graph_dropout(g, fb_model_dense(g, y, m->d_model, &mlp, name), m->dropout);
+    return fb_graph_add(g, x, y);
+}
+
+static int positions(struct fb_graph *g, const struct fb_model_encoder *m, int x, int64_t tokens)
+{
+    const int64_t shape[2] = {tokens, m->d_model};
+    const struct fb_graph_init start = {m->learned_positions ? FB_INIT_NORMAL : FB_INIT_SINUSOID,
+                                        0.02};
+    const int table = fb_graph_param(g, start, m->learned_positions, 2, shape, "posembed.weight");
+    return fb_graph_position(g, x, table, tokens);
+}
+
+int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
+{
+    const int64_t sequences = m->pairs ? 2 * m->batch : m->batch;
+    const int64_t words[2] = {m->vocabulary, m->d_model};
+    int64_t tokens = m->tokens;
+    const int table = fb_graph_param(g, (struct fb_graph_init){FB_INIT_NORMAL, 1.0}, true, 2, words,
+                                     "embed.weight");
+    int x = fb_graph_embedding(g, table, sequences * tokens);
+    if (m->pooling == FB_POOL_CLS) {
+        const int cls = fb_graph_param(g, (struct fb_graph_init){FB_INIT_ZERO, 0.0}, true, 1,
+                                       &m->d_model, "cls");
+        x = fb_graph_prepend(g, x, cls, tokens);
+        tokens++;
+    }
+    x = fb_graph_dropout(g, positions(g, m, x, tokens), m->dropout);
+    for (int64_t i = 0; i < m->layers; i++)
+        x = block(g, m, x, tokens, i);
+    x = fb_model_norm(g, x, NORM_EPS, true, "encoder_norm");
+    x = m->pooling == FB_POOL_MEAN ? fb_graph_pool_mean(g, x, tokens)
+                                   : fb_graph_pool_first(g, x, tokens);
+    if (m->pairs)
+        x = fb_graph_view(g, x, m->batch, 2 * m->d_model);
+    x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &head, "head.0"), FB_NN_RELU);
+    if (m->pairs)
+        x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff / 2, &head, "head.1"), FB_NN_RELU);
+    return fb_model_dense(g, x, m->classes, &head, "head.out");
+}
