@@ -11,18 +11,6 @@
 
 static const double half_pi = 1.57079632679489661923;
 
-const char *fb_trend_verdict_name(enum fb_trend_verdict verdict)
-{
-    static const char *const names[FB_TREND_VERDICT_COUNT] = {
-        [FB_TREND_PASS] = "PASS",
-        [FB_TREND_FASTER] = "FASTER",
-        [FB_TREND_FAIL] = "FAIL",
-        [FB_TREND_AMBIGUOUS] = "AMBIGUOUS",
-        [FB_TREND_INCOMPARABLE] = "INCOMPARABLE",
-    };
-    return names[verdict];
-}
-
 static double percent(double step)
 {
     return 100.0 * expm1(step);
@@ -108,7 +96,7 @@ static void judge_level(const struct fb_trend_points *points, struct fb_trend *t
         return;
     set_now(trend, last->level, true, fb_change_threshold(last, best));
     if (trend->step > trend->threshold) {
-        trend->verdict = FB_TREND_FAIL;
+        trend->verdict = FB_VERDICT_FAIL;
         (void)snprintf(trend->reason, sizeof trend->reason,
                        "%+.1f %% over the best level; the last %zu runs hold it",
                        percent(trend->step), last->count);
@@ -134,18 +122,18 @@ static void judge_run(const struct fb_trend_points *points, size_t cases_count,
         return;
     set_now(trend, value, false, fmax(least, noise));
     if (trend->step <= noise) {
-        trend->verdict = FB_TREND_AMBIGUOUS;
+        trend->verdict = FB_VERDICT_AMBIGUOUS;
         (void)snprintf(
             trend->reason, sizeof trend->reason,
             "one run at %+.1f %%; runs scatter by %.1f %%, so one tells from %+.1f %% on",
             percent(trend->step), 100.0 * scatter->deviation, percent(noise));
     } else if (trend->step <= scatter->highest) {
-        trend->verdict = FB_TREND_AMBIGUOUS;
+        trend->verdict = FB_VERDICT_AMBIGUOUS;
         (void)snprintf(trend->reason, sizeof trend->reason,
                        "one run at %+.1f %%; a run at %+.1f %% came and went before",
                        percent(trend->step), percent(scatter->highest));
     } else {
-        trend->verdict = FB_TREND_FAIL;
+        trend->verdict = FB_VERDICT_FAIL;
         (void)snprintf(trend->reason, sizeof trend->reason,
                        "%+.1f %% over the best level, in the newest run", percent(trend->step));
     }
@@ -159,18 +147,18 @@ static void judge_faster(const struct fb_trend_points *points, struct fb_trend *
     struct fb_trend earlier = *trend;
 
     find_best(&earlier, s->count - 1);
-    if (trend->verdict != FB_TREND_PASS || earlier.best_segment == SIZE_MAX || last->count < 2 ||
+    if (trend->verdict != FB_VERDICT_PASS || earlier.best_segment == SIZE_MAX || last->count < 2 ||
         fb_segment_commits(last, points->commits) < 2)
         return;
     const double step = last->level - earlier.best;
     if (step < -fb_change_threshold(last, &s->segments[earlier.best_segment])) {
-        trend->verdict = FB_TREND_FASTER;
+        trend->verdict = FB_VERDICT_FASTER;
         (void)snprintf(trend->reason, sizeof trend->reason, "%+.1f %% from the best level before",
                        percent(step));
     }
 }
 
-static void give_up(struct fb_trend *trend, enum fb_trend_verdict verdict, const char *reason)
+static void give_up(struct fb_trend *trend, enum fb_verdict verdict, const char *reason)
 {
     trend->verdict = verdict;
     (void)snprintf(trend->reason, sizeof trend->reason, "%s", reason);
@@ -193,25 +181,25 @@ enum fb_status fb_trend_judge(const struct fb_trend_points *points, size_t cases
     if (points->count > 0)
         trend->now = points->values[points->count - 1];
     if (points->count < 2) {
-        give_up(trend, FB_TREND_INCOMPARABLE, "no earlier run of this case on this machine");
+        give_up(trend, FB_VERDICT_INCOMPARABLE, "no earlier run of this case on this machine");
         return FB_OK;
     }
     if (points->count < FB_SEGMENTS_POINTS_MIN) {
         (void)snprintf(trend->reason, sizeof trend->reason, "%zu runs, %d are needed",
                        points->count, FB_SEGMENTS_POINTS_MIN);
-        trend->verdict = FB_TREND_AMBIGUOUS;
+        trend->verdict = FB_VERDICT_AMBIGUOUS;
         return FB_OK;
     }
     const struct scatter scatter = measure_scatter(points, trend);
     trend->scatter = scatter.deviation;
     find_best(trend, trend->segmentation.count);
     if (trend->best_segment == SIZE_MAX || scatter.freedom < 1) {
-        give_up(trend, FB_TREND_AMBIGUOUS, "no level that two runs have held");
+        give_up(trend, FB_VERDICT_AMBIGUOUS, "no level that two runs have held");
         return FB_OK;
     }
     set_now(trend, points->values[points->count - 1], false, FB_CHANGE_LEAST_STEP);
     judge_level(points, trend);
-    if (trend->verdict == FB_TREND_PASS)
+    if (trend->verdict == FB_VERDICT_PASS)
         judge_run(points, cases_count, &scatter, trend);
     judge_faster(points, trend);
     return FB_OK;

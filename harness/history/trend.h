@@ -7,6 +7,7 @@
 #define FB_TREND_H
 
 #include "changes.h"
+#include "gate.h"
 
 /* Points in the order of their commits; the last one is the newest run. */
 struct fb_trend_points {
@@ -16,23 +17,12 @@ struct fb_trend_points {
     size_t count;
 };
 
-enum fb_trend_verdict {
-    FB_TREND_PASS,
-    FB_TREND_FASTER,
-    FB_TREND_FAIL,
-    FB_TREND_AMBIGUOUS,
-    FB_TREND_INCOMPARABLE,
-    FB_TREND_VERDICT_COUNT
-};
-/* "PASS", "FASTER", ... */
-const char *fb_trend_verdict_name(enum fb_trend_verdict verdict);
-
 enum { FB_TREND_REASON_SIZE = 160 };
 
 struct fb_trend {
     struct fb_segmentation segmentation;
     struct fb_changes changes;
-    enum fb_trend_verdict verdict;
+    enum fb_verdict verdict;
     char reason[FB_TREND_REASON_SIZE]; /* for any verdict but PASS */
     size_t best_segment;               /* SIZE_MAX: none with two runs */
     double best;                       /* its level */

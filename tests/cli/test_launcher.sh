@@ -173,7 +173,7 @@ says 'jansson$'
 rm -f "$tools/pkg-config" "$tools/cc" "$tools/cmake" "$tools/ninja" "$tools/make" "$tools/gnuplot"
 missing_with apt-get
 says 'gcc libc6-dev cmake ninja-build pkg-config libyaml-dev libjansson-dev libhwloc-dev '
-says ' libxxhash-dev libcmocka-dev libopenblas-dev gnuplot-nox$'
+says ' libsqlite3-dev libxxhash-dev libcmocka-dev libopenblas-dev gnuplot-nox$'
 [ "$code" = 1 ] || fail "exit code $code without anything, expected 1"
 # With leave to install, apt-get is called, and its failure reported.
 rm -f "$tools/apt-get"

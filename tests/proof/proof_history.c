@@ -95,7 +95,7 @@ static struct outcome play(const struct scenario *scenario, uint64_t seed, uint6
         outcome.reported |= here;
         outcome.others |= !here;
     }
-    outcome.fail = trend.verdict == FB_TREND_FAIL;
+    outcome.fail = trend.verdict == FB_VERDICT_FAIL;
     return outcome;
 }
 

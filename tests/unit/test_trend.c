@@ -35,7 +35,7 @@ static void hold(struct series *series, double level, double noise, size_t point
     }
 }
 
-static enum fb_trend_verdict judge(const struct series *series, struct fb_trend *trend)
+static enum fb_verdict judge(const struct series *series, struct fb_trend *trend)
 {
     static struct fb_arena arena;
     struct fb_error error = {FB_OK, ""};
@@ -59,11 +59,11 @@ static void test_trend_too_few_runs_decide_nothing(void **state)
     struct series series;
     struct fb_trend trend;
     start(&series, 1);
-    assert_int_equal(judge(&series, &trend), FB_TREND_INCOMPARABLE);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_INCOMPARABLE);
     hold(&series, -5.0, 0.001, 1);
-    assert_int_equal(judge(&series, &trend), FB_TREND_INCOMPARABLE);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_INCOMPARABLE);
     hold(&series, -3.0, 0.001, 2);
-    assert_int_equal(judge(&series, &trend), FB_TREND_AMBIGUOUS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_AMBIGUOUS);
     expect_reason(&trend, "3 runs, 4 are needed");
 }
 
@@ -74,7 +74,7 @@ static void test_trend_flat_passes(void **state)
     struct fb_trend trend;
     start(&series, 2);
     hold(&series, -5.0, 0.01, 40);
-    assert_int_equal(judge(&series, &trend), FB_TREND_PASS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_PASS);
     assert_string_equal(trend.reason, "");
 }
 
@@ -85,11 +85,11 @@ static void test_trend_identical_values_pass(void **state)
     struct fb_trend trend;
     start(&series, 2);
     hold(&series, -5.0, 0.0, 12);
-    assert_int_equal(judge(&series, &trend), FB_TREND_PASS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_PASS);
     assert_true(trend.scatter == 0.0);
     /* Without noise, a jump of one run is certain. */
     hold(&series, -4.9, 0.0, 1);
-    assert_int_equal(judge(&series, &trend), FB_TREND_FAIL);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_FAIL);
 }
 
 static void test_trend_new_level_fails(void **state)
@@ -100,7 +100,7 @@ static void test_trend_new_level_fails(void **state)
     start(&series, 3);
     hold(&series, -5.0, 0.01, 30);
     hold(&series, -4.9, 0.01, 10);
-    assert_int_equal(judge(&series, &trend), FB_TREND_FAIL);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_FAIL);
     assert_true(trend.now_is_segment && fabs(trend.step - 0.1) < 0.02);
     expect_reason(&trend, "the last 10 runs hold it");
     assert_int_equal(trend.changes.count, 1);
@@ -115,7 +115,7 @@ static void test_trend_newest_run_alone_fails_when_it_stands_out(void **state)
     start(&series, 4);
     hold(&series, -5.0, 0.01, 30);
     hold(&series, -4.85, 0.01, 1);
-    assert_int_equal(judge(&series, &trend), FB_TREND_FAIL);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_FAIL);
     expect_reason(&trend, "in the newest run");
 }
 
@@ -130,7 +130,7 @@ static void test_trend_one_run_within_the_scatter_is_ambiguous(void **state)
     series.widths[series.count] = 0.05;
     series.commits[series.count] = series.count;
     series.count++;
-    assert_int_equal(judge(&series, &trend), FB_TREND_AMBIGUOUS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_AMBIGUOUS);
     expect_reason(&trend, "runs scatter by");
 }
 
@@ -144,7 +144,7 @@ static void test_trend_one_run_like_an_earlier_blip_is_ambiguous(void **state)
     hold(&series, -4.7, 0.01, 1);
     hold(&series, -5.0, 0.01, 15);
     hold(&series, -4.75, 0.01, 1);
-    assert_int_equal(judge(&series, &trend), FB_TREND_AMBIGUOUS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_AMBIGUOUS);
     expect_reason(&trend, "came and went before");
 }
 
@@ -156,7 +156,7 @@ static void test_trend_drift_adds_up(void **state)
     start(&series, 7);
     for (int i = 0; i < 8; i++)
         hold(&series, -5.0 + 0.02 * i, 0.005, 20);
-    assert_int_equal(judge(&series, &trend), FB_TREND_FAIL);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_FAIL);
     assert_true(trend.step > 0.1);
     /* No single step was worth reporting. */
     assert_int_equal(trend.changes.count, 0);
@@ -171,7 +171,7 @@ static void test_trend_one_lucky_run_is_not_the_best(void **state)
     hold(&series, -5.0, 0.01, 20);
     hold(&series, -5.3, 0.01, 1);
     hold(&series, -5.0, 0.01, 20);
-    assert_int_equal(judge(&series, &trend), FB_TREND_PASS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_PASS);
     assert_true(fabs(trend.best + 5.0) < 0.02);
 }
 
@@ -183,7 +183,7 @@ static void test_trend_faster_level_is_named(void **state)
     start(&series, 9);
     hold(&series, -5.0, 0.01, 20);
     hold(&series, -5.2, 0.01, 20);
-    assert_int_equal(judge(&series, &trend), FB_TREND_FASTER);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_FASTER);
     expect_reason(&trend, "from the best level before");
 }
 
@@ -196,7 +196,7 @@ static void test_trend_recovered_regression_passes(void **state)
     hold(&series, -5.0, 0.01, 20);
     hold(&series, -4.8, 0.01, 20);
     hold(&series, -5.0, 0.01, 20);
-    assert_int_equal(judge(&series, &trend), FB_TREND_PASS);
+    assert_int_equal(judge(&series, &trend), FB_VERDICT_PASS);
     assert_int_equal(trend.changes.count, 2);
 }
 
