@@ -87,6 +87,8 @@ static const struct {
     {"RUN", {FB_COMPLETE_FILES, "", "csv"}},
     {".yaml", {FB_COMPLETE_FILES, "", "yaml"}},
     {".csv", {FB_COMPLETE_FILES, "", "csv"}},
+    {".sqlite", {FB_COMPLETE_FILES, "", "sqlite"}},
+    {".svg", {FB_COMPLETE_FILES, "", "svg"}},
     {".safetensors", {FB_COMPLETE_FILES, "", "safetensors"}},
 };
 

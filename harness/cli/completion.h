@@ -6,7 +6,7 @@
  *   MECHANISM VARIANT ISA KIND COMMAND NAME=VALUE   names of the registry, plot kinds, commands,
  *                            parameters
  *   DIR  RUN                 a folder; the folder of a run or a results.csv
- *   SUITE.yaml  FILE.safetensors  RESULTS.csv:ROW   a file that ends so
+ *   SUITE.yaml  FILE.safetensors  FILE.sqlite  FILE.svg  RESULTS.csv:ROW   a file that ends so
  *   anything else            the user's own words
  */
 #ifndef FB_COMPLETION_H

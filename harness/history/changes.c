@@ -3,9 +3,10 @@
 
 #include <math.h>
 
-double fb_change_threshold(const struct fb_segment *a, const struct fb_segment *b)
+double fb_change_threshold(const struct fb_segment *a, const struct fb_segment *b,
+                           double least_step)
 {
-    return fmax(FB_CHANGE_LEAST_STEP, fmax(a->error, b->error));
+    return fmax(least_step, fmax(a->error, b->error));
 }
 
 size_t fb_segment_commits(const struct fb_segment *segment, const size_t *commits)
@@ -17,17 +18,18 @@ size_t fb_segment_commits(const struct fb_segment *segment, const size_t *commit
     return count;
 }
 
-static bool is_blip(const struct fb_segmentation *s, size_t at, const size_t *commits)
+static bool is_blip(const struct fb_segmentation *s, size_t at, const size_t *commits,
+                    double least_step)
 {
     if (at == 0 || at + 1 >= s->count || fb_segment_commits(&s->segments[at], commits) != 1)
         return false;
     const struct fb_segment *before = &s->segments[at - 1], *after = &s->segments[at + 1];
-    return fabs(after->level - before->level) <= fb_change_threshold(before, after);
+    return fabs(after->level - before->level) <= fb_change_threshold(before, after, least_step);
 }
 
 enum fb_status fb_changes_find(const struct fb_segmentation *segmentation, const size_t *commits,
-                               struct fb_arena *arena, struct fb_changes *changes,
-                               struct fb_error *error)
+                               double least_step, struct fb_arena *arena,
+                               struct fb_changes *changes, struct fb_error *error)
 {
     const struct fb_segment *segments = segmentation->segments;
 
@@ -39,10 +41,10 @@ enum fb_status fb_changes_find(const struct fb_segmentation *segmentation, const
         return FB_ERROR_MEMORY;
     for (size_t s = 1, before = 0; s < segmentation->count; s++) {
         /* Two excursions in a row are not one blip each: the one in between is where it went. */
-        changes->blips[s] = !changes->blips[s - 1] && is_blip(segmentation, s, commits);
+        changes->blips[s] = !changes->blips[s - 1] && is_blip(segmentation, s, commits, least_step);
         if (changes->blips[s])
             continue;
-        const double threshold = fb_change_threshold(&segments[before], &segments[s]);
+        const double threshold = fb_change_threshold(&segments[before], &segments[s], least_step);
         const double step = segments[s].level - segments[before].level;
         if (fabs(step) > threshold)
             changes->changes[changes->count++] = (struct fb_change){.before = before,

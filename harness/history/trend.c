@@ -94,7 +94,7 @@ static void judge_level(const struct fb_trend_points *points, struct fb_trend *t
 
     if (last->count < 2 || fb_segment_commits(last, points->commits) < 2)
         return;
-    set_now(trend, last->level, true, fb_change_threshold(last, best));
+    set_now(trend, last->level, true, fb_change_threshold(last, best, points->least_step));
     if (trend->step > trend->threshold) {
         trend->verdict = FB_VERDICT_FAIL;
         (void)snprintf(trend->reason, sizeof trend->reason,
@@ -112,7 +112,7 @@ static void judge_run(const struct fb_trend_points *points, size_t cases_count,
     const double value = points->values[newest];
     const double half_width =
         isfinite(points->widths[newest]) ? fmax(points->widths[newest], 0.0) / 2.0 : 0.0;
-    const double least = fmax(FB_CHANGE_LEAST_STEP, half_width);
+    const double least = fmax(points->least_step, half_width);
     const double share = FB_TREND_ALPHA / (double)(cases_count > 0 ? cases_count : 1);
     const double quantile = fb_student_quantile(share, scatter->freedom);
     /* Both the run and the level, a median of so many runs, are uncertain. */
@@ -151,7 +151,7 @@ static void judge_faster(const struct fb_trend_points *points, struct fb_trend *
         fb_segment_commits(last, points->commits) < 2)
         return;
     const double step = last->level - earlier.best;
-    if (step < -fb_change_threshold(last, &s->segments[earlier.best_segment])) {
+    if (step < -fb_change_threshold(last, &s->segments[earlier.best_segment], points->least_step)) {
         trend->verdict = FB_VERDICT_FASTER;
         (void)snprintf(trend->reason, sizeof trend->reason, "%+.1f %% from the best level before",
                        percent(step));
@@ -174,8 +174,8 @@ enum fb_status fb_trend_judge(const struct fb_trend_points *points, size_t cases
     enum fb_status status = fb_segments_find(points->values, points->widths, points->count, arena,
                                              &trend->segmentation, error);
     if (status == FB_OK)
-        status =
-            fb_changes_find(&trend->segmentation, points->commits, arena, &trend->changes, error);
+        status = fb_changes_find(&trend->segmentation, points->commits, points->least_step, arena,
+                                 &trend->changes, error);
     if (status != FB_OK)
         return status;
     if (points->count > 0)
@@ -197,7 +197,7 @@ enum fb_status fb_trend_judge(const struct fb_trend_points *points, size_t cases
         give_up(trend, FB_VERDICT_AMBIGUOUS, "no level that two runs have held");
         return FB_OK;
     }
-    set_now(trend, points->values[points->count - 1], false, FB_CHANGE_LEAST_STEP);
+    set_now(trend, points->values[points->count - 1], false, points->least_step);
     judge_level(points, trend);
     if (trend->verdict == FB_VERDICT_PASS)
         judge_run(points, cases_count, &scatter, trend);

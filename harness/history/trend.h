@@ -15,6 +15,7 @@ struct fb_trend_points {
     const double *widths;  /* of its interval, in logarithms: ln high - ln low */
     const size_t *commits; /* tells the commits apart */
     size_t count;
+    double least_step; /* a change of less is none: FB_CHANGE_LEAST_STEP for times */
 };
 
 enum { FB_TREND_REASON_SIZE = 160 };

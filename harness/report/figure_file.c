@@ -1,7 +1,9 @@
 /* Writes a picture for gnuplot: <name>.tsv holds the numbers, blocks apart by two empty lines, and
- * <name>.gp sets what plots/<kind>.gp draws with. Every text is escaped by write_text: a row's text
- * can never become a command. */
+ * <name>.gp sets what plots/<kind>.gp draws with. Every text is escaped by fb_gnuplot_write_text: a
+ * row's text can never become a command. */
 #include "figure.h"
+
+#include "gnuplot.h"
 
 #include <errno.h>
 #include <math.h>
@@ -21,28 +23,10 @@ static const char *const censoring_names[FB_CENSORED_COUNT] = {
 /* gnuplot's open circle, square, triangle and diamond. */
 static const int censoring_symbols[FB_CENSORED_COUNT] = {6, 4, 8, 12};
 
-/* A string for gnuplot. Characters that mean something to its lexer (quotes, backslash, and the
- * backquote, which runs commands) are written as octal escapes. */
-static void write_text(FILE *file, const char *text)
-{
-    (void)fputc('"', file);
-    for (; *text; text++) {
-        unsigned char byte = (unsigned char)*text;
-        if (byte < ' ') {
-            (void)fputc(' ', file);
-        } else if (strchr("\"'\\`$@", byte)) {
-            (void)fprintf(file, "\\%03o", (unsigned)byte);
-        } else {
-            (void)fputc(byte, file);
-        }
-    }
-    (void)fputc('"', file);
-}
-
 static void write_string(FILE *file, const char *name, const char *text)
 {
     (void)fprintf(file, "%s = ", name);
-    write_text(file, text);
+    fb_gnuplot_write_text(file, text);
     (void)fputc('\n', file);
 }
 
@@ -109,7 +93,7 @@ static void write_lines(const struct fb_figure *figure, FILE *file)
                       line->color, i + 1, line->dash);
         (void)fprintf(file, "fb_line_symbol[%zu] = %d; fb_line_label[%zu] = ", i + 1, line->symbol,
                       i + 1);
-        write_text(file, line->label);
+        fb_gnuplot_write_text(file, line->label);
         (void)fputc('\n', file);
     }
 }
@@ -131,7 +115,7 @@ static void write_crossings(const struct fb_figure *figure, FILE *file)
                       "fb_cross_label[%zu] = ",
                       i + 1, crossing->panel + 1, i + 1, crossing->x, i + 1, crossing->y, i + 1,
                       label_y, i + 1, crossing->color, i + 1);
-        write_text(file, crossing->label);
+        fb_gnuplot_write_text(file, crossing->label);
         (void)fputc('\n', file);
     }
 }
@@ -151,7 +135,7 @@ static size_t write_panel(const struct fb_figure *figure, int panel, size_t *fir
                   panel + 1, *block);
     (void)fprintf(file, "fb_crossed[%d] = %d; fb_panel_title[%d] = ", panel + 1,
                   count_crossings(figure, panel) > 0, panel + 1);
-    write_text(file, figure->panel_titles[panel]);
+    fb_gnuplot_write_text(file, figure->panel_titles[panel]);
     (void)fputc('\n', file);
     int reasons = 0;
     for (int why = 0; why < FB_CENSORED_COUNT; why++) {
@@ -182,7 +166,7 @@ static size_t write_notes(const struct fb_figure *figure, FILE *file)
             count++;
             (void)fprintf(file, "array fb_note_%zu_%zu[1]\nfb_note_%zu_%zu[1] = ", p + 1, count,
                           p + 1, count);
-            write_text(file, text);
+            fb_gnuplot_write_text(file, text);
             (void)fputc('\n', file);
             note += length + (note[length] == '\n');
         }
@@ -220,7 +204,7 @@ static void write_settings(const struct fb_figure *figure, const char *dir, cons
     (void)fprintf(file, "fb_bar_width = %.10g\n", figure->label_step);
     (void)fprintf(file, "set xtics %s\nset ytics %s\n", figure->x_tics, figure->y_tics);
     (void)fputs("fb_blank_y_tics = ", file);
-    write_text(file, figure->y_tics_blank);
+    fb_gnuplot_write_text(file, figure->y_tics_blank);
     (void)fputc('\n', file);
     write_lines(figure, file);
     write_crossings(figure, file);

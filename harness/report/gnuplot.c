@@ -121,3 +121,19 @@ enum fb_status fb_gnuplot_draw(const char *settings, const char *scripts_dir, co
                 : fb_error_set(error, FB_ERROR_IO, "gnuplot failed on %s: %s", path,
                                tail[0] ? tail : "it gave no reason");
 }
+
+void fb_gnuplot_write_text(FILE *file, const char *text)
+{
+    (void)fputc('"', file);
+    for (; *text; text++) {
+        unsigned char byte = (unsigned char)*text;
+        if (byte < ' ') {
+            (void)fputc(' ', file);
+        } else if (strchr("\"'\\`$@", byte)) {
+            (void)fprintf(file, "\\%03o", (unsigned)byte);
+        } else {
+            (void)fputc(byte, file);
+        }
+    }
+    (void)fputc('"', file);
+}

@@ -4,6 +4,8 @@
 
 #include "status.h"
 
+#include <stdio.h>
+
 /* Draws: settings (a file written by fb_figure_write), then script, with fb_format set to "svg" or
  * "png" and fb_scripts to the folder of the scripts. FB_ERROR_UNSUPPORTED when gnuplot is not
  * installed (the text says how to get it), FB_ERROR_IO with gnuplot's own words when it fails. */
@@ -13,5 +15,9 @@ enum fb_status fb_gnuplot_draw(const char *settings, const char *scripts_dir, co
 /* The folder of the scripts: the source tree's plots/, else the installed one; NULL when neither
  * can be read. */
 const char *fb_gnuplot_scripts_dir(void);
+
+/* Writes text as a string of gnuplot's language. What means something to its lexer (quotes,
+ * backslash, and the backquote, which runs commands) is written as octal escapes. */
+void fb_gnuplot_write_text(FILE *file, const char *text);
 
 #endif

@@ -83,7 +83,8 @@ static struct outcome play(const struct scenario *scenario, uint64_t seed, uint6
         widths[i] = SIGMA * exp(scenario->uneven * fb_random_normal(&random));
         commits[i] = i;
     }
-    const struct fb_trend_points points = {values, widths, commits, scenario->runs};
+    const struct fb_trend_points points = {values, widths, commits, scenario->runs,
+                                           FB_CHANGE_LEAST_STEP};
     if (fb_trend_judge(&points, 1, arena, &trend, &error) != FB_OK) {
         (void)fprintf(stderr, "proof_history: error: %s\n", error.text);
         exit(1);

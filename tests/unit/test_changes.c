@@ -35,7 +35,9 @@ static void find(const struct series *series, struct fb_arena *arena,
     assert_int_equal(fb_segments_find(series->values, series->widths, series->count, arena,
                                       segmentation, &error),
                      FB_OK);
-    assert_int_equal(fb_changes_find(segmentation, series->commits, arena, changes, &error), FB_OK);
+    assert_int_equal(fb_changes_find(segmentation, series->commits, FB_CHANGE_LEAST_STEP, arena,
+                                     changes, &error),
+                     FB_OK);
 }
 
 static void test_changes_step_is_reported_at_its_first_point(void **state)

@@ -40,7 +40,7 @@ static enum fb_verdict judge(const struct series *series, struct fb_trend *trend
     static struct fb_arena arena;
     struct fb_error error = {FB_OK, ""};
     const struct fb_trend_points points = {series->values, series->widths, series->commits,
-                                           series->count};
+                                           series->count, FB_CHANGE_LEAST_STEP};
     fb_arena_free(&arena);
     fb_arena_init(&arena, 0);
     assert_int_equal(fb_trend_judge(&points, 20, &arena, trend, &error), FB_OK);
