@@ -28,7 +28,7 @@ do for [p = 1:fb_panels] {
     set lmargin at screen (fb_column * fb_panel_width + 78.0) / fb_width
     set rmargin at screen ((fb_column + 1) * fb_panel_width - 22.0) / fb_width
     set tmargin at screen 1 - (fb_row * fb_panel_height + 52.0) / fb_height
-    set bmargin at screen 1 - ((fb_row + 1) * fb_panel_height - 46.0) / fb_height
+    set bmargin at screen 1 - ((fb_row + 1) * fb_panel_height - 54.0) / fb_height
     unset label
     set label 1 fb_title[p] at graph 0,graph 1 offset 0,1.5 left font ',12' noenhanced front
     set label 2 fb_machine[p] at graph 0,graph 1 offset 0,0.5 left font ',9' \
