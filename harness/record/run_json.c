@@ -218,8 +218,7 @@ enum fb_status fb_run_json_write(const char *dir, const json_t *document, struct
     return status == FB_OK ? fb_folder_sync(dir, error) : status;
 }
 
-/* The value at a path such as "suite.resolved"; NULL when there is none. */
-static const json_t *value_at(const json_t *document, const char *path)
+const json_t *fb_run_json_at(const json_t *document, const char *path)
 {
     char key[64];
 
@@ -237,7 +236,7 @@ static enum fb_status take_text(const json_t *document, const char *key, bool re
                                 const char *path, struct fb_arena *arena, const char **text,
                                 struct fb_error *error)
 {
-    const char *found = json_string_value(value_at(document, key));
+    const char *found = json_string_value(fb_run_json_at(document, key));
 
     if (found == NULL && !required)
         return FB_OK;
@@ -276,11 +275,11 @@ static enum fb_status extract(const json_t *document, const char *path, struct f
                            texts_wanted[i].target, error);
     if (resume->suite_path == NULL)
         resume->suite_path = "suite.yaml";
-    resume->budget_s = json_number_value(value_at(document, "budget_s"));
-    resume->strict = json_is_true(value_at(document, "strict"));
+    resume->budget_s = json_number_value(fb_run_json_at(document, "budget_s"));
+    resume->strict = json_is_true(fb_run_json_at(document, "strict"));
     resume->threads_usable =
-        (int)json_integer_value(value_at(document, "machine.cpu.threads_usable"));
-    resume->cases_count = (size_t)json_integer_value(value_at(document, "suite.cases"));
+        (int)json_integer_value(fb_run_json_at(document, "machine.cpu.threads_usable"));
+    resume->cases_count = (size_t)json_integer_value(fb_run_json_at(document, "suite.cases"));
     return status;
 }
 

@@ -67,6 +67,9 @@ enum fb_status fb_run_json_write(const char *dir, const json_t *document,
 enum fb_status fb_run_json_read(const char *dir, struct fb_arena *arena, json_t **document,
                                 struct fb_run_resume *resume, struct fb_error *error) FB_MUST_CHECK;
 
+/* The value at a path such as "suite.resolved"; NULL when there is none. */
+const json_t *fb_run_json_at(const json_t *document, const char *path);
+
 /* The commit of the sources that this binary was built from: "" when unknown. */
 const char *fb_build_git_sha(void);
 

@@ -343,14 +343,16 @@ enum fb_status fb_figures_build(const struct fb_figure_job *job, enum fb_plot_ki
         return status;
     }
     fb_series_filter(&set, fb_series_is_swept);
-    struct fb_figure_builder builder = {.job = job, .set = &set, .error = error};
+    enum fb_figure_differs differs[FB_FACTOR_COUNT] = {FB_FIGURE_UNKNOWN};
+    struct fb_figure_builder builder = {
+        .job = job, .set = &set, .differs = differs, .error = error};
     bool *taken = fb_arena_alloc(job->arena, set.count, sizeof *taken, error);
     builder.members = fb_arena_alloc(job->arena, set.count, sizeof(void *), error);
     *figures = fb_arena_alloc(job->arena, set.count, sizeof **figures, error);
     if (!taken || !builder.members || !*figures) {
         return FB_ERROR_MEMORY;
     }
-    for (size_t i = 0; i < set.count; i++) {
+    for (size_t i = 0; i < set.count && (job->figures_max == 0 || *count < job->figures_max); i++) {
         if (taken[i]) {
             continue;
         }

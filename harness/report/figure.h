@@ -79,6 +79,7 @@ struct fb_figure_job {
     const char *title; /* of the suite, or NULL */
     uint64_t seed;
     struct fb_arena *arena;
+    size_t figures_max; /* 0: all; no picture beyond it is built */
 };
 
 /* Every picture of a kind that the rows can fill; none when the axis has fewer than two values. */

@@ -3,8 +3,12 @@
 #define FB_FIGURE_BUILDER_H
 
 #include "figure.h"
+#include "row_factor.h"
 
 enum { FB_FIGURE_LABEL_SIZE = 900 };
+
+/* Whether the series of a set differ in a factor, once somebody has looked. */
+enum fb_figure_differs { FB_FIGURE_UNKNOWN, FB_FIGURE_SAME, FB_FIGURE_DIFFERS };
 
 /* The series of one picture while it is built. */
 struct fb_figure_builder {
@@ -13,6 +17,7 @@ struct fb_figure_builder {
     const struct fb_series **members;
     size_t members_count;
     bool one_mechanism;
+    enum fb_figure_differs *differs; /* for each factor */
     struct fb_figure *figure;
     struct fb_error *error;
 };

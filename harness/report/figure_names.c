@@ -159,6 +159,32 @@ char *fb_figure_describe(const struct fb_figure_builder *builder)
     return fb_figure_escape(builder->job->arena, text, builder->error);
 }
 
+/* Whether some measured series of the set has another value. Found out once for each factor: where
+ * two of them differ, one of the two differs from any row. */
+static bool differs_from_any(const struct fb_figure_builder *builder, const struct fb_row *row,
+                             enum fb_factor factor)
+{
+    enum fb_figure_differs *known = &builder->differs[factor];
+    const struct fb_row *first = NULL;
+    for (size_t s = 0; s < builder->set->count && *known != FB_FIGURE_DIFFERS; s++) {
+        const struct fb_series *series = &builder->set->items[s];
+        if (series->ok_count == 0) {
+            continue;
+        }
+        if (first && *known == FB_FIGURE_SAME) {
+            break;
+        }
+        first = first ? first : series->key;
+        if (!same_value(series->key, first, factor)) {
+            *known = FB_FIGURE_DIFFERS;
+        }
+    }
+    if (*known == FB_FIGURE_UNKNOWN) {
+        *known = FB_FIGURE_SAME;
+    }
+    return *known == FB_FIGURE_DIFFERS || (first && !same_value(first, row, factor));
+}
+
 /* "-bf16-h16": the factors in which this picture differs from its siblings of the same kind. */
 char *fb_figure_name(const struct fb_figure_builder *builder)
 {
@@ -172,12 +198,7 @@ char *fb_figure_name(const struct fb_figure_builder *builder)
             fb_factor_is_plain(row, factor)) {
             continue;
         }
-        bool differs = false;
-        for (size_t s = 0; s < builder->set->count && !differs; s++) {
-            differs = builder->set->items[s].ok_count > 0 &&
-                      !same_value(builder->set->items[s].key, row, factor);
-        }
-        if (differs) {
+        if (differs_from_any(builder, row, factor)) {
             static const char *const prefix[FB_FACTOR_COUNT] = {
                 [FB_FACTOR_BATCH] = "b",         [FB_FACTOR_HEADS] = "h",
                 [FB_FACTOR_SEQ_LEN] = "n",       [FB_FACTOR_KV_LEN] = "s",

@@ -2,6 +2,7 @@
 #include "report.h"
 
 #include "claims.h"
+#include "missing.h"
 #include "plots.h"
 #include "summary.h"
 #include "text_table.h"
@@ -13,9 +14,7 @@ static int count_failed(const struct fb_results *results)
 {
     int count = 0;
     for (size_t i = 0; i < results->rows_count; i++) {
-        const char *status = results->rows[i].status;
-        count += strcmp(status, "wrong") == 0 || strcmp(status, "crash") == 0 ||
-                 strcmp(status, "error") == 0;
+        count += fb_status_is_failure(results->rows[i].status);
     }
     return count;
 }

@@ -90,6 +90,21 @@ void fb_factor_phrase(const struct fb_row *row, enum fb_factor factor, char *tex
     }
 }
 
+void fb_factor_axis_phrase(const struct fb_row *row, enum fb_axis axis, char *text)
+{
+    char phrase[FB_FACTOR_TEXT_SIZE];
+    size_t length = 0;
+    text[0] = '\0';
+    for (int f = 0; f < FB_FACTOR_COUNT && length < FB_FACTOR_TEXT_SIZE; f++) {
+        enum fb_factor factor = (enum fb_factor)f;
+        if (fb_factor_is_axis(factor, axis) && !fb_factor_is_plain(row, factor)) {
+            fb_factor_phrase(row, factor, phrase);
+            length += (size_t)snprintf(text + length, FB_FACTOR_TEXT_SIZE - length, "%s%s",
+                                       length > 0 ? ", " : "", phrase);
+        }
+    }
+}
+
 static bool repeats(int64_t value, int64_t other)
 {
     return value == other || value == FB_ROW_NONE;

@@ -36,6 +36,9 @@ void fb_factor_value(const struct fb_row *row, enum fb_factor factor, char *text
 /* The value so that it speaks for itself: "avx512", "2 threads", "H 8", "d 64", "N 4K". */
 void fb_factor_phrase(const struct fb_row *row, enum fb_factor factor, char *text);
 
+/* The place of a row on an axis: "N 4K", "H 16, d 32" where the two are tied. */
+void fb_factor_axis_phrase(const struct fb_row *row, enum fb_axis axis, char *text);
+
 /* Whether the row says nothing with it: kv_len = seq_len, value_dim = head_dim, kv_heads = heads,
  * sequences of full length; likewise where an older results.csv has no such column. */
 bool fb_factor_is_plain(const struct fb_row *row, enum fb_factor factor);

@@ -56,4 +56,8 @@ enum fb_status fb_scaling_of_memory(const struct fb_series *series, struct fb_ar
                                     struct fb_scaling *scaling,
                                     struct fb_error *error) FB_MUST_CHECK;
 
+/* Whether a token decoded against N others takes the same time for every N: of a state that does
+ * not grow, the time that does not grow either is the finding. */
+bool fb_scaling_is_constant(const struct fb_series *series, const struct fb_scaling *scaling);
+
 #endif

@@ -63,24 +63,55 @@ static bool same_padding(const struct fb_row *a, const struct fb_row *b)
     return strcmp(a->lengths[0] ? a->lengths : full, b->lengths[0] ? b->lengths : full) == 0;
 }
 
-/* The factors that two series must share to be comparable, whatever their mechanism. */
+/* The factors that two series must share to be comparable, whatever their mechanism. Numbers first:
+ * most pairs of rows differ in one, and these are cheap to compare. */
 static bool same_setting(const struct fb_row *a, const struct fb_row *b, enum fb_axis axis)
 {
-    return strcmp(a->device, b->device) == 0 && strcmp(a->device_name, b->device_name) == 0 &&
-           strcmp(a->dtype, b->dtype) == 0 && strcmp(a->layout, b->layout) == 0 &&
-           strcmp(a->causal, b->causal) == 0 && strcmp(a->pass, b->pass) == 0 &&
-           a->batch == b->batch && a->seed == b->seed &&
-           (axis == FB_AXIS_THREADS || a->threads == b->threads) &&
+    return a->batch == b->batch && (axis == FB_AXIS_THREADS || a->threads == b->threads) &&
            (moves_heads(axis) || a->heads == b->heads) && same_kv_heads(a, b, moves_heads(axis)) &&
-           same_padding(a, b) && same_lengths(a, b, axis == FB_AXIS_SEQ_LEN) &&
-           same_dims(a, b, moves_head_dim(axis));
+           same_lengths(a, b, axis == FB_AXIS_SEQ_LEN) && same_dims(a, b, moves_head_dim(axis)) &&
+           a->seed == b->seed && strcmp(a->causal, b->causal) == 0 &&
+           strcmp(a->pass, b->pass) == 0 && strcmp(a->device, b->device) == 0 &&
+           strcmp(a->dtype, b->dtype) == 0 && strcmp(a->layout, b->layout) == 0 &&
+           same_padding(a, b) && strcmp(a->device_name, b->device_name) == 0;
 }
 
 bool fb_series_same_factors(const struct fb_row *a, const struct fb_row *b, enum fb_axis axis)
 {
-    return strcmp(a->mechanism, b->mechanism) == 0 && strcmp(a->variant, b->variant) == 0 &&
-           same_params(a, b) && strcmp(a->program, b->program) == 0 &&
-           (axis == FB_AXIS_ISA || strcmp(a->isa, b->isa) == 0) && same_setting(a, b, axis);
+    return same_setting(a, b, axis) && strcmp(a->mechanism, b->mechanism) == 0 &&
+           strcmp(a->variant, b->variant) == 0 && same_params(a, b) &&
+           strcmp(a->program, b->program) == 0 &&
+           (axis == FB_AXIS_ISA || strcmp(a->isa, b->isa) == 0);
+}
+
+static uint64_t mix_text(uint64_t hash, const char *text)
+{
+    for (; *text; text++) {
+        hash = (hash ^ (unsigned char)*text) * 0x100000001B3U; /* FNV-1a */
+    }
+    return (hash ^ 0xFFU) * 0x100000001B3U;
+}
+
+/* Equal for rows of one series: one comparison of numbers rules out almost all other rows. */
+static uint64_t hash_factors(const struct fb_row *row, enum fb_axis axis)
+{
+    const char *const texts[] = {row->mechanism, row->variant, row->params,
+                                 row->causal,    row->pass,    row->device,
+                                 row->dtype,     row->layout,  axis == FB_AXIS_ISA ? "" : row->isa};
+    const int64_t numbers[] = {row->batch,
+                               row->seed,
+                               axis == FB_AXIS_THREADS ? 0 : row->threads,
+                               moves_heads(axis) ? 0 : row->heads,
+                               axis == FB_AXIS_SEQ_LEN ? 0 : row->seq_len,
+                               moves_head_dim(axis) ? 0 : row->head_dim};
+    uint64_t hash = 0xCBF29CE484222325U;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        hash = mix_text(hash, texts[i]);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        hash = (hash ^ (uint64_t)numbers[i]) * 0x9E3779B97F4A7C15U;
+    }
+    return hash;
 }
 
 static double axis_position(const struct fb_row *row, enum fb_axis axis)
@@ -198,13 +229,14 @@ static int compare_points(const void *a, const void *b)
 
 /* Fills one series with every row from `start` on that belongs to it, and marks those rows. */
 static enum fb_status fill_series(const struct fb_results *run, size_t start, enum fb_axis axis,
-                                  const struct sample_index *index, bool *taken,
-                                  struct fb_arena *arena, struct fb_series *series,
+                                  const struct sample_index *index, const uint64_t *hashes,
+                                  bool *taken, struct fb_arena *arena, struct fb_series *series,
                                   struct fb_error *error)
 {
     size_t count = 0;
     for (size_t i = start; i < run->rows_count; i++) {
-        count += !taken[i] && fb_series_same_factors(&run->rows[start], &run->rows[i], axis);
+        count += hashes[i] == hashes[start] && !taken[i] &&
+                 fb_series_same_factors(&run->rows[start], &run->rows[i], axis);
     }
     series->key = &run->rows[start];
     series->points = fb_arena_alloc(arena, count, sizeof *series->points, error);
@@ -213,7 +245,8 @@ static enum fb_status fill_series(const struct fb_results *run, size_t start, en
     }
     for (size_t i = start; i < run->rows_count; i++) {
         const struct fb_row *row = &run->rows[i];
-        if (taken[i] || !fb_series_same_factors(series->key, row, axis)) {
+        if (hashes[i] != hashes[start] || taken[i] ||
+            !fb_series_same_factors(series->key, row, axis)) {
             continue;
         }
         taken[i] = true;
@@ -322,8 +355,12 @@ enum fb_status fb_series_collect(const struct fb_results *runs, size_t runs_coun
         struct sample_index index;
         enum fb_status status = index_samples(&runs[r], arena, &index, error);
         bool *taken = fb_arena_alloc(arena, runs[r].rows_count + 1, sizeof *taken, error);
-        if (status != FB_OK || !taken) {
+        uint64_t *hashes = fb_arena_alloc(arena, runs[r].rows_count + 1, sizeof *hashes, error);
+        if (status != FB_OK || !taken || !hashes) {
             return FB_ERROR_MEMORY;
+        }
+        for (size_t i = 0; i < runs[r].rows_count; i++) {
+            hashes[i] = hash_factors(&runs[r].rows[i], axis);
         }
         for (size_t i = 0; i < runs[r].rows_count; i++) {
             if (taken[i]) {
@@ -331,7 +368,7 @@ enum fb_status fb_series_collect(const struct fb_results *runs, size_t runs_coun
             }
             struct fb_series *series = &set->items[set->count++];
             series->run_index = r;
-            status = fill_series(&runs[r], i, axis, &index, taken, arena, series, error);
+            status = fill_series(&runs[r], i, axis, &index, hashes, taken, arena, series, error);
             if (status != FB_OK) {
                 return status;
             }
@@ -378,6 +415,32 @@ bool fb_series_is_swept(const struct fb_series *series)
 {
     return series->points_count > 1 &&
            series->points[0].x < series->points[series->points_count - 1].x;
+}
+
+size_t fb_series_axis_places(const struct fb_series_set *set, const struct fb_point **places,
+                             size_t places_max)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < set->count; i++) {
+        for (size_t j = 0; j < set->items[i].points_count; j++) {
+            const struct fb_point *point = &set->items[i].points[j];
+            size_t at = 0;
+            if (strcmp(point->row->status, "skipped") == 0) {
+                continue; /* a value that no series was tried at stands under "not measured" */
+            }
+            while (at < count && places[at]->x < point->x) {
+                at++;
+            }
+            if ((at < count && places[at]->x == point->x) || at >= places_max) {
+                continue;
+            }
+            count += count < places_max;
+            memmove(places + at + 1, places + at,
+                    (count - at - 1) * sizeof(const struct fb_point *));
+            places[at] = point;
+        }
+    }
+    return count;
 }
 
 const struct fb_point *fb_series_last_ok(const struct fb_series *series)

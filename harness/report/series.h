@@ -86,6 +86,11 @@ const char *fb_series_default_variant(const char *mechanism);
 /* The largest number of different values that the axis takes in one series. */
 size_t fb_series_axis_values(const struct fb_series_set *set);
 
+/* A point at each place of the axis that some series was tried at, ascending; what goes beyond
+ * places_max is cut at the top. places has room for one more. Returns how many. */
+size_t fb_series_axis_places(const struct fb_series_set *set, const struct fb_point **places,
+                             size_t places_max);
+
 /* Draws one bootstrap replicate of the point's median: over processes when resample_processes is
  * set, else over samples. counts has room for times_count entries. */
 struct fb_random;

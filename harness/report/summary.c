@@ -2,6 +2,7 @@
 #include "summary.h"
 
 #include "crossover.h"
+#include "missing.h"
 #include "quantity.h"
 #include "row_factor.h"
 #include "scaling.h"
@@ -90,8 +91,7 @@ enum fb_status fb_summary_set_cases(struct fb_text_table *table, size_t column,
     size_t ok = 0, failed = 0, missing = 0;
     for (size_t i = 0; i < series->points_count; i++) {
         const char *status = series->points[i].row->status;
-        bool is_failed = strcmp(status, "wrong") == 0 || strcmp(status, "crash") == 0 ||
-                         strcmp(status, "error") == 0;
+        bool is_failed = fb_status_is_failure(status);
         ok += strcmp(status, "ok") == 0;
         failed += is_failed;
         missing += strcmp(status, "ok") != 0 && !is_failed;
@@ -140,18 +140,10 @@ enum fb_status fb_summary_set_error(struct fb_text_table *table, size_t column,
     return FB_OK;
 }
 
-/* Of a state that does not grow, the time that does not grow either is the finding. */
-static bool is_constant(const struct fb_series *series, const struct fb_scaling *scaling)
-{
-    const double tolerated = 1.5;
-    return fb_row_is_decode(series->key) && scaling->count > 1 &&
-           scaling->values[scaling->count - 1] <= tolerated * scaling->values[0];
-}
-
 static const char *exponent_text(const struct fb_series *series, const struct fb_scaling *scaling,
                                  struct fb_arena *arena, struct fb_error *error)
 {
-    if (is_constant(series, scaling)) {
+    if (fb_scaling_is_constant(series, scaling)) {
         return fb_arena_printf(arena, error, "constant: x%.2f in all",
                                scaling->values[scaling->count - 1] / scaling->values[0]);
     }
@@ -281,7 +273,7 @@ static enum fb_status add_scaling_row(const struct fb_summary_job *job,
         }
         fb_text_table_set(table, at[i], texts[i],
                           i == 0 && scaling.verdict == FB_SCALING_NONE &&
-                                  !is_constant(series, &scaling)
+                                  !fb_scaling_is_constant(series, &scaling)
                               ? FB_TEXT_WARNING
                               : FB_TEXT_PLAIN);
     }

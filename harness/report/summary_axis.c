@@ -1,56 +1,13 @@
 /* The summary along one factor: a column per value; then the missing rows and the claims. */
-#include "attention.h"
+#include "missing.h"
 #include "quantity.h"
 #include "row_factor.h"
 #include "summary.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <string.h>
 
 enum { VALUES_MAX = 12 };
-
-/* What heads a column: the value of every factor that moves with the axis. */
-static const char *column_title(const struct fb_series_set *set, const struct fb_row *row,
-                                struct fb_arena *arena, struct fb_error *error)
-{
-    char phrase[FB_FACTOR_TEXT_SIZE];
-    const char *title = "";
-    for (int f = 0; f < FB_FACTOR_COUNT && title; f++) {
-        enum fb_factor factor = (enum fb_factor)f;
-        if (fb_factor_is_axis(factor, set->axis) && !fb_factor_is_plain(row, factor)) {
-            fb_factor_phrase(row, factor, phrase);
-            title = fb_arena_printf(arena, error, "%s%s%s", title, title[0] ? ", " : "", phrase);
-        }
-    }
-    return title;
-}
-
-/* The values of the axis over all series, ascending; more than VALUES_MAX are cut at the top. */
-static size_t axis_values(const struct fb_series_set *set, const struct fb_point **values)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < set->count; i++) {
-        for (size_t j = 0; j < set->items[i].points_count; j++) {
-            const struct fb_point *point = &set->items[i].points[j];
-            size_t at = 0;
-            if (strcmp(point->row->status, "skipped") == 0) {
-                continue; /* a value that no series was tried at stands under "not measured" */
-            }
-            while (at < count && values[at]->x < point->x) {
-                at++;
-            }
-            if ((at < count && values[at]->x == point->x) || at >= VALUES_MAX) {
-                continue;
-            }
-            count += count < VALUES_MAX;
-            memmove(values + at + 1, values + at,
-                    (count - at - 1) * sizeof(const struct fb_point *));
-            values[at] = point;
-        }
-    }
-    return count;
-}
 
 static char *time_text(const struct fb_point *point, char *text)
 {
@@ -121,7 +78,9 @@ static enum fb_status add_values(struct fb_text_table *table, const struct fb_se
                                  size_t *at, struct fb_error *error)
 {
     for (size_t v = 0; v < values_count; v++) {
-        const char *header = column_title(set, values[v]->row, table->arena, error);
+        char phrase[FB_FACTOR_TEXT_SIZE];
+        fb_factor_axis_phrase(values[v]->row, set->axis, phrase);
+        const char *header = fb_arena_strdup(table->arena, phrase, error);
         if (!header) {
             return FB_ERROR_MEMORY;
         }
@@ -146,7 +105,7 @@ enum fb_status fb_summary_print_floors(const struct fb_summary_job *job, struct 
     if (set.count == 0) {
         return FB_OK;
     }
-    const size_t values_count = axis_values(&set, values);
+    const size_t values_count = fb_series_axis_places(&set, values, VALUES_MAX);
     fb_text_table_init(&table, job->arena);
     fb_summary_add_columns(&table, &set, &columns);
     status = add_values(&table, &set, values, values_count, at, error);
@@ -171,7 +130,7 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
                                      const struct fb_series_set *set, struct fb_error *error)
 {
     const struct fb_point *values[VALUES_MAX + 1];
-    size_t values_count = axis_values(set, values), at[VALUES_MAX];
+    size_t values_count = fb_series_axis_places(set, values, VALUES_MAX), at[VALUES_MAX];
     struct fb_text_table table;
     struct fb_summary_columns columns;
     bool speedup = set->axis == FB_AXIS_THREADS || set->axis == FB_AXIS_ISA;
@@ -210,77 +169,25 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
     return FB_OK;
 }
 
-static bool is_failure(const struct fb_row *row)
+static void print_group(const struct fb_summary_job *job, const struct fb_missing *group)
 {
-    return strcmp(row->status, "wrong") == 0 || strcmp(row->status, "crash") == 0 ||
-           strcmp(row->status, "error") == 0;
-}
-
-/* Equal but for the numbers in them: "predicted 93 s" and "predicted 370 s" are one reason. */
-static bool same_reason(const char *a, const char *b)
-{
-    for (;;) {
-        while (isdigit((unsigned char)*a) || *a == '.') {
-            a++;
-        }
-        while (isdigit((unsigned char)*b) || *b == '.') {
-            b++;
-        }
-        if (*a != *b || *a == '\0') {
-            return *a == *b;
-        }
-        a++;
-        b++;
-    }
-}
-
-static bool same_name(const struct fb_row *a, const struct fb_row *b)
-{
-    return strcmp(a->mechanism, b->mechanism) == 0 && strcmp(a->variant, b->variant) == 0;
-}
-
-/* One cause: a device that is absent concerns every mechanism, a limit the ones that pass it. */
-static bool same_group(const struct fb_row *a, const struct fb_row *b)
-{
-    return strcmp(a->status, b->status) == 0 && strcmp(a->device, b->device) == 0 &&
-           same_reason(a->reason, b->reason);
-}
-
-static void print_group(const struct fb_summary_job *job, size_t first, bool *seen)
-{
-    const struct fb_results *results = job->results;
-    const struct fb_row *row = &results->rows[first];
-    int64_t low = row->seq_len, high = row->seq_len;
-    size_t count = 0;
-    bool one_name = true, one_causal = true;
-    for (size_t i = first; i < results->rows_count; i++) {
-        const struct fb_row *other = &results->rows[i];
-        if (!seen[i] && same_group(row, other)) {
-            seen[i] = true;
-            count++;
-            low = other->seq_len < low ? other->seq_len : low;
-            high = other->seq_len > high ? other->seq_len : high;
-            one_name = one_name && same_name(row, other);
-            one_causal = one_causal && strcmp(row->causal, other->causal) == 0;
-        }
-    }
+    const struct fb_row *row = group->row;
     char from[FB_QUANTITY_SIZE], to[FB_QUANTITY_SIZE];
-    fb_text_print(job->out, job->mode, is_failure(row) ? FB_TEXT_BAD : FB_TEXT_WARNING,
-                  row->status);
+    fb_text_print(job->out, job->mode, group->failure ? FB_TEXT_BAD : FB_TEXT_WARNING, row->status);
     (void)fputs(": ", job->out);
-    if (one_name) {
+    if (group->one_name) {
         (void)fprintf(job->out, "%s/%s", row->mechanism, row->variant);
     } else {
         (void)fprintf(job->out, "several mechanisms on %s", row->device);
     }
     (void)fprintf(job->out, "%s, N %s",
-                  one_causal && strcmp(row->causal, "true") == 0 ? " causal" : "",
-                  fb_quantity_count((double)low, from));
-    if (high != low) {
-        (void)fprintf(job->out, " to %s", fb_quantity_count((double)high, to));
+                  group->one_causal && strcmp(row->causal, "true") == 0 ? " causal" : "",
+                  fb_quantity_count((double)group->seq_len_min, from));
+    if (group->seq_len_max != group->seq_len_min) {
+        (void)fprintf(job->out, " to %s", fb_quantity_count((double)group->seq_len_max, to));
     }
-    if (count > 1) {
-        (void)fprintf(job->out, " (%zu cases)", count);
+    if (group->count > 1) {
+        (void)fprintf(job->out, " (%zu cases)", group->count);
     }
     (void)fprintf(job->out, ": %s\n", row->reason[0] ? row->reason : "no reason recorded");
 }
@@ -288,23 +195,21 @@ static void print_group(const struct fb_summary_job *job, size_t first, bool *se
 enum fb_status fb_summary_print_missing(const struct fb_summary_job *job, bool failures_only,
                                         struct fb_error *error)
 {
-    bool *seen = fb_arena_alloc(job->arena, job->results->rows_count + 1, sizeof *seen, error);
+    struct fb_missing *groups = NULL;
+    size_t count = 0;
     bool any = false;
-    if (!seen) {
-        return FB_ERROR_MEMORY;
-    }
-    for (size_t i = 0; i < job->results->rows_count; i++) {
-        const struct fb_row *row = &job->results->rows[i];
-        if (strcmp(row->status, "ok") == 0 || seen[i] || (failures_only && !is_failure(row))) {
+    enum fb_status status = fb_missing_collect(job->results, job->arena, &groups, &count, error);
+    for (size_t i = 0; status == FB_OK && i < count; i++) {
+        if (failures_only && !groups[i].failure) {
             continue;
         }
         if (!any && !failures_only) {
             (void)fputs("\nnot measured:\n", job->out);
         }
         any = true;
-        print_group(job, i, seen);
+        print_group(job, &groups[i]);
     }
-    return FB_OK;
+    return status;
 }
 
 static void print_claim(const struct fb_summary_job *job, const struct fb_claim_result *result)
