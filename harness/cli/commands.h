@@ -29,6 +29,7 @@
     X(run, false, "measure suites: rows, samples, provenance, plots")                              \
     X(worker, true, "one task of a run, in a process of its own")                                  \
     X(plot, false, "draw the pictures of stored runs")                                             \
+    X(report, false, "write stored runs as one page to read")                                      \
     X(history, false, "keep runs, follow every case over the commits, find regressions")           \
     X(repro, false, "measure one stored row again and say whether it agrees")                      \
     X(apply, false, "compute a mechanism on tensors of your own")                                  \

@@ -57,7 +57,7 @@ offers() {
 
 check() {
     expect "$1" 'flowbench ve' verify
-    offers "$1" 'flowbench ' run plot repro apply verify info list completion help
+    offers "$1" 'flowbench ' run plot report repro apply verify info list completion help
     offers "$1" 'bench ' run test
     expect "$1" 'flowbench apply fl' flow
     expect "$1" 'flowbench apply flow --isa av' avx2 avx512
