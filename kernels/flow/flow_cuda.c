@@ -53,11 +53,30 @@ static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_
                                .decode_state_bytes = plan.decode_bytes};
 }
 
+/* Whether every row starts on 16 bytes. */
+static bool has_whole_chunks(const struct fb_call *call)
+{
+    const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+        const struct fb_tensor *t = tensors[i];
+        const int64_t chunk = 16 / (int64_t)fb_dtype_bytes(t->dtype);
+        if ((uintptr_t)t->data % 16 != 0 || t->stride[0] % chunk != 0 ||
+            t->stride[1] % chunk != 0 || t->stride[2] % chunk != 0)
+            return false;
+    }
+    return true;
+}
+
 static enum fb_status cuda_forward(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error)
 {
-    return problem->causal ? fb_flow_cuda_causal(problem, call, error)
-                           : fb_flow_cuda_normal(problem, call, error);
+    struct fb_flow_cuda_plan plan;
+    if (problem->causal)
+        return fb_flow_cuda_causal(problem, call, error);
+    fb_flow_cuda_plan_of(problem, &plan);
+    if (plan.cluster_ranks > 0 && has_whole_chunks(call) && fb_flow_cuda_cluster_runs_here())
+        return fb_flow_cuda_cluster(problem, call, &plan, error);
+    return fb_flow_cuda_normal(problem, call, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

@@ -6,6 +6,7 @@
 #define FB_FLOW_CUDA_H
 
 #include "attention.h"
+#include "flow_cuda_plan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,6 +14,12 @@ extern "C" {
 
 enum fb_status fb_flow_cuda_normal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
+/* The normal form with q, k and v resident in a cluster's shared memory: Hopper, and the problems
+ * that the plan has a cluster for, with rows of 16-byte chunks. */
+bool fb_flow_cuda_cluster_runs_here(void);
+enum fb_status fb_flow_cuda_cluster(const struct fb_problem *problem, const struct fb_call *call,
+                                    const struct fb_flow_cuda_plan *plan,
+                                    struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
 /* Any number of tokens against the state: decoding and prefilling. */

@@ -1,6 +1,7 @@
 /* Sizes of fused Flow-Attention on a GPU: see flow_cuda_plan.h. */
 #include "flow_cuda_plan.h"
 
+#include "flow_options.h"
 #include "kernel_support.h"
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
@@ -32,6 +33,43 @@ static void cut_slices(const struct fb_problem *p, struct fb_flow_cuda_plan *pla
     plan->slice_len = per_slice * FB_FLOW_CUDA_TILE;
 }
 
+/* What the resident form serves: the core module's options, bf16, heads of 64. */
+static bool can_reside(const struct fb_problem *p)
+{
+    const struct fb_flow_options options = fb_flow_options_of(p);
+    return !p->causal && p->dtype == FB_BF16 && p->qk_dim == 64 && p->v_dim == 64 &&
+           p->q_lengths == NULL && p->kv_lengths == NULL && options.phi == FB_FLOW_SIGMOID &&
+           options.competition == FB_FLOW_OVER_TOKENS && !options.online && options.allocation &&
+           !(options.extra_eps > 0.0F);
+}
+
+/* Measured on an H100: what a round of blocks of so many tokens takes, and how many blocks run at
+ * once; a cluster of 16 leaves multiprocessors idle. */
+static void choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    static const struct {
+        int tokens;
+        double round_us;
+    } sizes[] = {{128, 13.0}, {256, 16.0}, {512, 22.0}};
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    double best_us = 0.0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        int ranks = 1;
+        while ((int64_t)ranks * sizes[i].tokens < longest && ranks <= FB_FLOW_CUDA_RANKS_MAX)
+            ranks *= 2;
+        if (ranks > FB_FLOW_CUDA_RANKS_MAX)
+            continue;
+        const int64_t at_once = ranks > 8 ? 112 : 128;
+        const double rounds = (double)divide_up(plan->heads * ranks, at_once);
+        const double us = rounds * sizes[i].round_us;
+        if (plan->cluster_ranks == 0 || us < best_us) {
+            best_us = us;
+            plan->cluster_ranks = ranks;
+            plan->cluster_tokens = sizes[i].tokens;
+        }
+    }
+}
+
 static size_t floats(int64_t count)
 {
     return (size_t)count * sizeof(float);
@@ -52,6 +90,8 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->value_cols = (int)divide_up(p->v_dim, 32) * 32;
     plan->splits = (int)divide_up(plan->value_cols, FB_FLOW_CUDA_SPLIT);
     cut_slices(p, plan);
+    if (can_reside(p))
+        choose_cluster(p, plan);
     plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
     plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
     plan->totals_count = (int64_t)FB_FLOW_CUDA_VECTORS * plan->cols + FB_FLOW_CUDA_SCALARS +

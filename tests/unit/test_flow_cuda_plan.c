@@ -81,6 +81,31 @@ static void test_lengths_have_room_only_when_given(void **state)
     assert_int_equal(plan.lengths_bytes % FB_ALIGNMENT, 0);
 }
 
+/* Where the resident form serves, its blocks hold every token of the head. */
+static void test_clusters_hold_the_head_or_are_not_used(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+            fb_flow_cuda_plan_of(&problem, &plan);
+            assert_int_equal(plan.cluster_ranks, 0); /* f32 */
+            problem.dtype = FB_BF16;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            if (lengths[i] > (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX) {
+                assert_int_equal(plan.cluster_ranks, 0);
+                continue;
+            }
+            assert_true(plan.cluster_ranks >= 1 && plan.cluster_ranks <= FB_FLOW_CUDA_RANKS_MAX);
+            assert_int_equal(plan.cluster_ranks & (plan.cluster_ranks - 1), 0);
+            assert_int_equal(plan.cluster_tokens % 128, 0);
+            assert_true(plan.cluster_tokens <= FB_FLOW_CUDA_RESIDENT_MAX);
+            assert_true((int64_t)plan.cluster_ranks * plan.cluster_tokens >= lengths[i]);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -88,6 +113,7 @@ int main(void)
         cmocka_unit_test(test_columns_hold_the_head),
         cmocka_unit_test(test_scratch_does_not_grow_with_the_length),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
+        cmocka_unit_test(test_clusters_hold_the_head_or_are_not_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,63 @@
+/*
+ * Numbers between the blocks of a cluster, on Hopper. Blocks send straight into each other's shared
+ * memory; each store counts its bytes on a barrier of the receiver, which waits until all have come.
+ * Unlike a barrier of the cluster this makes nobody wait for memory that has nothing to do with it.
+ */
+#ifndef FB_CUDA_EXCHANGE_CUH
+#define FB_CUDA_EXCHANGE_CUH
+
+#include "cuda_fragments.cuh"
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* The same place in the shared memory of another block. */
+__device__ inline uint32_t remote_address(uint32_t address, int rank)
+{
+    uint32_t remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+
+__device__ inline void send(uint32_t to, uint32_t barrier, float x)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::
+                     "r"(to),
+                 "r"(__float_as_uint(x)), "r"(barrier)
+                 : "memory");
+}
+
+__device__ inline void send_pair(uint32_t to, uint32_t barrier, uint32_t x, uint32_t y)
+{
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::
+            "r"(to),
+        "r"(x), "r"(y), "r"(barrier)
+        : "memory");
+}
+
+/* Readies a barrier for so many bytes; by one thread, before the cluster's blocks are in step. */
+__device__ inline void expect(unsigned long long *barrier, int bytes)
+{
+    const uint32_t address = shared_address(barrier);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address),
+                 "r"(bytes)
+                 : "memory");
+}
+
+/* Until they have all come. */
+__device__ inline void await(unsigned long long *barrier)
+{
+    const uint32_t address = shared_address(barrier);
+    uint32_t done = 0;
+    while (done == 0)
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(address)
+                     : "memory");
+}
+
+#endif
+#endif
