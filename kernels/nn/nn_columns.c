@@ -25,7 +25,8 @@ static void sum_task(void *context, int64_t task, int thread)
 
 void fb_nn_columns_add(float *sums, const float *x, int64_t rows, int64_t width, int threads)
 {
-    struct columns columns = {.sums = sums, .x = x, .rows = rows, .width = width};
+    struct columns columns = {.x = x, .rows = rows, .width = width};
+    columns.sums = sums;
     fb_parallel_for(threads, (width + FB_NN_COLUMNS_TASK - 1) / FB_NN_COLUMNS_TASK, sum_task,
                     &columns);
 }

@@ -65,7 +65,8 @@ static void dw_task(void *context, int64_t task, int thread)
 void fb_nn_dense_forward(const struct fb_nn_dense *d, float *y, const float *x, const float *w,
                          const float *b, int threads)
 {
-    struct pass pass = {.d = d, .y = y, .x = x, .w = w, .b = b};
+    struct pass pass = {.d = d, .x = x, .w = w, .b = b};
+    pass.y = y;
     const int previous = fb_blas_threads_begin();
     fb_parallel_for(threads, task_count(d->rows), forward_task, &pass);
     fb_blas_threads_end(previous);
@@ -74,7 +75,9 @@ void fb_nn_dense_forward(const struct fb_nn_dense *d, float *y, const float *x, 
 void fb_nn_dense_backward(const struct fb_nn_dense *d, float *dx, bool add_dx, float *dw, float *db,
                           const float *dy, const float *x, const float *w, int threads)
 {
-    struct pass pass = {.d = d, .dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .add_dx = add_dx};
+    struct pass pass = {.d = d, .dy = dy, .x = x, .w = w, .add_dx = add_dx};
+    pass.dx = dx;
+    pass.dw = dw;
     const int previous = fb_blas_threads_begin();
     if (dx)
         fb_parallel_for(threads, task_count(d->rows), dx_task, &pass);

@@ -37,14 +37,16 @@ static void scatter_task(void *context, int64_t task, int thread)
 void fb_nn_embedding_forward(float *y, const float *table, const int32_t *ids, int64_t count,
                              int64_t width, int threads)
 {
-    struct job job = {.out = y, .in = table, .ids = ids, .count = count, .width = width};
+    struct job job = {.in = table, .ids = ids, .count = count, .width = width};
+    job.out = y;
     fb_parallel_for(threads, (count + TASK_ROWS - 1) / TASK_ROWS, gather_task, &job);
 }
 
 void fb_nn_embedding_backward(float *dtable, const float *dy, const int32_t *ids, int64_t count,
                               int64_t width, int threads)
 {
-    struct job job = {.out = dtable, .in = dy, .ids = ids, .count = count, .width = width};
+    struct job job = {.in = dy, .ids = ids, .count = count, .width = width};
+    job.out = dtable;
     fb_parallel_for(threads, (width + TASK_COLUMNS - 1) / TASK_COLUMNS, scatter_task, &job);
 }
 
@@ -68,7 +70,8 @@ void fb_nn_position_sinusoid(float *table, int64_t tokens, int64_t width)
 {
     for (int64_t p = 0; p < tokens; p++)
         for (int64_t c = 0; c < width; c++) {
-            const double rate = exp(-(double)(c / 2 * 2) * log(10000.0) / (double)width);
+            const int64_t even = c - c % 2;
+            const double rate = exp(-(double)even * log(10000.0) / (double)width);
             const double angle = (double)p * rate;
             table[p * width + c] = (float)(c % 2 == 0 ? sin(angle) : cos(angle));
         }

@@ -102,7 +102,9 @@ static int64_t row_tasks(const struct fb_nn_layernorm *n)
 void fb_nn_layernorm_forward(const struct fb_nn_layernorm *n, float *y, float *stats,
                              const float *x, const float *gain, const float *bias, int threads)
 {
-    struct pass pass = {.n = n, .y = y, .stats_out = stats, .x = x, .gain = gain, .bias = bias};
+    struct pass pass = {.n = n, .x = x, .gain = gain, .bias = bias};
+    pass.y = y;
+    pass.stats_out = stats;
     fb_parallel_for(threads, row_tasks(n), forward_task, &pass);
 }
 
@@ -110,14 +112,9 @@ void fb_nn_layernorm_backward(const struct fb_nn_layernorm *n, float *dx, bool a
                               float *dbias, const float *dy, const float *x, const float *stats,
                               const float *gain, int threads)
 {
-    struct pass pass = {.n = n,
-                        .dx = dx,
-                        .dgain = dgain,
-                        .dy = dy,
-                        .x = x,
-                        .stats = stats,
-                        .gain = gain,
-                        .add_dx = add_dx};
+    struct pass pass = {.n = n, .dy = dy, .x = x, .stats = stats, .gain = gain, .add_dx = add_dx};
+    pass.dx = dx;
+    pass.dgain = dgain;
     const int64_t column_tasks = (n->width + FB_NN_COLUMNS_TASK - 1) / FB_NN_COLUMNS_TASK;
     fb_parallel_for(threads, column_tasks, gain_task, &pass);
     fb_nn_columns_add(dbias, dy, n->rows, n->width, threads);

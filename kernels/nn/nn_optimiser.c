@@ -56,14 +56,14 @@ void fb_nn_optimiser_step(const struct fb_nn_optimiser *o, float *theta, float *
                           double lr, int threads)
 {
     struct update u = {.o = o,
-                       .theta = theta,
-                       .m = m,
-                       .v = v,
                        .g = g,
                        .decay = decay,
                        .count = count,
                        .keep = 1.0 - lr * o->weight_decay,
                        .adaptive = 1};
+    u.theta = theta;
+    u.m = m;
+    u.v = v;
     const double b1_t = pow(o->beta1, (double)t), root = sqrt(1.0 - pow(o->beta2, (double)t));
     if (o->kind == FB_NN_RADAM) {
         set_radam(&u, t, lr);

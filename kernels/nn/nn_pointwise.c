@@ -127,29 +127,31 @@ static void dropout_task(void *context, int64_t task, int thread)
 void fb_nn_activation_forward(enum fb_nn_activation kind, float *y, const float *x, int64_t count,
                               int threads)
 {
-    run(activation_task, &(struct job){.y = y, .x = x, .kind = kind, .count = count}, threads);
+    struct job job = {.x = x, .kind = kind, .count = count};
+    job.y = y;
+    run(activation_task, &job, threads);
 }
 
 void fb_nn_activation_backward(enum fb_nn_activation kind, float *dx, bool add_dx, const float *dy,
                                const float *x, int64_t count, int threads)
 {
-    run(slope_task,
-        &(struct job){.y = dx, .x = x, .dy = dy, .add = add_dx, .kind = kind, .count = count},
-        threads);
+    struct job job = {.x = x, .dy = dy, .add = add_dx, .kind = kind, .count = count};
+    job.y = dx;
+    run(slope_task, &job, threads);
 }
 
 void fb_nn_dropout_apply(const struct fb_nn_dropout *dropout, float *y, bool add, const float *x,
                          int64_t count, int threads)
 {
-    const float scale = 1.0F / (1.0F - dropout->p);
-    run(dropout_task,
-        &(struct job){
-            .y = y, .x = x, .add = add, .scale = scale, .dropout = dropout, .count = count},
-        threads);
+    struct job job = {.x = x, .add = add, .dropout = dropout, .count = count};
+    job.y = y;
+    job.scale = 1.0F / (1.0F - dropout->p);
+    run(dropout_task, &job, threads);
 }
 
 void fb_nn_scale_apply(float *y, bool add, const float *x, float scale, int64_t count, int threads)
 {
-    run(scale_task, &(struct job){.y = y, .x = x, .add = add, .scale = scale, .count = count},
-        threads);
+    struct job job = {.x = x, .add = add, .scale = scale, .count = count};
+    job.y = y;
+    run(scale_task, &job, threads);
 }
