@@ -12,6 +12,7 @@ stage_title() {
     unit) echo "unit tests" ;;
     cuda) echo "every .cu compiles without warnings, and what needs no GPU is right" ;;
     quick) echo "suites/quick.yaml end to end" ;;
+    browser) echo "reports in headless Chromium: sorting, filters, keyboard, phone, dark, paper" ;;
     planted) echo "a wrong kernel turns the tests red" ;;
     neon) echo "cross-compiled for 64-bit Arm, run in an emulator" ;;
     clang) echo "clang, warnings as errors, unit tests" ;;
@@ -33,7 +34,8 @@ stage_launcher() {
 
 stage_tools() {
     local packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev libomp-14-dev valgrind
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user shellcheck)
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user shellcheck
+        chromium fonts-dejavu-core python3)
     local missing=() package
     for package in "${packages[@]}"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
@@ -123,6 +125,9 @@ stage_quick() {
     ./bench plot "$out/run"
     bash .ci/check_run.sh "$out/run"
 }
+
+# With no browser the check exits with 77; that is a failure here, since "tools" has installed one.
+stage_browser() { timeout 300 python3 tests/browser/check_report.py build/flowbench; }
 
 # In a copy of the sources one line of a kernel is made wrong. Tests that stay green there are
 # worth nothing, so this stage fails unless they go red.
