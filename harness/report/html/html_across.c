@@ -22,6 +22,43 @@ static int compare_entries(const void *a, const void *b)
     return order ? order : (x->run > y->run) - (x->run < y->run);
 }
 
+/* Entries of one case, side by side. */
+struct shared {
+    const struct entry *entries;
+    size_t count;
+};
+
+/* As in the other tables of the page, where the first run stands first. */
+static int compare_shared(const void *a, const void *b)
+{
+    const struct shared *x = a, *y = b;
+    return (x->entries->order > y->entries->order) - (x->entries->order < y->entries->order);
+}
+
+/* The cases that more than one run has. */
+static enum fb_status share(const struct fb_html_page *page, const struct entry *entries,
+                            size_t count, struct shared **shared, size_t *shared_count,
+                            struct fb_error *error)
+{
+    *shared_count = 0;
+    *shared = fb_arena_alloc(page->arena, count + 1, sizeof **shared, error);
+    if (!*shared) {
+        return FB_ERROR_MEMORY;
+    }
+    for (size_t i = 0; i < count;) {
+        size_t end = i + 1;
+        while (end < count && strcmp(entries[end].row->case_id, entries[i].row->case_id) == 0) {
+            end++;
+        }
+        if (entries[end - 1].run != entries[i].run) {
+            (*shared)[(*shared_count)++] = (struct shared){&entries[i], end - i};
+        }
+        i = end;
+    }
+    qsort(*shared, *shared_count, sizeof **shared, compare_shared);
+    return FB_OK;
+}
+
 static enum fb_status collect(const struct fb_html_page *page, struct entry **entries,
                               size_t *count, struct fb_error *error)
 {
@@ -85,7 +122,6 @@ static void write_case(const struct fb_html_page *page, const struct entry *entr
     FILE *out = page->out;
     /* The name without its run. */
     local.sources = &one;
-    local.varies[FB_FACTOR_DEVICE_NAME] = false;
     fb_html_name_series(&local, &named, label);
     fb_html_printf(out, "<tr><th scope=\"row\">%s</th>", label);
     fb_html_cell_count(out, (double)entries[0].row->seq_len);
@@ -109,13 +145,17 @@ static void write_case(const struct fb_html_page *page, const struct entry *entr
 enum fb_status fb_html_across(const struct fb_html_page *page, struct fb_error *error)
 {
     struct entry *entries = NULL;
-    size_t count = 0;
+    struct shared *shared = NULL;
+    size_t count = 0, shared_count = 0;
     FILE *out = page->out;
     if (page->sources->count < 2) {
         return FB_OK;
     }
     enum fb_status status = collect(page, &entries, &count, error);
-    if (status != FB_OK) {
+    if (status == FB_OK) {
+        status = share(page, entries, count, &shared, &shared_count, error);
+    }
+    if (status != FB_OK || shared_count == 0) {
         return status;
     }
     fb_html_section(out, "across", "The same cases in several runs");
@@ -129,15 +169,8 @@ enum fb_status fb_html_across(const struct fb_html_page *page, struct fb_error *
               "changed. Whether it is a regression is for `bench compare` to judge, which "
               "knows the noise.");
     write_heads(page);
-    for (size_t i = 0; i < count;) {
-        size_t end = i + 1;
-        while (end < count && strcmp(entries[end].row->case_id, entries[i].row->case_id) == 0) {
-            end++;
-        }
-        if (end - i > 1) {
-            write_case(page, &entries[i], end - i);
-        }
-        i = end;
+    for (size_t i = 0; i < shared_count; i++) {
+        write_case(page, shared[i].entries, shared[i].count);
     }
     fb_html_table_end(out);
     (void)fputs("</section>\n", out);

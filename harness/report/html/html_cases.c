@@ -11,6 +11,7 @@
 enum quantity {
     TIME,
     INTERVAL,
+    INSTRUCTIONS,
     FLOOR,
     SPEEDUP,
     FLOPS,
@@ -35,6 +36,12 @@ static void cell_small(FILE *out, double value)
     fb_html_cell_number(out, value, fb_quantity_small(value, text));
 }
 
+static void cell_instructions(FILE *out, double value)
+{
+    char text[FB_QUANTITY_SIZE];
+    fb_html_cell_number(out, value, fb_quantity_instructions(value, text));
+}
+
 static void cell_whole(FILE *out, double value)
 {
     char text[FB_QUANTITY_SIZE];
@@ -48,6 +55,7 @@ static const struct {
 } quantities[QUANTITY_COUNT] = {
     [TIME] = {"time", "time", fb_html_cell_time},
     [INTERVAL] = {"", "95 % interval", NULL},
+    [INSTRUCTIONS] = {"instructions", "instructions", cell_instructions},
     [FLOOR] = {"floor", "\xc3\x97 floor", fb_html_cell_ratio},
     [SPEEDUP] = {"speedup", "\xc3\x97 as fast as softmax", fb_html_cell_ratio},
     [FLOPS] = {"gflops", "GFLOP/s", fb_html_cell_ratio},
@@ -78,6 +86,8 @@ static double value_of(enum quantity quantity, const struct fb_row *row, double 
         return row->time_median_s;
     case INTERVAL:
         return isnan(row->time_ci_low_s) ? row->time_ci_low_s : 0;
+    case INSTRUCTIONS:
+        return whole(row->instructions);
     case FLOOR:
         return row->floor_ratio;
     case SPEEDUP:
@@ -119,7 +129,7 @@ struct cases {
     const struct fb_html_page *page;
     bool factor[FB_FACTOR_COUNT];
     bool quantity[QUANTITY_COUNT];
-    bool reasons;
+    bool reasons, programs;
 };
 
 static bool differ(const struct fb_html_page *page, enum fb_factor factor)
@@ -152,6 +162,7 @@ static void look(struct cases *cases)
         for (size_t i = 0; i < results->rows_count; i++) {
             const struct fb_row *row = &results->rows[i];
             cases->reasons = cases->reasons || strcmp(row->status, "ok") != 0;
+            cases->programs = cases->programs || row->program[0] != '\0';
             for (int q = 0; q < QUANTITY_COUNT; q++) {
                 cases->quantity[q] =
                     cases->quantity[q] || !isnan(value_of((enum quantity)q, row, 0));
@@ -190,6 +201,10 @@ static void write_heads(const struct cases *cases)
     }
     if (cases->factor[FB_FACTOR_PARAMS]) {
         fb_html_table_head(out, "parameters", FB_HTML_TEXT, "parameters");
+    }
+    if (cases->programs) {
+        fb_html_table_head(out, "program", FB_HTML_TEXT, "program");
+        fb_html_table_head(out, "version", FB_HTML_TEXT, "its version");
     }
     if (cases->reasons) {
         fb_html_table_head(out, "reason", FB_HTML_TEXT, "reason");
@@ -247,6 +262,10 @@ static void write_row(const struct cases *cases, const struct fb_html_series *fo
     if (cases->factor[FB_FACTOR_PARAMS]) {
         fb_factor_value(row, FB_FACTOR_PARAMS, text);
         fb_html_cell_text(out, text);
+    }
+    if (cases->programs) {
+        fb_html_cell_text(out, row->program);
+        fb_html_cell_text(out, row->program_version);
     }
     if (cases->reasons) {
         fb_html_printf(out, "<td class=why>%s</td>", row->reason);

@@ -51,7 +51,7 @@ static void tile(FILE *out, const char *tone, const char *number, const char *wh
 static void write_tiles(const struct fb_html_page *page, const struct tally *tally)
 {
     char text[64];
-    size_t held = 0, failed = 0, claims = 0;
+    size_t held = 0, failed = 0, judged = 0, claims = 0;
     FILE *out = page->out;
     (void)fputs("<ul class=\"tiles\">\n", out);
     (void)snprintf(text, sizeof text, "%zu of %zu", tally->ok, tally->rows);
@@ -65,13 +65,17 @@ static void write_tiles(const struct fb_html_page *page, const struct tally *tal
     for (size_t r = 0; r < page->sources->count; r++) {
         for (size_t i = 0; i < page->claims[r].count; i++) {
             claims++;
+            judged += page->claims[r].items[i].verdict != FB_CLAIM_REPORTED_ONLY;
             held += page->claims[r].items[i].verdict == FB_CLAIM_HELD;
             failed += page->claims[r].items[i].verdict == FB_CLAIM_FAILED;
         }
     }
-    if (claims > 0) {
-        (void)snprintf(text, sizeof text, "%zu of %zu", held, claims);
-        tile(out, failed ? "bad" : held == claims ? "good" : "plain", text, "claims held");
+    if (judged > 0) {
+        (void)snprintf(text, sizeof text, "%zu of %zu", held, judged);
+        tile(out, failed ? "bad" : held == judged ? "good" : "plain", text, "judged claims held");
+    } else if (claims > 0) {
+        (void)snprintf(text, sizeof text, "%zu", claims);
+        tile(out, "plain", text, "claims reported, not judged");
     }
     (void)fputs("</ul>\n", out);
 }
@@ -147,6 +151,28 @@ static void say_correctness(const struct fb_html_page *page, const struct tally 
         out, ". The largest error is %.2g, %.2g\xc2\xa0%% of its budget: %s, N\xc2\xa0%s.</li>\n",
         tally->worst->err_rel, 100 * tally->worst_share, name,
         fb_quantity_count((double)tally->worst->seq_len, count));
+}
+
+/* Cases that count instructions have no time. */
+static void say_counted(const struct fb_html_page *page)
+{
+    size_t counted = 0;
+    const char *counter = "";
+    for (size_t r = 0; r < page->sources->count; r++) {
+        const struct fb_results *results = &page->sources->results[r];
+        for (size_t i = 0; i < results->rows_count; i++) {
+            if (results->rows[i].instructions != FB_ROW_NONE) {
+                counted++;
+                counter = results->rows[i].counter;
+            }
+        }
+    }
+    if (counted > 0) {
+        fb_html_printf(page->out,
+                       "<li class=\"plain\">%zu cases have the instructions of a call in place of "
+                       "its time, counted by %s: see <a href=\"#all\">all cases</a>.</li>\n",
+                       counted, counter[0] ? counter : "an unnamed counter");
+    }
 }
 
 static void say_claims(const struct fb_html_page *page)
@@ -239,6 +265,12 @@ static const char *say_crossover(FILE *out, const struct fb_html_series *found,
         ratio = isnan(here) ? ratio : here;
     }
     const char *variant = found->softmax->key->variant;
+    if (crossover->size_min == crossover->size_max) {
+        fb_html_printf(out, "%s%s times as fast as softmax (%s) at N\xc2\xa0%s", separator,
+                       fb_quantity_ratio(ratio, low), variant,
+                       fb_quantity_count(crossover->size_max, text));
+        return "; ";
+    }
     if (crossover->kind == FB_CROSSOVER_INSIDE) {
         fb_html_printf(out, "%sovertakes softmax (%s) at N\xc2\xa0\xe2\x89\x88\xc2\xa0%.0f",
                        separator, variant, crossover->size);
@@ -322,6 +354,7 @@ enum fb_status fb_html_findings(const struct fb_html_page *page, struct fb_error
     if (tally.ok > 0) {
         say_correctness(page, &tally);
     }
+    say_counted(page);
     say_claims(page);
     say_mechanisms(page);
     (void)fputs("</ul>\n", page->out);

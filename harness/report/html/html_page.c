@@ -12,8 +12,9 @@
 void fb_html_name_mechanism(const struct fb_row *row, char *label)
 {
     const struct fb_mechanism *mechanism = fb_mechanism_find(row->mechanism);
-    (void)snprintf(label, FB_HTML_LABEL_SIZE, "%s (%s)",
-                   mechanism ? mechanism->title : row->mechanism, row->variant);
+    (void)snprintf(label, FB_HTML_LABEL_SIZE, "%s (%s%s%.80s)",
+                   mechanism ? mechanism->title : row->mechanism, row->variant,
+                   row->program[0] ? ", " : "", row->program);
 }
 
 void fb_html_name_run(const struct fb_html_page *page, size_t run_index, char *label)

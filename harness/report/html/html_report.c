@@ -18,6 +18,29 @@ static const char MARK[] = "<!DOCTYPE html>\n<!-- flowbench report -->\n";
 /* ---- what is derived of the rows
  * ----------------------------------------------------------------- */
 
+/* What tells measured series apart: a device that is absent names nothing. Of several runs the
+ * number of the run stands for its processor. */
+static enum fb_status find_varying(struct fb_html_page *page, struct fb_error *error)
+{
+    struct fb_series_set measured = page->set;
+    measured.items =
+        fb_arena_alloc(page->arena, page->set.count + 1, sizeof *measured.items, error);
+    if (!measured.items) {
+        return FB_ERROR_MEMORY;
+    }
+    measured.count = 0;
+    for (size_t i = 0; i < page->set.count; i++) {
+        if (page->set.items[i].ok_count > 0) {
+            measured.items[measured.count++] = page->set.items[i];
+        }
+    }
+    for (int f = 0; f < FB_FACTOR_COUNT; f++) {
+        page->varies[f] = (f != FB_FACTOR_DEVICE_NAME || page->sources->count == 1) &&
+                          fb_factor_varies(&measured, (enum fb_factor)f);
+    }
+    return FB_OK;
+}
+
 static enum fb_status derive_series(struct fb_html_page *page, struct fb_error *error)
 {
     enum fb_status status = fb_series_collect(page->sources->results, page->sources->count,
@@ -29,9 +52,7 @@ static enum fb_status derive_series(struct fb_html_page *page, struct fb_error *
     if (!page->series) {
         return FB_ERROR_MEMORY;
     }
-    for (int f = 0; f < FB_FACTOR_COUNT; f++) {
-        page->varies[f] = fb_factor_varies(&page->set, (enum fb_factor)f);
-    }
+    status = find_varying(page, error);
     for (size_t i = 0; i < page->set.count && status == FB_OK; i++) {
         struct fb_html_series *found = &page->series[i];
         found->series = &page->set.items[i];

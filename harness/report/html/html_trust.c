@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct evidence {
-    size_t ok, switched, few_processes, throttled;
+    size_t ok, watched, switched, few_processes, throttled, counted;
     int64_t switches_max;
     double steal_s, steal_share_max; /* of the time of the row's own samples */
     double freq_min, freq_max;
@@ -26,7 +26,11 @@ static void gather(const struct fb_results *results, struct evidence *evidence)
             continue;
         }
         evidence->ok++;
-        evidence->few_processes += row->processes < FB_CLAIM_PROCESSES_MIN;
+        /* A count of instructions is the same in every process. */
+        bool counted = row->instructions != FB_ROW_NONE;
+        evidence->counted += counted;
+        evidence->few_processes += !counted && row->processes < FB_CLAIM_PROCESSES_MIN;
+        evidence->watched += row->ctx_involuntary != FB_ROW_NONE;
         evidence->throttled += strcmp(row->throttled, "true") == 0;
         if (row->ctx_involuntary != FB_ROW_NONE && row->ctx_involuntary > 0) {
             evidence->switched++;
@@ -53,7 +57,8 @@ static void say_processes(FILE *out, const struct evidence *evidence)
                    "<li>%zu of %zu cases were measured in fewer than %d processes. Their intervals "
                    "describe the samples taken; they do not say what the next run will "
                    "give.</li>\n",
-                   evidence->few_processes, evidence->ok, (int)FB_CLAIM_PROCESSES_MIN);
+                   evidence->few_processes, evidence->ok - evidence->counted,
+                   (int)FB_CLAIM_PROCESSES_MIN);
 }
 
 static void say_disturbance(FILE *out, const struct evidence *evidence)
@@ -62,8 +67,8 @@ static void say_disturbance(FILE *out, const struct evidence *evidence)
         fb_html_printf(out,
                        "<li>The operating system took the processor away during %zu of %zu cases, "
                        "up to %lld times in one.</li>\n",
-                       evidence->switched, evidence->ok, (long long)evidence->switches_max);
-    } else if (evidence->ok > 0) {
+                       evidence->switched, evidence->watched, (long long)evidence->switches_max);
+    } else if (evidence->watched > 0) {
         (void)fputs("<li>No case lost its processor to other work.</li>\n", out);
     }
     if (evidence->steal_s > 0) {

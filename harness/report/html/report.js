@@ -163,8 +163,7 @@
   }
 
   const recall = () => {
-    const fragment = decodeURIComponent(location.hash.slice(1).split("?")[0]);
-    const table = tables.get(fragment);
+    const table = tables.get(location.hash.slice(1).split("?")[0]);
     const at = location.hash.indexOf("?");
     if (!table || at < 0) return;
     const parameters = new Map(new URLSearchParams(location.hash.slice(at + 1)));
