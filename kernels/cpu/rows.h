@@ -11,22 +11,32 @@
 /* Columns handled together: as many independent chains as hide the latency of an addition. */
 enum { FB_ROWS_CHUNK = 4 };
 
-/* out[i] = x_i . v for each row; v has cols components. Four rows at a time, four chains. */
+/* The dot products of FB_VW rows with v, lane i for row i. */
+FB_ALWAYS_INLINE fb_vf fb_rows_dots(const float *FB_RESTRICT x, int64_t stride, int64_t cols,
+                                    const float *FB_RESTRICT v)
+{
+    fb_vf sum[FB_VW];
+    FB_UNROLL
+    for (int i = 0; i < FB_VW; i++) {
+        sum[i] = fb_vf_zero();
+    }
+    for (int64_t j = 0; j < cols; j += FB_VW) {
+        const fb_vf w = fb_vf_load(v + j);
+        FB_UNROLL
+        for (int i = 0; i < FB_VW; i++) {
+            sum[i] = fb_vf_fma(fb_vf_load(x + i * stride + j), w, sum[i]);
+        }
+    }
+    return fb_vf_sums(sum);
+}
+
+/* out[i] = x_i . v for each row; v has cols components. */
 FB_ALWAYS_INLINE void fb_rows_dot(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
                                   int64_t cols, const float *FB_RESTRICT v, float *FB_RESTRICT out)
 {
     int64_t i = 0;
-    for (; i + 4 <= rows; i += 4) {
-        const float *r = x + i * stride;
-        fb_vf s0 = fb_vf_zero(), s1 = fb_vf_zero(), s2 = fb_vf_zero(), s3 = fb_vf_zero();
-        for (int64_t j = 0; j < cols; j += FB_VW) {
-            const fb_vf w = fb_vf_load(v + j);
-            s0 = fb_vf_fma(fb_vf_load(r + j), w, s0);
-            s1 = fb_vf_fma(fb_vf_load(r + stride + j), w, s1);
-            s2 = fb_vf_fma(fb_vf_load(r + 2 * stride + j), w, s2);
-            s3 = fb_vf_fma(fb_vf_load(r + 3 * stride + j), w, s3);
-        }
-        fb_vf_store_sums4(out + i, s0, s1, s2, s3);
+    for (; i + FB_VW <= rows; i += FB_VW) {
+        fb_vf_store(out + i, fb_rows_dots(x + i * stride, stride, cols, v));
     }
     for (; i < rows; i++) {
         fb_vf s = fb_vf_zero();
@@ -37,33 +47,38 @@ FB_ALWAYS_INLINE void fb_rows_dot(const float *FB_RESTRICT x, int64_t stride, in
     }
 }
 
+/* Two rows at a time: chunk independent chains each. */
 FB_ALWAYS_INLINE void fb_rows_add_columns(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
                                           const float *FB_RESTRICT weight, const int chunk,
                                           float *FB_RESTRICT sum)
 {
-    fb_vf s[FB_ROWS_CHUNK];
+    fb_vf even[FB_ROWS_CHUNK], odd[FB_ROWS_CHUNK];
     FB_UNROLL
     for (int c = 0; c < chunk; c++) {
-        s[c] = fb_vf_zero();
+        even[c] = odd[c] = fb_vf_zero();
     }
-    for (int64_t i = 0; i < rows; i++) {
+    int64_t i = 0;
+    for (; i + 2 <= rows; i += 2) {
         const float *r = x + i * stride;
-        if (weight != NULL) {
-            const fb_vf w = fb_vf_set1(weight[i]);
-            FB_UNROLL
-            for (int c = 0; c < chunk; c++) {
-                s[c] = fb_vf_fma(w, fb_vf_load(r + c * FB_VW), s[c]);
-            }
-        } else {
-            FB_UNROLL
-            for (int c = 0; c < chunk; c++) {
-                s[c] = fb_vf_add(fb_vf_load(r + c * FB_VW), s[c]);
-            }
+        const fb_vf w0 = fb_vf_set1(weight != NULL ? weight[i] : 1.0F);
+        const fb_vf w1 = fb_vf_set1(weight != NULL ? weight[i + 1] : 1.0F);
+        FB_UNROLL
+        for (int c = 0; c < chunk; c++) {
+            even[c] = fb_vf_fma(w0, fb_vf_load(r + c * FB_VW), even[c]);
+            odd[c] = fb_vf_fma(w1, fb_vf_load(r + stride + c * FB_VW), odd[c]);
+        }
+    }
+    if (i < rows) {
+        const fb_vf w0 = fb_vf_set1(weight != NULL ? weight[i] : 1.0F);
+        FB_UNROLL
+        for (int c = 0; c < chunk; c++) {
+            even[c] = fb_vf_fma(w0, fb_vf_load(x + i * stride + c * FB_VW), even[c]);
         }
     }
     FB_UNROLL
     for (int c = 0; c < chunk; c++) {
-        fb_vf_store(sum + c * FB_VW, fb_vf_add(fb_vf_load(sum + c * FB_VW), s[c]));
+        const fb_vf part = fb_vf_add(even[c], odd[c]);
+        fb_vf_store(sum + c * FB_VW, fb_vf_add(fb_vf_load(sum + c * FB_VW), part));
     }
 }
 
@@ -117,6 +132,34 @@ FB_ALWAYS_INLINE void fb_rows_map_all(const enum fb_row_map map, const float *FB
     }
 }
 
+#if defined(FB_SIMD_AVX512)
+/* Sigmoids of rows without gaps; false when a value is beyond the fast way's reach. */
+static inline bool fb_rows_sigmoid_flat(const float *FB_RESTRICT x, int64_t count,
+                                        float *FB_RESTRICT out)
+{
+    const struct fb_sigmoid4 table = fb_sigmoid4_table();
+    fb_vf peak = fb_vf_zero();
+    for (int64_t i = 0; i < count; i += 4 * FB_VW) {
+        fb_sigmoid4(table, x + i, out + i, &peak);
+    }
+    return fb_vf_hmax(peak) <= FB_SIGMOID4_REACH;
+}
+
+/* The same for rows that are multiples of four vectors. */
+static inline bool fb_rows_sigmoid(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                   int64_t dim, float *FB_RESTRICT out, int64_t out_stride)
+{
+    if (stride == dim && out_stride == dim && rows * dim % (int64_t)(4 * FB_VW) == 0) {
+        return fb_rows_sigmoid_flat(x, rows * dim, out);
+    }
+    bool reached = dim % (int64_t)(4 * FB_VW) == 0;
+    for (int64_t i = 0; i < rows && reached; i++) {
+        reached = fb_rows_sigmoid_flat(x + i * stride, dim, out + i * out_stride);
+    }
+    return reached;
+}
+#endif
+
 /* out_i = map(x_i), dim components, the rest up to whole vectors zero. */
 static inline void fb_rows_map(enum fb_row_map map, const float *x, int64_t stride, int64_t rows,
                                int64_t dim, float *out, int64_t out_stride)
@@ -129,6 +172,11 @@ static inline void fb_rows_map(enum fb_row_map map, const float *x, int64_t stri
         fb_rows_map_all(FB_ROW_ELU, x, stride, rows, dim, out, out_stride);
         break;
     default:
+#if defined(FB_SIMD_AVX512)
+        if (fb_rows_sigmoid(x, stride, rows, dim, out, out_stride)) {
+            break;
+        }
+#endif
         fb_rows_map_all(FB_ROW_SIGMOID, x, stride, rows, dim, out, out_stride);
         break;
     }

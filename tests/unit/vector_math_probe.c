@@ -19,6 +19,24 @@ void FB_ISA_SYMBOL(probe_sigmoid)(const float *x, float *y, int64_t count)
     }
 }
 
+/* The map of rows, which takes whole rows faster than single values. */
+void FB_ISA_SYMBOL(probe_sigmoid_rows)(const float *x, float *y, int64_t count)
+{
+    fb_rows_map(FB_ROW_SIGMOID, x, PROBE_DIM, count / PROBE_DIM, PROBE_DIM, y, PROBE_DIM);
+}
+
+void FB_ISA_SYMBOL(probe_rows_dot)(const float *x, int64_t stride, int64_t rows, int64_t cols,
+                                   const float *v, float *out)
+{
+    fb_rows_dot(x, stride, rows, cols, v, out);
+}
+
+void FB_ISA_SYMBOL(probe_rows_accumulate)(const float *x, int64_t stride, int64_t rows,
+                                          int64_t cols, const float *weight, float *sum)
+{
+    fb_rows_accumulate(x, stride, rows, cols, weight, sum);
+}
+
 void FB_ISA_SYMBOL(probe_elu_plus_1)(const float *x, float *y, int64_t count)
 {
     for (int64_t i = 0; i < count; i += FB_VW) {
