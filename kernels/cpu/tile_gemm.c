@@ -3,6 +3,8 @@
 
 #include "simd.h"
 
+#include <assert.h>
+
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_NEON)
 enum { TILE_ROWS = 6, TILE_VECTORS = 4 };
 #elif defined(FB_SIMD_AVX2)
@@ -10,6 +12,8 @@ enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
 #else
 enum { TILE_ROWS = 4, TILE_VECTORS = 3 };
 #endif
+
+static_assert(FB_TILE_PANEL == TILE_VECTORS * FB_VW, "tile_gemm.h names the width of a panel");
 
 struct tile {
     const float *a;
@@ -21,12 +25,23 @@ struct tile {
     int64_t k;
     int64_t last; /* columns in the last vector, 1 .. FB_VW */
     bool accumulate;
+    const float *scale;          /* of C's rows, or NULL */
+    const char *fetch[2];        /* lines to fetch, one of each a step */
+    int64_t fetch_step_bytes[2]; /* a line, or 0 when there is nothing left to fetch */
 };
 
-/* rows, vectors, unit_row (a_row is 1) and partial (the last vector is not full) are constants at
- * every call, so that the loops unroll into registers. */
+#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
+enum { CAN_FETCH = 1, LINE_BYTES = 64 };
+#define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
+#else
+enum { CAN_FETCH = 0, LINE_BYTES = 64 };
+#define FETCH_LINE(address) ((void)(address))
+#endif
+
+/* rows, vectors, unit_row (a_row is 1), partial (the last vector is not full) and fetching are
+ * constants at every call, so that the loops unroll into registers. */
 FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int vectors,
-                               const bool unit_row, const bool partial)
+                               const bool unit_row, const bool partial, const bool fetching)
 {
     fb_vf sum[TILE_ROWS][TILE_VECTORS];
     FB_UNROLL
@@ -39,7 +54,14 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     const int64_t a_row = unit_row ? 1 : t->a_row;
     const float *a = t->a;
     const float *b = t->b;
+    const char *fetch0 = t->fetch[0], *fetch1 = t->fetch[1];
     for (int64_t p = 0; p < t->k; p++) {
+        if (fetching) {
+            FETCH_LINE(fetch0);
+            FETCH_LINE(fetch1);
+            fetch0 += t->fetch_step_bytes[0];
+            fetch1 += t->fetch_step_bytes[1];
+        }
         fb_vf column[TILE_VECTORS];
         FB_UNROLL
         for (int j = 0; j < vectors; j++) {
@@ -60,6 +82,13 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     FB_UNROLL
     for (int i = 0; i < rows; i++) {
         float *c = t->c + i * t->ldc;
+        if (t->scale != NULL) {
+            const fb_vf scale = fb_vf_set1(t->scale[i]);
+            FB_UNROLL
+            for (int j = 0; j < vectors; j++) {
+                sum[i][j] = fb_vf_mul(scale, sum[i][j]);
+            }
+        }
         FB_UNROLL
         for (int j = 0; j < vectors; j++) {
             if (partial && j == vectors - 1) {
@@ -76,27 +105,26 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
 
 typedef void (*tile_fn)(const struct tile *);
 
-#define TILE(rows, vectors)                                                                        \
-    static void tile_##rows##x##vectors##_rr(const struct tile *t)                                 \
+enum tile_kind { PLAIN, PARTIAL, FETCHING, KINDS };
+
+#define TILE_KIND(rows, vectors, name, unit_row, partial, fetching)                                \
+    static void tile_##rows##x##vectors##_##name(const struct tile *t)                             \
     {                                                                                              \
-        run_tile(t, rows, vectors, false, false);                                                  \
-    }                                                                                              \
-    static void tile_##rows##x##vectors##_rp(const struct tile *t)                                 \
-    {                                                                                              \
-        run_tile(t, rows, vectors, false, true);                                                   \
-    }                                                                                              \
-    static void tile_##rows##x##vectors##_ur(const struct tile *t)                                 \
-    {                                                                                              \
-        run_tile(t, rows, vectors, true, false);                                                   \
-    }                                                                                              \
-    static void tile_##rows##x##vectors##_up(const struct tile *t)                                 \
-    {                                                                                              \
-        run_tile(t, rows, vectors, true, true);                                                    \
+        run_tile(t, rows, vectors, unit_row, partial, fetching);                                   \
     }
+#define TILE(rows, vectors)                                                                        \
+    TILE_KIND(rows, vectors, rr, false, false, false)                                              \
+    TILE_KIND(rows, vectors, rp, false, true, false)                                               \
+    TILE_KIND(rows, vectors, rf, false, false, CAN_FETCH)                                          \
+    TILE_KIND(rows, vectors, ur, true, false, false)                                               \
+    TILE_KIND(rows, vectors, up, true, true, false)                                                \
+    TILE_KIND(rows, vectors, uf, true, false, CAN_FETCH)
 #define TILE_ENTRY(rows, vectors)                                                                  \
     {                                                                                              \
-        {tile_##rows##x##vectors##_rr, tile_##rows##x##vectors##_rp},                              \
-            {tile_##rows##x##vectors##_ur, tile_##rows##x##vectors##_up},                          \
+        {tile_##rows##x##vectors##_rr, tile_##rows##x##vectors##_rp,                               \
+         tile_##rows##x##vectors##_rf},                                                            \
+            {tile_##rows##x##vectors##_ur, tile_##rows##x##vectors##_up,                           \
+             tile_##rows##x##vectors##_uf},                                                        \
     }
 
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_NEON)
@@ -109,7 +137,7 @@ typedef void (*tile_fn)(const struct tile *);
 /* clang-format off */
 TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
     /* clang-format on */
-    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][KINDS] = {
         TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3), TILE_TABLE(4), TILE_TABLE(5), TILE_TABLE(6)};
 #elif defined(FB_SIMD_AVX2)
 #define TILE_ROW(rows) TILE(rows, 1) TILE(rows, 2)
@@ -121,7 +149,7 @@ TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
 /* clang-format off */
 TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
     /* clang-format on */
-    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][KINDS] = {
         TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3), TILE_TABLE(4), TILE_TABLE(5), TILE_TABLE(6)};
 #else
 #define TILE_ROW(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3)
@@ -132,8 +160,8 @@ TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6)
 /* clang-format off */
 TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4)
     /* clang-format on */
-    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][2] = {TILE_TABLE(1), TILE_TABLE(2),
-                                                                 TILE_TABLE(3), TILE_TABLE(4)};
+    static const tile_fn tiles[TILE_ROWS][TILE_VECTORS][2][KINDS] = {TILE_TABLE(1), TILE_TABLE(2),
+                                                                     TILE_TABLE(3), TILE_TABLE(4)};
 #endif
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -141,9 +169,30 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static const float nothing[LINE_BYTES / sizeof(float)];
+
+/* Hands the tile its k lines of each range, as far as there are any. */
+static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
+{
+    enum tile_kind kind = PLAIN;
+    for (int i = 0; i < 2; i++) {
+        struct fb_tile_range *range = &extra->fetch[extra->fetch[i].bytes > 0 ? i : i + 2];
+        t->fetch[i] = (const char *)nothing;
+        t->fetch_step_bytes[i] = 0;
+        if (range->bytes > 0) {
+            t->fetch[i] = range->at;
+            t->fetch_step_bytes[i] = LINE_BYTES;
+            range->at += t->k * LINE_BYTES;
+            range->bytes -= t->k * LINE_BYTES;
+            kind = FETCHING;
+        }
+    }
+    return kind;
+}
+
 /* Column panels outermost: a panel of B (k x TILE_VECTORS * FB_VW) stays in the first-level cache
  * while the rows of A stream past it. */
-FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower)
+FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower, struct fb_tile_extra *extra)
 {
     for (int64_t j = 0; j < n; j += TILE_VECTORS * FB_VW) {
         const int64_t columns = smaller(n - j, TILE_VECTORS * FB_VW);
@@ -157,23 +206,33 @@ FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower)
                 .a_col = a_col,
                 .b = b + j,
                 .ldb = ldb,
+                .c = c + i * ldc + j,
                 .ldc = ldc,
                 .k = lower ? smaller(k, i + rows) : k,
                 .last = last,
                 .accumulate = accumulate,
             };
-            t.c = c + i * ldc + j;
-            tiles[rows - 1][vectors - 1][a_row == 1][last != FB_VW](&t);
+            enum tile_kind kind = last != FB_VW ? PARTIAL : PLAIN;
+            if (extra != NULL) {
+                t.scale = extra->scale == NULL ? NULL : extra->scale + i;
+                kind = CAN_FETCH && kind == PLAIN ? take_lines(extra, &t) : kind;
+            }
+            tiles[rows - 1][vectors - 1][a_row == 1][kind](&t);
         }
     }
 }
 
 void FB_ISA_SYMBOL(fb_tile_gemm)(FB_TILE_GEMM_ARGS)
 {
-    run_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate, false);
+    run_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate, false, NULL);
 }
 
 void FB_ISA_SYMBOL(fb_tile_gemm_lower)(FB_TILE_GEMM_ARGS)
 {
-    run_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate, true);
+    run_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate, true, NULL);
+}
+
+void FB_ISA_SYMBOL(fb_tile_gemm_extra)(FB_TILE_GEMM_ARGS, struct fb_tile_extra *extra)
+{
+    run_gemm(m, n, k, a, a_row, a_col, b, ldb, c, ldc, accumulate, false, extra);
 }

@@ -27,7 +27,36 @@ void fb_tile_gemm_neon(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx2(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx512(FB_TILE_GEMM_ARGS);
 
-/* The same with a triangular A: the sum for row i runs over p <= i only (lower), so A's upper
+/* What a product does beside C = A B or C += A B. A zeroed one changes nothing. */
+struct fb_tile_extra {
+    /* C = diag(scale) A B, m values; NULL: none. Without accumulation only. */
+    const float *scale;
+    /* Memory that comes into the second-level cache meanwhile, two lines per step of k, one of the
+     * even ranges in their order and one of the odd ones: the product's arithmetic hides their
+     * latency. Advanced past what was asked for. x86 only. */
+    struct fb_tile_range {
+        const char *at;
+        int64_t bytes;
+    } fetch[4];
+};
+
+/* The product, with extra. A may lie in C's own rows when C is one panel wide, n <= FB_TILE_PANEL,
+ * and k <= n: a tile's rows are read before they are written. */
+void fb_tile_gemm_extra_scalar(FB_TILE_GEMM_ARGS, struct fb_tile_extra *extra);
+void fb_tile_gemm_extra_neon(FB_TILE_GEMM_ARGS, struct fb_tile_extra *extra);
+void fb_tile_gemm_extra_avx2(FB_TILE_GEMM_ARGS, struct fb_tile_extra *extra);
+void fb_tile_gemm_extra_avx512(FB_TILE_GEMM_ARGS, struct fb_tile_extra *extra);
+
+/* Columns of C that a tile covers, for code that is compiled for one instruction set. */
+#if defined(FB_SIMD_AVX512)
+enum { FB_TILE_PANEL = 64 };
+#elif defined(FB_SIMD_AVX2) || defined(FB_SIMD_NEON)
+enum { FB_TILE_PANEL = 16 };
+#else
+enum { FB_TILE_PANEL = 3 };
+#endif
+
+/* C = A B with a triangular A: the sum for row i runs over p <= i only (lower), so A's upper
  * triangle is never read by more than a tile's height and must hold zeros there: for tile rows
  * i0 .. i0+5 the sum runs over p <= min(i0+5, k-1). */
 void fb_tile_gemm_lower_scalar(FB_TILE_GEMM_ARGS);

@@ -4,9 +4,10 @@
  *
  * Forward: four phases over blocks of tokens, each needing the totals of the one before:
  *   1  sum phi(k), sum phi(q)
- *   2  u = sum beta k, w = sum alpha q
- *   3  e = exp(clamp o), Z = sum e, G = sum phi(k) (e v)^T        2SDM flop
- *   4  out = s alpha phi(q) G S/Z                                 2LDM flop
+ *   2  w = sum alpha q
+ *   3  u = sum beta k, e = exp(clamp o), Z = sum e, G = sum phi(k) (e v)^T        2SDM flop
+ *   4  out = s alpha phi(q) G S/Z                                                 2LDM flop
+ * u is not needed before phase 4, so that keys are seen twice only.
  * A small clamp bounds the exponential, so that no maximum is needed; without one the maximum runs
  * along with the sums. Competition over heads puts two phases between 2 and 3: the scores of all
  * heads, and their softmax per token.
@@ -38,6 +39,8 @@
 static struct flow_task task_of(const struct flow_run *run, int64_t unit,
                                 const struct flow_head *state, struct flow_worker *worker)
 {
+    /* Heads shared by threads have an alpha each, else threads have. */
+    const int64_t alpha = run->shape.split ? unit : worker - run->workers;
     const struct fb_problem *p = run->problem;
     const int64_t group = p->heads / p->kv_heads;
     const int64_t per_batch = run->shape.units / p->batch;
@@ -52,6 +55,7 @@ static struct flow_task task_of(const struct flow_run *run, int64_t unit,
         .kv_head = head / group,
         .sinks = fb_problem_queries(p, batch),
         .sources = fb_problem_keys(p, batch),
+        .alpha = run->alpha == NULL ? NULL : run->alpha + alpha * run->shape.alpha,
     };
 }
 
@@ -61,7 +65,7 @@ static struct flow_head state_of(const struct flow_run *run, int64_t unit,
 {
     struct flow_head state = *table;
     if (run->call->saved != NULL) {
-        const struct flow_task t = task_of(run, unit, table, NULL);
+        const struct flow_task t = task_of(run, unit, table, run->workers);
         const size_t bytes = fb_flow_saved_bytes(run->problem, NULL, NULL);
         const int64_t index = t.batch * run->problem->heads + t.head;
         fb_flow_saved_bytes(run->problem, (unsigned char *)run->call->saved + (size_t)index * bytes,
@@ -125,6 +129,68 @@ static void run_unit(void *context, int64_t unit, int thread)
             if (is_needed(&run, phase)) {
                 run_phase(&task, thread, &run.phases[phase]);
             }
+        }
+    }
+}
+
+/* ---- whole heads, forward ------------------------------------------------------------------ */
+
+/* Takes the next unit with tokens on both sides; false when there is none left. */
+static bool take_unit(struct flow_run *run, int thread, int turn, struct flow_ahead *ahead,
+                      struct flow_head *state)
+{
+    for (;;) {
+        const int64_t unit = atomic_fetch_add(&run->next_unit, 1);
+        if (unit >= run->shape.units) {
+            return false;
+        }
+        *state = state_of(run, unit, &run->heads[2 * thread + turn]);
+        *ahead = (struct flow_ahead){
+            .task = task_of(run, unit, state, &run->workers[thread]),
+            .next = {0},
+        };
+        ahead->task.slot = &run->workers[thread].ahead;
+        if (!is_empty(&ahead->task)) {
+            return true;
+        }
+    }
+}
+
+static void finish_ahead(struct flow_ahead *ahead, int side)
+{
+    while (fb_flow_step_ahead(ahead, side)) {
+    }
+}
+
+/* A thread's part of the heads: each head's first phase runs between the products of the one
+ * before. */
+static void run_heads(void *context, int64_t index, int thread)
+{
+    struct flow_run *run = context;
+    (void)index;
+    struct flow_head states[2];
+    struct flow_ahead ahead;
+    bool more = take_unit(run, thread, 0, &ahead, &states[0]);
+    if (more) {
+        finish_ahead(&ahead, FLOW_SOURCES);
+        finish_ahead(&ahead, FLOW_SINKS);
+    }
+    for (int turn = 1; more; turn = 1 - turn) {
+        struct flow_task task = ahead.task;
+        more = take_unit(run, thread, turn, &ahead, &states[turn]);
+        task.ahead = more ? &ahead : NULL;
+        for (int phase = 1; phase < run->phase_count; phase++) {
+            if (!is_needed(run, phase)) {
+                continue;
+            }
+            run_phase(&task, thread, &run->phases[phase]);
+            /* Keys first: both sides sum into the same accumulators. */
+            if (more && run->phases[phase].sides[FLOW_SOURCES].run != NULL) {
+                finish_ahead(&ahead, FLOW_SOURCES);
+            }
+        }
+        if (more) {
+            finish_ahead(&ahead, FLOW_SINKS);
         }
     }
 }
@@ -196,6 +262,8 @@ static void run_pass(const struct fb_problem *problem, const struct fb_call *cal
     fb_flow_normal_carve(problem, backward, call->threads, call->scratch, &run);
     if (run.shape.split) {
         run_split(&run);
+    } else if (!backward) {
+        fb_parallel_for(run.shape.workers, run.shape.workers, run_heads, &run);
     } else {
         fb_parallel_for(run.shape.workers, run.shape.units, run_unit, &run);
     }

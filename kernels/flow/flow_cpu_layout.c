@@ -103,6 +103,9 @@ static void carve_worker(const struct flow_shape *s, struct fb_scratch_cursor *c
     for (size_t i = 0; i < sizeof carved.scalar / sizeof carved.scalar[0]; i++) {
         carved.scalar[i] = fb_scratch_take_f32(cursor, FLOW_BLOCK);
     }
+    if (!s->backward && !s->split) {
+        carve_slot(s, false, cursor, &carved.ahead);
+    }
     carved.kept = fb_scratch_take_f32(cursor, s->kept * s->cols);
     if (worker != NULL) {
         *worker = carved;
@@ -116,11 +119,12 @@ static size_t lay_out(const struct fb_problem *p, const struct flow_shape *s, vo
 {
     struct fb_scratch_cursor cursor = {.base = scratch};
     const bool real = scratch != NULL;
-    const int64_t heads = s->split ? s->units : s->workers;
+    const int64_t heads = s->split ? s->units : s->workers * (s->backward ? 1 : 2);
     struct flow_head *head_table = fb_scratch_take(&cursor, heads, sizeof *head_table);
     struct flow_worker *workers = fb_scratch_take(&cursor, s->workers, sizeof *workers);
     struct flow_slot *slots[FLOW_SIDES];
     for (int side = 0; side < FLOW_SIDES; side++) {
+        /* Forward, a thread's sums of the head at hand and of its next one run at the same time. */
         const int64_t count = s->split ? s->units * s->slices[side] : s->workers;
         const bool matrices = (side == FLOW_SINKS) == s->backward;
         slots[side] = fb_scratch_take(&cursor, count, sizeof *slots[side]);
@@ -136,6 +140,7 @@ static size_t lay_out(const struct fb_problem *p, const struct flow_shape *s, vo
     }
     const bool compete = fb_flow_options_of(p).competition == FB_FLOW_OVER_HEADS;
     const int64_t scores = compete ? p->batch * p->heads * p->kv_len : 0;
+    float *alpha = fb_scratch_take_f32(&cursor, (s->split ? s->units : s->workers) * s->alpha);
     float *score_table = fb_scratch_take_f32(&cursor, scores);
     float *dscore_table = fb_scratch_take_f32(&cursor, s->backward ? scores : 0);
     if (run != NULL) {
@@ -144,6 +149,7 @@ static size_t lay_out(const struct fb_problem *p, const struct flow_shape *s, vo
         memcpy(run->slots, slots, sizeof slots);
         run->scores = score_table;
         run->dscores = dscore_table;
+        run->alpha = s->alpha > 0 ? alpha : NULL;
     }
     return cursor.used_bytes;
 }
@@ -153,6 +159,13 @@ size_t fb_flow_normal_carve(const struct fb_problem *problem, bool backward, int
 {
     struct flow_shape shape;
     make_shape(problem, backward, threads, &shape);
+    if (!backward) {
+        /* Half of the linear part of the budget, at most. */
+        const int64_t row = fb_vf_round_up(problem->q_len);
+        const double bytes =
+            (double)((shape.split ? shape.units : shape.workers) * row) * sizeof(float);
+        shape.alpha = bytes <= 0.005 * fb_problem_bytes(problem, FB_FORWARD) ? row : 0;
+    }
     if (!shape.split && !backward) {
         /* What the budget leaves after the fixed buffers goes into kept phi(k). */
         const double budget =

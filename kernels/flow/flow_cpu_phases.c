@@ -41,11 +41,11 @@ const float *fb_flow_sink_rows(const struct flow_task *t, int64_t first, int64_t
 
 float fb_flow_epsilon_term(const struct flow_task *t, const float *v)
 {
-    double sum = 0.0;
-    for (int64_t j = 0; j < t->run->shape.dim; j++) {
-        sum += (double)v[j];
+    fb_vf sum = fb_vf_zero();
+    for (int64_t j = 0; j < t->run->shape.cols; j += FB_VW) {
+        sum = fb_vf_add(sum, fb_vf_load(v + j));
     }
-    return (float)((double)FB_FLOW_EPSILON * sum + (double)t->run->options.extra_eps);
+    return FB_FLOW_EPSILON * fb_vf_sum(sum) + t->run->options.extra_eps;
 }
 
 void fb_flow_incoming(const struct flow_task *t, const float *x, int64_t stride, int64_t rows,
@@ -55,7 +55,7 @@ void fb_flow_incoming(const struct flow_task *t, const float *x, int64_t stride,
     fb_rows_dot(x, stride, rows, t->run->shape.cols, v, incoming);
     for (int64_t i = 0; i < rows; i += FB_VW) {
         const fb_vf sum = fb_vf_add(fb_vf_load(incoming + i), term);
-        fb_vf_store(incoming + i, fb_vf_div(fb_vf_set1(1.0F), sum));
+        fb_vf_store(incoming + i, fb_vf_reciprocal(sum));
     }
 }
 
@@ -80,26 +80,33 @@ static void finish_vector(const struct flow_task *t, float *total)
 
 /* ---- phase 1: sums of phi ------------------------------------------------------------------ */
 
-static void sum_sources(const struct flow_task *t)
+static void sum_source_block(const struct flow_task *t, int64_t first, int64_t rows)
 {
     const struct flow_shape *s = &t->run->shape;
-    fb_rows_zero(t->slot->vectors, s->cols);
+    const float *k = fb_flow_source_rows(t, first, rows, true);
+    fb_rows_accumulate(k, s->cols, rows, s->cols, NULL, t->slot->vectors);
+}
+
+static void sum_sink_block(const struct flow_task *t, int64_t first, int64_t rows)
+{
+    int64_t stride;
+    const float *q = fb_flow_sink_rows(t, first, rows, true, &stride);
+    fb_rows_accumulate(q, stride, rows, t->run->shape.cols, NULL, t->slot->vectors);
+}
+
+static void sum_sources(const struct flow_task *t)
+{
+    fb_rows_zero(t->slot->vectors, t->run->shape.cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
-        const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = fb_flow_source_rows(t, i, rows, true);
-        fb_rows_accumulate(k, s->cols, rows, s->cols, NULL, t->slot->vectors);
+        sum_source_block(t, i, flow_minimum(FLOW_BLOCK, t->last - i));
     }
 }
 
 static void sum_sinks(const struct flow_task *t)
 {
-    const struct flow_shape *s = &t->run->shape;
-    fb_rows_zero(t->slot->vectors, s->cols);
+    fb_rows_zero(t->slot->vectors, t->run->shape.cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
-        const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        int64_t stride;
-        const float *q = fb_flow_sink_rows(t, i, rows, true, &stride);
-        fb_rows_accumulate(q, stride, rows, s->cols, NULL, t->slot->vectors);
+        sum_sink_block(t, i, flow_minimum(FLOW_BLOCK, t->last - i));
     }
 }
 
@@ -113,38 +120,101 @@ static void finish_sink_sum(const struct flow_task *t)
     finish_vector(t, t->state->totals.sink_sum);
 }
 
+bool fb_flow_step_ahead(struct flow_ahead *ahead, int side)
+{
+    const struct flow_task *t = &ahead->task;
+    const struct flow_shape *s = &t->run->shape;
+    const bool sinks = side == FLOW_SINKS;
+    const struct flow_slicing cut = fb_flow_slicing_of(sinks ? t->sinks : t->sources);
+    const int64_t first = ahead->next[side], slice = first / cut.slice;
+    if (first >= cut.length) {
+        return false;
+    }
+    const int64_t end = flow_minimum((slice + 1) * cut.slice, cut.length);
+    const int64_t rows = flow_minimum(FLOW_BLOCK, end - first);
+    if (first == slice * cut.slice) {
+        fb_rows_zero(t->slot->vectors, s->cols);
+    }
+    (sinks ? sum_sink_block : sum_source_block)(t, first, rows);
+    ahead->next[side] = first + rows;
+    if (first + rows == end) {
+        add_first_vector(s, t->slot, slice == 0, t->state);
+    }
+    if (first + rows == cut.length) {
+        (sinks ? finish_sink_sum : finish_source_sum)(t);
+    }
+    return first + rows < cut.length;
+}
+
+/* ---- what a product fetches ---------------------------------------------------------------- */
+
+/* The rows first .. first+FLOW_BLOCK-1 below length, when they lie together. */
+static struct fb_tile_range rows_range(const struct fb_tensor *x, int64_t batch, int64_t head,
+                                       int64_t first, int64_t length)
+{
+    const int64_t rows = flow_minimum(FLOW_BLOCK, length - first);
+    if (rows <= 0 || x->stride[2] != x->shape[3]) {
+        return (struct fb_tile_range){NULL, 0};
+    }
+    return (struct fb_tile_range){(const char *)fb_tensor_row_f32(x, batch, head, first),
+                                  rows * x->shape[3] * (int64_t)sizeof(float)};
+}
+
+/* The next block of values and keys, and the block of keys that the next head sums then. */
+static void fetch_sources(const struct flow_task *t, int64_t first, struct fb_tile_extra *extra)
+{
+    const struct fb_call *call = t->run->call;
+    const struct flow_shape *s = &t->run->shape;
+    const int64_t next = first + FLOW_BLOCK;
+    extra->fetch[0] = rows_range(&call->v, t->batch, t->kv_head, next, t->sources);
+    extra->fetch[2] = next + FLOW_BLOCK <= s->kept
+                          ? (struct fb_tile_range){(const char *)(t->worker->kept + next * s->cols),
+                                                   FLOW_BLOCK * s->cols * (int64_t)sizeof(float)}
+                          : rows_range(&call->k, t->batch, t->kv_head, next, t->sources);
+    if (t->ahead != NULL) {
+        const struct flow_task *a = &t->ahead->task;
+        extra->fetch[1] =
+            rows_range(&call->k, a->batch, a->kv_head, t->ahead->next[FLOW_SOURCES], a->sources);
+    }
+}
+
+/* The next block of phi(q), or of queries, and what the next head reads and writes then. */
+static void fetch_sinks(const struct flow_task *t, int64_t first, struct fb_tile_extra *extra)
+{
+    const struct fb_call *call = t->run->call;
+    const bool parked = t->run->shape.parked;
+    extra->fetch[0] =
+        rows_range(parked ? &call->out : &call->q, t->batch, t->head, first + FLOW_BLOCK, t->sinks);
+    if (t->ahead != NULL) {
+        const struct flow_task *a = &t->ahead->task;
+        const int64_t next = t->ahead->next[FLOW_SINKS];
+        extra->fetch[1] = rows_range(&call->q, a->batch, a->head, next, a->sinks);
+        if (parked) {
+            extra->fetch[3] = rows_range(&call->out, a->batch, a->head, next, a->sinks);
+        }
+    }
+}
+
 /* ---- phase 2: conserved flows -------------------------------------------------------------- */
 
-static void weigh_sources(const struct flow_task *t)
+/* incoming of a block of sinks, written where the outputs will look for it if it is kept. */
+static float *incoming_of(const struct flow_task *t, int64_t first)
 {
-    const struct flow_shape *s = &t->run->shape;
-    float *beta = t->worker->scalar[0];
-    fb_rows_zero(t->slot->vectors, s->cols);
-    for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
-        const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = fb_flow_source_rows(t, i, rows, false);
-        fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
-        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
-    }
+    return t->alpha != NULL ? t->alpha + first : t->worker->scalar[0];
 }
 
 static void weigh_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    float *alpha = t->worker->scalar[0];
     fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
+        float *alpha = incoming_of(t, i);
         int64_t stride;
         const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
         fb_flow_incoming(t, q, stride, rows, t->state->totals.source_sum, alpha);
         fb_rows_accumulate(q, stride, rows, s->cols, alpha, t->slot->vectors);
     }
-}
-
-static void finish_source_flow(const struct flow_task *t)
-{
-    finish_vector(t, t->state->totals.source_flow);
 }
 
 static void finish_sink_flow(const struct flow_task *t)
@@ -235,12 +305,15 @@ static void collect_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct fb_tensor *v = &t->run->call->v;
-    float *e = t->worker->scalar[0];
+    float *e = t->worker->scalar[0], *beta = t->worker->scalar[1];
     float peak = -INFINITY;
     double normaliser = 0.0;
+    fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         const float *k = fb_flow_source_rows(t, i, rows, false);
+        fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
+        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
         const float factor = fb_flow_compete(t, k, i, rows, &peak, e);
         if (i != t->first) {
             scale_matrix(t->slot->product, s->dim * s->value_cols, factor);
@@ -248,9 +321,14 @@ static void collect_sources(const struct flow_task *t)
         normaliser = normaliser * (double)factor + (double)sum_block(e, rows);
         fb_rows_scale(fb_tensor_row_f32(v, t->batch, t->kv_head, i), v->stride[2], rows,
                       s->value_dim, e, t->worker->scaled, s->value_cols);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        struct fb_tile_extra extra = {0};
+        fetch_sources(t, i, &extra);
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (s->dim, s->value_cols, rows, k, 1, s->cols, t->worker->scaled, s->value_cols,
-         t->slot->product, s->value_cols, i != t->first);
+         t->slot->product, s->value_cols, i != t->first, &extra);
+        if (t->ahead != NULL) {
+            fb_flow_step_ahead(t->ahead, FLOW_SOURCES);
+        }
     }
     *t->slot->normaliser = normaliser;
     *t->slot->peak = peak;
@@ -260,6 +338,7 @@ static void collect_sources(const struct flow_task *t)
 static void add_product(const struct flow_shape *s, const struct flow_slot *slot, bool first,
                         const struct flow_head *state)
 {
+    add_first_vector(s, slot, first, state);
     float *peak = state->totals.peak;
     float keep = first ? 0.0F : 1.0F, take = 1.0F;
     if (first) {
@@ -282,6 +361,7 @@ static void add_product(const struct flow_shape *s, const struct flow_slot *slot
 
 static void finish_product(const struct flow_task *t)
 {
+    finish_vector(t, t->state->totals.source_flow);
     switch (t->run->options.competition) {
     case FB_FLOW_NO_COMPETITION:
         *t->state->totals.scale = 1.0F;
@@ -341,14 +421,15 @@ void fb_flow_share_sources(const struct flow_task *t)
 /* ---- phase 4: outputs ---------------------------------------------------------------------- */
 
 /* r[i] = sigmoid(ratio * conserved[i]) * incoming[i] * scale. */
-static void allocate(const struct flow_task *t, const float *conserved, int64_t rows, float *r)
+static void allocate(const struct flow_task *t, const float *conserved, int64_t rows,
+                     const float *incoming, float *r)
 {
     const struct flow_totals *totals = &t->state->totals;
     const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, totals->source_flow));
     const fb_vf ratio = fb_vf_set1((float)((double)t->sinks / (double)t->sources));
     const fb_vf scale = fb_vf_set1(*totals->scale);
     for (int64_t i = 0; i < rows; i += FB_VW) {
-        fb_vf x = fb_vf_mul(fb_vf_load(r + i), scale);
+        fb_vf x = fb_vf_mul(fb_vf_load(incoming + i), scale);
         if (t->run->options.allocation) {
             const fb_vf c = fb_vf_add(fb_vf_load(conserved + i), term);
             x = fb_vf_mul(x, fb_vf_sigmoid(fb_vf_mul(c, ratio)));
@@ -357,31 +438,48 @@ static void allocate(const struct flow_task *t, const float *conserved, int64_t 
     }
 }
 
+/* Rows of queries that lie in the rows of out: a product in more than one panel would overwrite
+ * them, so it works on a copy. */
 static void emit_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct flow_totals *totals = &t->state->totals;
     const struct fb_tensor *out = &t->run->call->out;
-    float *r = t->worker->scalar[0], *conserved = t->worker->scalar[1];
+    const bool copied = s->parked && s->value_dim > FB_TILE_PANEL;
+    float *r = t->worker->scalar[1], *conserved = t->worker->scalar[2];
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
+        float *to = fb_tensor_row_f32(out, t->batch, t->head, i);
         int64_t stride;
         const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
-        fb_flow_incoming(t, q, stride, rows, totals->source_sum, r);
+        const float *incoming = incoming_of(t, i);
+        if (t->alpha == NULL) {
+            fb_flow_incoming(t, q, stride, rows, totals->source_sum, t->worker->scalar[0]);
+        }
         fb_rows_dot(q, stride, rows, s->cols, totals->source_flow, conserved);
-        allocate(t, conserved, rows, r);
-        fb_rows_scale(q, stride, rows, s->cols, r, t->worker->scaled, s->cols);
-        FB_ISA_SYMBOL(fb_tile_gemm)
-        (rows, s->value_dim, s->dim, t->worker->scaled, s->cols, 1, totals->product, s->value_cols,
-         fb_tensor_row_f32(out, t->batch, t->head, i), out->stride[2], false);
+        allocate(t, conserved, rows, incoming, r);
+        struct fb_tile_extra extra = {0};
+        fetch_sinks(t, i, &extra);
+        if (copied) {
+            fb_rows_scale(q, stride, rows, s->cols, r, t->worker->scaled, s->cols);
+            q = t->worker->scaled;
+            stride = s->cols;
+        } else {
+            extra.scale = r;
+        }
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
+        (rows, s->value_dim, s->dim, q, stride, 1, totals->product, s->value_cols, to,
+         out->stride[2], false, &extra);
+        if (t->ahead != NULL) {
+            fb_flow_step_ahead(t->ahead, FLOW_SINKS);
+        }
     }
 }
 
 const struct flow_phase fb_flow_forward_phases[FLOW_FORWARD_PHASES] = {
     {.sides = {[FLOW_SOURCES] = {sum_sources, add_first_vector, finish_source_sum},
                [FLOW_SINKS] = {sum_sinks, add_first_vector, finish_sink_sum}}},
-    {.sides = {[FLOW_SOURCES] = {weigh_sources, add_first_vector, finish_source_flow},
-               [FLOW_SINKS] = {weigh_sinks, add_first_vector, finish_sink_flow}}},
+    {.sides = {[FLOW_SINKS] = {weigh_sinks, add_first_vector, finish_sink_flow}}},
     {.sides = {[FLOW_SOURCES] = {fb_flow_score_sources, NULL, NULL}}, .heads_only = true},
     {.sides = {[FLOW_SOURCES] = {fb_flow_share_sources, NULL, NULL}}, .heads_only = true},
     {.sides = {[FLOW_SOURCES] = {collect_sources, add_product, finish_product}}},

@@ -13,6 +13,8 @@
 #include "flow_options.h"
 #include "rows.h"
 
+#include <stdatomic.h>
+
 #define fb_flow_forward_phases  FB_ISA_SYMBOL(fb_flow_forward_phases)
 #define fb_flow_backward_phases FB_ISA_SYMBOL(fb_flow_backward_phases)
 #define fb_flow_normal_carve    FB_ISA_SYMBOL(fb_flow_normal_carve)
@@ -24,6 +26,7 @@
 #define fb_flow_incoming        FB_ISA_SYMBOL(fb_flow_incoming)
 #define fb_flow_compete         FB_ISA_SYMBOL(fb_flow_compete)
 #define fb_flow_outgoing        FB_ISA_SYMBOL(fb_flow_outgoing)
+#define fb_flow_step_ahead      FB_ISA_SYMBOL(fb_flow_step_ahead)
 #define fb_flow_epsilon_term    FB_ISA_SYMBOL(fb_flow_epsilon_term)
 
 enum {
@@ -47,10 +50,11 @@ struct flow_shape {
     int64_t widest;             /* the larger of the two */
     int64_t slices[FLOW_SIDES]; /* of the longest sequence */
     bool backward;
-    bool split;   /* threads share units */
-    bool parked;  /* forward: phi(q) lives in out between the phases */
-    bool turned;  /* backward: v dM^T lives in dk between the phases (no grouped queries) */
-    int64_t kept; /* forward: sources whose phi(k) each thread keeps */
+    bool split;    /* threads share units */
+    bool parked;   /* forward: phi(q) lives in out between the phases */
+    bool turned;   /* backward: v dM^T lives in dk between the phases (no grouped queries) */
+    int64_t kept;  /* forward: sources whose phi(k) each thread keeps */
+    int64_t alpha; /* forward: floats per head that keep its sinks' incoming flow, or 0 */
     int workers;
 };
 
@@ -94,15 +98,17 @@ struct flow_slot {
 
 /* One thread's blocks. */
 struct flow_worker {
-    float *source_block; /* [FLOW_BLOCK][cols] phi(k) */
-    float *sink_block;   /* [FLOW_BLOCK][cols] phi(q) */
-    float *scaled;       /* [FLOW_BLOCK][widest] a block times a scalar per row */
-    float *turned;       /* [FLOW_BLOCK][cols] v dM^T when it is not parked in dk; backward */
-    float *scalar[8];    /* [FLOW_BLOCK] */
-    float *kept;         /* [shape.kept][cols] phi(k), forward, whole heads */
+    float *source_block;    /* [FLOW_BLOCK][cols] phi(k) */
+    float *sink_block;      /* [FLOW_BLOCK][cols] phi(q) */
+    float *scaled;          /* [FLOW_BLOCK][widest] a block times a scalar per row */
+    float *turned;          /* [FLOW_BLOCK][cols] v dM^T when it is not parked in dk; backward */
+    float *scalar[8];       /* [FLOW_BLOCK] */
+    float *kept;            /* [shape.kept][cols] phi(k), forward, whole heads */
+    struct flow_slot ahead; /* vectors only: sums of the thread's next head; likewise */
 };
 
 struct flow_phase;
+struct flow_ahead;
 
 struct flow_run {
     const struct fb_problem *problem;
@@ -111,12 +117,14 @@ struct flow_run {
     struct flow_shape shape;
     const struct flow_phase *phases;
     int phase_count;
-    struct flow_head *heads;             /* per worker, or per unit in split mode */
+    struct flow_head *heads;             /* two per worker, or one per unit in split mode */
     struct flow_slot *slots[FLOW_SIDES]; /* per worker, or per (unit, slice) in split mode */
     struct flow_worker *workers;
     float *scores, *dscores; /* [B H][S], competition over heads only */
+    float *alpha;            /* [heads][shape.alpha], as many as heads above */
     int phase;
     int64_t round;
+    _Atomic int64_t next_unit; /* forward, whole heads: the first that no thread has taken */
 };
 
 /* What a phase does to one slice. */
@@ -126,8 +134,17 @@ struct flow_task {
     const struct flow_slot *slot;
     struct flow_worker *worker;
     int64_t batch, head, kv_head;
-    int64_t sinks, sources; /* valid lengths of this batch element, both at least 1 */
-    int64_t first, last;    /* tokens first .. last-1 */
+    int64_t sinks, sources;   /* valid lengths of this batch element, both at least 1 */
+    int64_t first, last;      /* tokens first .. last-1 */
+    float *alpha;             /* incoming of every sink, or NULL when it is not kept; forward */
+    struct flow_ahead *ahead; /* the thread's next head, or NULL; forward */
+};
+
+/* The first phase of the head that a thread takes next. It waits for memory, while the products of
+ * the head at hand do not: so a block of it follows each block of those, which has fetched it. */
+struct flow_ahead {
+    struct flow_task task;
+    int64_t next[FLOW_SIDES]; /* the first token that is not summed yet */
 };
 
 struct flow_side {
@@ -178,6 +195,9 @@ void fb_flow_outgoing(const struct flow_task *task, const float *k, int64_t rows
  * be multiplied by is returned (1 otherwise). */
 float fb_flow_compete(const struct flow_task *task, const float *k, int64_t first, int64_t rows,
                       float *running, float *e);
+
+/* Sums the next block of one side; true while there is more. */
+bool fb_flow_step_ahead(struct flow_ahead *ahead, int side);
 
 /* Phases of both passes when heads compete: o of every head into scores; then each token's scores
  * into shares that sum to 1 over the heads. */
