@@ -240,6 +240,19 @@ FB_ALWAYS_INLINE void fb_rows_scale(const float *FB_RESTRICT x, int64_t stride, 
     }
 }
 
+/* x_i *= weight[i] on all cols components. */
+FB_ALWAYS_INLINE void fb_rows_scale_in_place(float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                             int64_t cols, const float *FB_RESTRICT weight)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const fb_vf w = fb_vf_set1(weight[i]);
+        for (int64_t j = 0; j < cols; j += FB_VW) {
+            float *at = x + i * stride + j;
+            fb_vf_store(at, fb_vf_mul(w, fb_vf_load(at)));
+        }
+    }
+}
+
 /* hi += x + lo, and lo becomes the rounding error of that addition (compensated summation with
  * Knuth's two-sum, exact whatever the magnitudes). */
 FB_ALWAYS_INLINE void fb_rows_carry_add(float *FB_RESTRICT hi, float *FB_RESTRICT lo,

@@ -8,7 +8,7 @@
 
 /* ---- blocks -------------------------------------------------------------------------------- */
 
-const float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
+float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
 {
     const struct flow_shape *s = &t->run->shape;
     const bool keep = first + rows <= s->kept;
@@ -296,36 +296,52 @@ static float sum_block(const float *x, int64_t rows)
 
 static void scale_matrix(float *x, int64_t count, float factor)
 {
-    for (int64_t j = 0; factor != 1.0F && j < count; j += FB_VW) {
+    for (int64_t j = 0; j < count; j += FB_VW) {
         fb_vf_store(x + j, fb_vf_mul(fb_vf_load(x + j), fb_vf_set1(factor)));
     }
+}
+
+/* product (+)= sum phi(k_j) (e_j v_j)^T over a block. phi(k) is scratch that nobody reads again, so
+ * that e may go into it and v is read where it lies; v that does not fill its vectors is copied. */
+static void add_block_product(const struct flow_task *t, int64_t first, int64_t rows, float *k,
+                              const float *e, bool accumulate)
+{
+    const struct flow_shape *s = &t->run->shape;
+    const struct fb_tensor *v = &t->run->call->v;
+    const float *values = fb_tensor_row_f32(v, t->batch, t->kv_head, first);
+    int64_t stride = v->stride[2];
+    if (s->value_dim == s->value_cols) {
+        fb_rows_scale_in_place(k, s->cols, rows, s->cols, e);
+    } else {
+        fb_rows_scale(values, stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
+        values = t->worker->scaled;
+        stride = s->value_cols;
+    }
+    struct fb_tile_extra extra = {0};
+    fetch_sources(t, first, &extra);
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
+    (s->dim, s->value_cols, rows, k, 1, s->cols, values, stride, t->slot->product, s->value_cols,
+     accumulate, &extra);
 }
 
 static void collect_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
-    const struct fb_tensor *v = &t->run->call->v;
     float *e = t->worker->scalar[0], *beta = t->worker->scalar[1];
     float peak = -INFINITY;
     double normaliser = 0.0;
     fb_rows_zero(t->slot->vectors, s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *k = fb_flow_source_rows(t, i, rows, false);
+        float *k = fb_flow_source_rows(t, i, rows, false);
         fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
         fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
         const float factor = fb_flow_compete(t, k, i, rows, &peak, e);
-        if (i != t->first) {
+        if (i != t->first && factor != 1.0F) {
             scale_matrix(t->slot->product, s->dim * s->value_cols, factor);
         }
         normaliser = normaliser * (double)factor + (double)sum_block(e, rows);
-        fb_rows_scale(fb_tensor_row_f32(v, t->batch, t->kv_head, i), v->stride[2], rows,
-                      s->value_dim, e, t->worker->scaled, s->value_cols);
-        struct fb_tile_extra extra = {0};
-        fetch_sources(t, i, &extra);
-        FB_ISA_SYMBOL(fb_tile_gemm_extra)
-        (s->dim, s->value_cols, rows, k, 1, s->cols, t->worker->scaled, s->value_cols,
-         t->slot->product, s->value_cols, i != t->first, &extra);
+        add_block_product(t, i, rows, k, e, i != t->first);
         if (t->ahead != NULL) {
             fb_flow_step_ahead(t->ahead, FLOW_SOURCES);
         }

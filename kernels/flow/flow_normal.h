@@ -30,7 +30,7 @@
 #define fb_flow_epsilon_term    FB_ISA_SYMBOL(fb_flow_epsilon_term)
 
 enum {
-    FLOW_BLOCK = 128,     /* tokens per block: phi and e v of a block share a cache level */
+    FLOW_BLOCK = 64,      /* tokens per block: phi and e v of a block share a cache level */
     FLOW_SLICE_MIN = 512, /* tokens: a slice's partial product is added in 1/64 of its time */
     FLOW_SLICES_MAX = 32,
     FLOW_VECTORS = 3, /* vectors summed at once by a phase */
@@ -175,8 +175,7 @@ size_t fb_flow_saved_bytes(const struct fb_problem *problem, void *base,
 
 /* phi of the tokens first .. first+rows-1. Forward keeps or parks them: fresh says that this is the
  * first visit. Rows of sources are cols apart, those of sinks *stride. */
-const float *fb_flow_source_rows(const struct flow_task *task, int64_t first, int64_t rows,
-                                 bool fresh);
+float *fb_flow_source_rows(const struct flow_task *task, int64_t first, int64_t rows, bool fresh);
 const float *fb_flow_sink_rows(const struct flow_task *task, int64_t first, int64_t rows,
                                bool fresh, int64_t *stride);
 

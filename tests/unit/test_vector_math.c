@@ -27,6 +27,7 @@ struct probe {
     void (*carry_add)(float *, float *, const float *, int64_t);
     void (*gemm)(FB_TILE_GEMM_ARGS);
     void (*gemm_lower)(FB_TILE_GEMM_ARGS);
+    void (*gemm_extra)(FB_TILE_GEMM_ARGS, struct fb_tile_extra *);
     int64_t width;
 };
 
@@ -35,7 +36,7 @@ struct probe {
         value, probe_exp_##isa, probe_sigmoid_##isa, probe_sigmoid_rows_##isa,                     \
             probe_elu_plus_1_##isa, probe_rows_dot_##isa, probe_rows_accumulate_##isa,             \
             probe_transpose_##isa, probe_carry_add_##isa, fb_tile_gemm_##isa,                      \
-            fb_tile_gemm_lower_##isa, width                                                        \
+            fb_tile_gemm_lower_##isa, fb_tile_gemm_extra_##isa, width                              \
     }
 static const struct probe probes[] = {
     PROBE(FB_ISA_SCALAR, scalar, 1),
@@ -300,6 +301,37 @@ static void test_tile_gemm_any_shape_matches_definition(void **state)
     }
 }
 
+/* Scaled in place, while lines are fetched that end in the middle of the product. */
+static void test_tile_gemm_extra_scales_rows_and_fetches(void **state)
+{
+    (void)state;
+    enum { M = 23, N = 3, K = 3 };
+    const float b[K * N] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    static const float far[64] = {0};
+    FOR_EACH_PROBE(p)
+    {
+        float c[M * N], scale[M], want[M * N];
+        for (int i = 0; i < M; i++) {
+            scale[i] = (float)(i + 1);
+            for (int j = 0; j < N; j++) {
+                c[i * N + j] = (float)(i - j);
+                want[i * N + j] = 0.0F;
+            }
+            for (int q = 0; q < K * N; q++) {
+                want[i * N + q % N] += scale[i] * c[i * N + q / N] * b[q];
+            }
+        }
+        struct fb_tile_extra extra = {
+            .scale = scale,
+            .fetch = {{(const char *)far, 64}, {NULL, 0}, {(const char *)far, 128}, {NULL, 0}},
+        };
+        p->gemm_extra(M, N, K, c, N, 1, b, N, c, N, false, &extra);
+        for (int i = 0; i < M * N; i++) {
+            assert_true(c[i] == want[i]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_transpose_any_shape_moves_every_element),
         cmocka_unit_test(test_carry_add_long_sum_keeps_digits),
         cmocka_unit_test(test_tile_gemm_any_shape_matches_definition),
+        cmocka_unit_test(test_tile_gemm_extra_scales_rows_and_fetches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
