@@ -43,6 +43,8 @@ static const struct fb_attention *const attentions[] = {
     EVERY_ISA(fb_local_tiled),
 #if defined(FB_HAVE_CUDA)
     &fb_flow_fused_cuda,
+    &fb_softmax_tiled_cuda,
+    &fb_local_tiled_cuda,
 #endif
 #if defined(FB_HAVE_OPENBLAS)
     &fb_flow_plain,

@@ -38,6 +38,9 @@ extern const struct fb_attention fb_local_tiled_avx2;
 extern const struct fb_attention fb_local_tiled_avx512;
 extern const struct fb_attention fb_local_tiled_neon;
 
+/* The same on a GPU, in builds with CUDA; pattern window only. */
+extern const struct fb_attention fb_local_tiled_cuda;
+
 static inline bool fb_local_is_strided(const struct fb_problem *problem)
 {
     return (int)problem->params[FB_LOCAL_PATTERN] == FB_LOCAL_PATTERN_STRIDED;

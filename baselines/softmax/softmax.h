@@ -19,6 +19,9 @@ extern const struct fb_attention fb_softmax_tiled_avx2;
 extern const struct fb_attention fb_softmax_tiled_avx512;
 extern const struct fb_attention fb_softmax_tiled_neon;
 
+/* The same on a GPU, in builds with CUDA. */
+extern const struct fb_attention fb_softmax_tiled_cuda;
+
 /* The whole L x S matrix of one head in memory, products by OpenBLAS. */
 extern const struct fb_attention fb_softmax_plain;
 

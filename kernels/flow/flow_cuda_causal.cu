@@ -342,7 +342,7 @@ enum fb_status launch(const causal_arguments &arguments, const struct fb_flow_cu
 {
     const size_t bytes = sizeof(float) * shared_floats(arguments.s.cols, arguments.chunk);
     const enum fb_status status =
-        flow_cuda_allow((const void *)causal_kernel<T>, bytes, "causal flow", error);
+        fb_cuda_allow_shared((const void *)causal_kernel<T>, bytes, "causal flow", error);
     if (status != FB_OK)
         return status;
     causal_kernel<T><<<dim3((unsigned)plan.heads, (unsigned)plan.splits), kTileThreads, bytes,
@@ -377,7 +377,7 @@ extern "C" enum fb_status fb_flow_cuda_causal(const struct fb_problem *p,
     cudaStream_t stream = (cudaStream_t)call->stream;
     if (plan.lengths_bytes > 0) {
         int32_t *lengths = (int32_t *)call->scratch;
-        const enum fb_status status = flow_cuda_put_lengths(p, lengths, stream, error);
+        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
         if (status != FB_OK)
             return status;
         arguments.s.lengths = lengths;

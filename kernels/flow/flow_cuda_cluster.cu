@@ -552,7 +552,7 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     arguments.clamp = fb_flow_options_of(p).clamp;
     const void *kernel = (const void *)cluster_kernel;
     const size_t bytes = shared_bytes(plan->cluster_tokens);
-    enum fb_status status = flow_cuda_allow(kernel, bytes, "flow's cluster", error);
+    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's cluster", error);
     if (status == FB_OK && plan->cluster_ranks > 8)
         status = fb_cuda_status(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),

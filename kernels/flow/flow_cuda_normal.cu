@@ -311,14 +311,14 @@ template <typename T>
 enum fb_status allow_all(const launch_sizes &sizes, struct fb_error *error)
 {
     enum fb_status status =
-        flow_cuda_allow((const void *)sums_kernel<T>, sizes.sums, "flow's sums", error);
+        fb_cuda_allow_shared((const void *)sums_kernel<T>, sizes.sums, "flow's sums", error);
     if (status == FB_OK)
-        status = flow_cuda_allow((const void *)flows_kernel<T>, sizes.flows, "flow's flows", error);
+        status = fb_cuda_allow_shared((const void *)flows_kernel<T>, sizes.flows, "flow's flows", error);
     if (status == FB_OK)
-        status = flow_cuda_allow((const void *)product_kernel<T>, sizes.product, "flow's product",
+        status = fb_cuda_allow_shared((const void *)product_kernel<T>, sizes.product, "flow's product",
                                  error);
     if (status == FB_OK)
-        status = flow_cuda_allow((const void *)out_kernel<T>, sizes.out, "flow's output", error);
+        status = fb_cuda_allow_shared((const void *)out_kernel<T>, sizes.out, "flow's output", error);
     return status;
 }
 
@@ -362,7 +362,7 @@ extern "C" enum fb_status fb_flow_cuda_normal(const struct fb_problem *p,
     cudaStream_t stream = (cudaStream_t)call->stream;
     if (plan.lengths_bytes > 0) {
         int32_t *lengths = (int32_t *)call->scratch;
-        const enum fb_status status = flow_cuda_put_lengths(p, lengths, stream, error);
+        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
         if (status != FB_OK)
             return status;
         s.lengths = lengths;

@@ -2,7 +2,7 @@
 #ifndef FB_FLOW_CUDA_SHAPE_CUH
 #define FB_FLOW_CUDA_SHAPE_CUH
 
-#include "cuda_check.h"
+#include "cuda_launch.cuh"
 #include "cuda_tile.cuh"
 #include "flow_cuda_plan.h"
 #include "flow_options.h"
@@ -91,28 +91,5 @@ static inline flow_cuda_shape flow_cuda_shape_of(const struct fb_problem *p,
     s.totals_count = plan.totals_count;
     return s;
 }
-
-/* Allows the kernel its dynamic shared memory; says what is lacking. */
-static inline enum fb_status flow_cuda_allow(const void *kernel, size_t bytes, const char *name,
-                                             struct fb_error *error)
-{
-    int most = 0;
-    enum fb_status status = fb_cuda_status(
-        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), name, error);
-    if (status == FB_OK && bytes > (size_t)most)
-        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "%s needs %zu bytes of shared memory per block for these head "
-                            "dimensions, this GPU has %d",
-                            name, bytes, most);
-    if (status == FB_OK)
-        status = fb_cuda_status(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-            name, error);
-    return status;
-}
-
-/* Writes the lengths of the batch, which the host holds, into scratch; see flow_cuda_lengths.cu. */
-enum fb_status flow_cuda_put_lengths(const struct fb_problem *problem, int32_t *lengths,
-                                     cudaStream_t stream, struct fb_error *error);
 
 #endif

@@ -2,7 +2,7 @@
  * Lengths of the batch elements travel as arguments of a kernel: a copy from the host's pageable
  * memory would make the host wait for the stream.
  */
-#include "flow_cuda_shape.cuh"
+#include "cuda_launch.cuh"
 
 namespace {
 
@@ -25,7 +25,7 @@ __global__ void put_lengths(const __grid_constant__ some_lengths from, int first
 
 } // namespace
 
-enum fb_status flow_cuda_put_lengths(const struct fb_problem *p, int32_t *lengths,
+enum fb_status fb_cuda_put_lengths(const struct fb_problem *p, int32_t *lengths,
                                      cudaStream_t stream, struct fb_error *error)
 {
     enum fb_status status = FB_OK;

@@ -1,0 +1,64 @@
+/* What the two kernels of window_cuda*.cu are told. */
+#ifndef FB_WINDOW_CUDA_CUH
+#define FB_WINDOW_CUDA_CUH
+
+#include "cuda_launch.cuh"
+#include "cuda_tile.cuh"
+#include "window_cuda.h"
+
+struct window_arguments {
+    tensor_view q, k, v, out;
+    int heads, group, batch;
+    int q_len, kv_len;
+    const int32_t *lengths; /* [2][batch]: queries, keys; NULL: all are full */
+    int dim, value_dim, cols, value_cols;
+    int64_t back, ahead;
+    float scale; /* of the scores, times log2(e): exponentials are powers of two */
+};
+
+struct window_head {
+    int64_t b, h, kv_h;
+    int q_len, kv_len;
+};
+
+__device__ inline window_head window_head_of(const window_arguments &s, int64_t index)
+{
+    window_head head;
+    head.b = index / s.heads;
+    head.h = index % s.heads;
+    head.kv_h = head.h / s.group;
+    head.q_len = s.lengths == nullptr ? s.q_len : s.lengths[head.b];
+    head.kv_len = s.lengths == nullptr ? s.kv_len : s.lengths[s.batch + head.b];
+    return head;
+}
+
+/* The keys that any of the rows first .. first + rows - 1 sees: from, and one beyond the last. */
+struct window_range {
+    int from, to;
+};
+
+__device__ inline window_range window_range_of(const window_arguments &s, int kv_len, int first,
+                                               int rows)
+{
+    const int64_t from = (int64_t)first - s.back;
+    const int64_t to = (int64_t)first + rows + s.ahead;
+    return {(int)(from > 0 ? from : 0), (int)(to < kv_len ? to : kv_len)};
+}
+
+__device__ inline bool window_sees(const window_arguments &s, int i, int j)
+{
+    return j >= i - s.back && j <= i + s.ahead;
+}
+
+__device__ inline float window_power(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Heads of 64 of bf16 or f16 with rows of 16-byte chunks: window_cuda_wide.cu. */
+enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arguments,
+                                unsigned heads, cudaStream_t stream, struct fb_error *error);
+
+#endif
