@@ -54,7 +54,7 @@ stage_tools() {
 stage_format() { c_files | xargs -0 clang-format-14 --dry-run -Werror; }
 
 stage_shell() {
-    shellcheck bench .ci/run .ci/*.sh
+    shellcheck bench .ci/run .ci/*.sh scripts/*.sh
     shellcheck -s dash -x -P SCRIPTDIR -S warning tests/cli/*.sh tests/faults/*.sh
     shellcheck tests/fuzz/*.sh
 }

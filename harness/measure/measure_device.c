@@ -71,12 +71,10 @@ enum fb_status fb_worker_device_open(struct fb_worker *worker, const size_t byte
     if (device == NULL)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for the worker's device");
     worker->device = device;
-    struct fb_cuda_facts facts;
-    enum fb_status status = fb_cuda_read_facts(&facts, error);
-    device->clock_max_hz = facts.clock_max_hz;
+    enum fb_status status = fb_cuda_timer_new(&device->timer, error);
+    device->clock_max_hz =
+        status == FB_OK ? fb_cuda_timer_clock_max_hz(device->timer) : (double)NAN;
     device->retries_left = RETRIES_MOST;
-    if (status == FB_OK)
-        status = fb_cuda_timer_new(&device->timer, error);
     if (status == FB_OK)
         status = fb_cuda_free_bytes(&device->free_bytes, error);
     for (int slot = 0; slot < SLOT_COUNT; slot++)
@@ -237,14 +235,12 @@ static enum fb_status take_device_time(struct fb_worker *worker, int64_t calls, 
     return status;
 }
 
-/* A library that is loaded for each question answers in milliseconds: asked at the first samples
- * and then at every sixteenth. */
-static bool is_throttled(struct fb_worker *worker, size_t sample)
+static bool is_throttled(struct fb_worker *worker)
 {
     struct fb_worker_device *device = worker->device;
-    if (isnan(device->clock_max_hz) || (sample > 2 && sample % 16 != 0))
+    if (isnan(device->clock_max_hz))
         return false;
-    const double clock_hz = fb_cuda_clock_hz();
+    const double clock_hz = fb_cuda_timer_clock_hz(device->timer);
     worker->result->freq_hz = fmin(worker->result->freq_hz, clock_hz);
     return clock_hz < 0.75 * device->clock_max_hz;
 }
@@ -258,7 +254,7 @@ enum fb_status fb_worker_device_sample(struct fb_worker *worker, int64_t calls, 
     do {
         if (status == FB_OK)
             status = take_device_time(worker, calls, sample_s, error);
-        throttled = status == FB_OK && is_throttled(worker, device->host_count);
+        throttled = status == FB_OK && is_throttled(worker);
     } while (throttled && device->retries_left-- > 0);
     if (throttled)
         snprintf(worker->result->throttled, sizeof worker->result->throttled, "true");

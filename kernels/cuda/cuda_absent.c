@@ -157,7 +157,14 @@ enum fb_status fb_cuda_copy_rate(struct fb_cuda_timer *timer, double *bytes_per_
     return absent(error);
 }
 
-double fb_cuda_clock_hz(void)
+double fb_cuda_timer_clock_hz(const struct fb_cuda_timer *timer)
 {
+    (void)timer;
+    return (double)NAN;
+}
+
+double fb_cuda_timer_clock_max_hz(const struct fb_cuda_timer *timer)
+{
+    (void)timer;
     return (double)NAN;
 }

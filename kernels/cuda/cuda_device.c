@@ -47,18 +47,14 @@ enum fb_status fb_cuda_read_facts(struct fb_cuda_facts *facts, struct fb_error *
     char pci[32];
     if (status == FB_OK && read_pci(pci)) {
         struct fb_nvml_facts nvml;
-        fb_nvml_read_facts(pci, &nvml);
+        struct fb_nvml *handle = fb_nvml_open(pci);
+        fb_nvml_read_facts(handle, &nvml);
+        fb_nvml_close(handle);
         snprintf(facts->driver, sizeof facts->driver, "%.31s", nvml.driver);
         facts->clock_max_hz = nvml.clock_max_hz;
         facts->clock_memory_hz = nvml.clock_memory_hz;
     }
     return status;
-}
-
-double fb_cuda_clock_hz(void)
-{
-    char pci[32];
-    return read_pci(pci) ? fb_nvml_clock_hz(pci) : (double)NAN;
 }
 
 enum fb_status fb_cuda_allocate(size_t bytes, const char *what, void **data, struct fb_error *error)

@@ -62,6 +62,9 @@ enum fb_status fb_cuda_timer_new(struct fb_cuda_timer **timer,
                                  struct fb_error *error) FB_MUST_CHECK;
 void fb_cuda_timer_destroy(struct fb_cuda_timer *timer);
 void *fb_cuda_timer_stream(const struct fb_cuda_timer *timer);
+/* Hz of the multiprocessors now, and the highest they have, by NVML; NaN when it is not there. */
+double fb_cuda_timer_clock_hz(const struct fb_cuda_timer *timer);
+double fb_cuda_timer_clock_max_hz(const struct fb_cuda_timer *timer);
 /* Writes and then reads 4 x the L2 cache, so that no dirty line is left for the next kernel. */
 enum fb_status fb_cuda_timer_evict(struct fb_cuda_timer *timer,
                                    struct fb_error *error) FB_MUST_CHECK;
@@ -97,9 +100,6 @@ enum fb_status fb_cuda_gemm_rate(struct fb_cuda_timer *timer, enum fb_dtype dtyp
 /* Bytes read plus bytes written per second of a large copy. */
 enum fb_status fb_cuda_copy_rate(struct fb_cuda_timer *timer, double *bytes_per_s,
                                  struct fb_error *error) FB_MUST_CHECK;
-
-/* Hz of the multiprocessors now, by NVML; NaN when it is not there. */
-double fb_cuda_clock_hz(void);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 /* Timing on the device, and its copy rate: see cuda_device.h. */
 #include "cuda_check.h"
 #include "cuda_device.h"
+#include "cuda_nvml.h"
 #include "cuda_traffic.h"
 
 #include <math.h>
@@ -12,13 +13,19 @@ struct fb_cuda_timer {
     volatile uint32_t *word; /* pinned: [0] lets the blocking kernel go, [1] says it gave up */
     void *evict;
     size_t evict_bytes;
+    struct fb_nvml *nvml; /* NULL: not there */
 };
 
 static enum fb_status open_timer(struct fb_cuda_timer *timer, struct fb_error *error)
 {
     void *word = NULL;
-    struct fb_cuda_facts facts;
-    enum fb_status status = fb_cuda_read_facts(&facts, error);
+    char pci[32];
+    int l2_bytes = 0;
+    enum fb_status status =
+        fb_cuda_status(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, 0),
+                       "reading the size of the L2 cache", error);
+    if (status == FB_OK && cudaDeviceGetPCIBusId(pci, sizeof pci, 0) == cudaSuccess)
+        timer->nvml = fb_nvml_open(pci);
     if (status == FB_OK)
         status = fb_cuda_status(cudaStreamCreateWithFlags(&timer->stream, cudaStreamNonBlocking),
                                 "creating a stream", error);
@@ -30,7 +37,7 @@ static enum fb_status open_timer(struct fb_cuda_timer *timer, struct fb_error *e
         status = fb_cuda_status(cudaHostAlloc(&word, 2 * sizeof(uint32_t), cudaHostAllocMapped),
                                 "allocating pinned memory", error);
     timer->word = word;
-    timer->evict_bytes = 4 * facts.l2_bytes;
+    timer->evict_bytes = 4 * (size_t)l2_bytes;
     if (status == FB_OK)
         status = fb_cuda_allocate(timer->evict_bytes, "the buffer that evicts the L2 cache",
                                   &timer->evict, error);
@@ -64,7 +71,20 @@ void fb_cuda_timer_destroy(struct fb_cuda_timer *timer)
         (void)cudaEventDestroy(timer->start);
     if (timer->stream != NULL)
         (void)cudaStreamDestroy(timer->stream);
+    fb_nvml_close(timer->nvml);
     free(timer);
+}
+
+double fb_cuda_timer_clock_hz(const struct fb_cuda_timer *timer)
+{
+    return fb_nvml_clock_hz(timer->nvml);
+}
+
+double fb_cuda_timer_clock_max_hz(const struct fb_cuda_timer *timer)
+{
+    struct fb_nvml_facts facts;
+    fb_nvml_read_facts(timer->nvml, &facts);
+    return facts.clock_max_hz;
 }
 
 void *fb_cuda_timer_stream(const struct fb_cuda_timer *timer)

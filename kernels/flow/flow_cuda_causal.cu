@@ -218,7 +218,7 @@ __device__ void visit(const flow_cuda_shape &s, const causal_shared &x, const fl
               head_rows<const T>{v.data + split_first, v.stride}, rows, s.value_dim - split_first,
               [](float value) { return value; });
     __syncthreads();
-    block_product<tile_products::tf32x3>(
+    block_product<products_of<T>()>(
         chunk, round_up(chunk, kColumnsPerWarp), s.cols, operand{x.q, x.ld, 1},
         operand{x.k, 1, x.ld}, [&](int row, int col, float a) {
             if (col < chunk)

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one command: golden vectors in every dtype, the kernel tests, the
+# sanitizers on small shapes, every device kernel against float64, then the measurements.
+#
+#   scripts/gpu_check.sh                      builds here and checks here
+#   scripts/gpu_check.sh --pack FILE.tgz      builds here for a machine with a GPU but no packages:
+#                                             program, tests, data and the libraries they need
+#   tar xzf FILE.tgz && gpu-pack/gpu_check.sh --packed [--out DIR]     checks there
+#
+# --out DIR: where logs and the runs' folders go (default: results/gpu-check); --only STEP[,STEP...]:
+# info verify tests sanitize check measure. Exit code: 0 when every step passed.
+# shellcheck disable=SC2317  # steps are called by name
+set -uo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+pack='' packed=false out='' only=info,verify,tests,sanitize,check,measure
+while [ $# -gt 0 ]; do
+    case $1 in
+    --pack) pack=$2 && shift ;;
+    --packed) packed=true ;;
+    --out) out=$2 && shift ;;
+    --only) only=$2 && shift ;;
+    *) echo "gpu_check: unknown argument '$1'; see the head of $0" >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+kernel_tests='test_kernels_oracle test_kernels_contract test_cuda_device'
+
+build() {
+    cmake -S "$root" -B "$root/build-gpu" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_CUDA=ON \
+        >/dev/null && cmake --build "$root/build-gpu"
+}
+
+# The program's and the tests' libraries, but those that every Linux has.
+libraries_of() {
+    ldd "$@" | awk '$3 ~ /^\// { print $3 }' | sort -u |
+        grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so'
+}
+
+make_pack() {
+    local stage
+    stage=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$stage'" EXIT
+    local to=$stage/gpu-pack test
+    mkdir -p "$to/bin" "$to/lib"
+    cp "$root/build-gpu/flowbench" "$to/bin"
+    for test in $kernel_tests; do
+        find "$root/build-gpu" -name "$test" -type f -perm -u+x -exec cp {} "$to/bin" \;
+    done
+    strip "$to"/bin/*
+    libraries_of "$to"/bin/* | xargs -I{} cp -L {} "$to/lib"
+    cp -r "$root/suites" "$root/tests/golden" "$to"
+    cp "$here/gpu_check.sh" "$to"
+    tar -C "$stage" -czf "$pack" gpu-pack
+    echo "packed: $pack"
+}
+
+# cuBLAS for the GEMM ceiling: where the linker finds it, else from Python's packages.
+find_cublas() {
+    ldconfig -p | grep -q 'libcublas\.so' && return 0
+    local found
+    found=$(find /usr/local/cuda*/ /opt /usr/lib -name 'libcublas.so.1[23]' 2>/dev/null | head -n 1)
+    [ -n "$found" ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${found%/*}
+}
+
+failed=0
+step() { # NAME command...
+    local name=$1
+    shift
+    case ,$only, in *,"$name",*) ;; *) return 0 ;; esac
+    SECONDS=0
+    if "$@" >"$out/$name.log" 2>&1; then
+        printf '%-9s ok      %4d s\n' "$name" "$SECONDS"
+    else
+        printf '%-9s FAILED  %4d s: %s\n' "$name" "$SECONDS" "$out/$name.log"
+        grep -E 'FAIL|ERROR|error' "$out/$name.log" | head -n 5
+        failed=1
+    fi
+}
+
+info() { "$flowbench" info; }
+
+verify() {
+    local dtype
+    for dtype in f32 bf16 f16; do
+        "$flowbench" verify --device cuda --dtype "$dtype" "$data"/golden/golden-{flow,softmax,local}-*.safetensors ||
+            return 1
+    done
+}
+
+tests() {
+    local test
+    for test in $kernel_tests; do
+        KERNEL_CASE_DEVICE=cuda "$(find "$bin" -name "$test" -type f -perm -u+x | head -n 1)" || return 1
+    done
+}
+
+# Calls on small shapes, untimed: a sanitizer serialises kernels, and a blocking kernel would wait.
+sanitize() {
+    local tool
+    for tool in memcheck racecheck initcheck; do
+        echo "== $tool"
+        compute-sanitizer --tool "$tool" --error-exitcode 9 "$flowbench" verify --device cuda \
+            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local}-[13].safetensors ||
+            return 1
+    done
+}
+
+check() { "$flowbench" run "$data/suites/gpu-check.yaml" --out "$out/check" && no_bad_rows "$out/check"; }
+measure() { "$flowbench" run "$data/suites/gpu.yaml" --out "$out/measure" && no_bad_rows "$out/measure"; }
+no_bad_rows() { ! grep -E ',(wrong|crash|error|timeout),' "$1/results.csv"; }
+
+if $packed; then
+    root=$here bin=$here/bin data=$here
+    flowbench=$bin/flowbench
+    export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+else
+    root=$(dirname "$here") && bin=$root/build-gpu
+    data=$bin/gpu-data flowbench=$bin/flowbench
+    build || exit 1
+    mkdir -p "$data" && cp -r "$root/suites" "$root/tests/golden" "$data"
+fi
+if [ -n "$pack" ]; then
+    make_pack
+    exit
+fi
+out=${out:-results/gpu-check}
+mkdir -p "$out"
+find_cublas || echo "no cuBLAS found: rows will lack their floor"
+for name in info verify tests sanitize check measure; do
+    step "$name" "$name"
+done
+exit $failed
