@@ -5,6 +5,8 @@
 #include "cuda_traffic.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,10 +15,28 @@ bool fb_cuda_is_built(void)
     return true;
 }
 
+/* The driver starts threads of its own. They inherit this mask, so that no signal is ever delivered
+ * to one of them: a program that waits for SIGCHLD by descriptor would miss it. */
+static void block_signals(sigset_t *before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, before); /* of these arguments it cannot fail */
+}
+
+static void restore_signals(const sigset_t *before)
+{
+    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 bool fb_cuda_is_present(void)
 {
     int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    sigset_t before;
+    block_signals(&before);
+    const bool present = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    restore_signals(&before);
+    return present;
 }
 
 static bool read_pci(char pci[32])
@@ -24,7 +44,7 @@ static bool read_pci(char pci[32])
     return cudaDeviceGetPCIBusId(pci, 32, 0) == cudaSuccess;
 }
 
-enum fb_status fb_cuda_read_facts(struct fb_cuda_facts *facts, struct fb_error *error)
+static enum fb_status read_facts(struct fb_cuda_facts *facts, struct fb_error *error)
 {
     struct cudaDeviceProp properties;
     *facts = (struct fb_cuda_facts){.clock_max_hz = (double)NAN, .clock_memory_hz = (double)NAN};
@@ -54,6 +74,15 @@ enum fb_status fb_cuda_read_facts(struct fb_cuda_facts *facts, struct fb_error *
         facts->clock_max_hz = nvml.clock_max_hz;
         facts->clock_memory_hz = nvml.clock_memory_hz;
     }
+    return status;
+}
+
+enum fb_status fb_cuda_read_facts(struct fb_cuda_facts *facts, struct fb_error *error)
+{
+    sigset_t before;
+    block_signals(&before);
+    const enum fb_status status = read_facts(facts, error);
+    restore_signals(&before);
     return status;
 }
 

@@ -172,6 +172,7 @@ __device__ void compete(const flow_cuda_shape &s, const causal_shared &x, int ch
                                     : 0.0F;
             carried = __shfl_sync(0xffffffffU, sum, 31);
         }
+        __syncwarp(); /* all lanes have read it */
         if (threadIdx.x == 0)
             *x.z = carried;
     }
