@@ -52,7 +52,7 @@ static void write_panel(FILE *data, const struct fb_history_view *view,
 static void find_range(const struct fb_history_view *view, const struct fb_series_view *one,
                        double *low, double *high)
 {
-    *low = INFINITY;
+    *low = HUGE_VAL;
     *high = 0.0;
     for (size_t i = 0; i < one->points_count; i++) {
         const struct fb_book_point *point = &one->series->points[one->points[i]];

@@ -58,7 +58,7 @@ static void run_programme(const struct fb_segment_costs *costs, size_t segments_
     for (size_t k = 1; k < segments_max; k++) {
         const double *earlier = p->best + (k - 1) * p->width;
         for (size_t j = k + 1; j <= count; j++) {
-            double least = INFINITY;
+            double least = HUGE_VAL;
             size_t start = k;
             for (size_t i = k; i < j; i++) {
                 const double cost = earlier[i] + fb_segment_costs_at(costs, i, j - 1);
@@ -147,7 +147,7 @@ static size_t choose(const struct fb_segment_fits *fits, double weight_total, si
                      double *gamma)
 {
     const double beta = 4.0 * log((double)count) / (double)count;
-    double best = INFINITY, gamma_in = INFINITY;
+    double best = HUGE_VAL, gamma_in = HUGE_VAL;
     size_t chosen = 0;
 
     for (size_t corner = 0;;) {

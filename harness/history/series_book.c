@@ -98,8 +98,8 @@ static struct fb_book_point make_point(const struct fb_row *row, size_t run)
         point.high[m] = number_at(row, metrics[m].high);
     }
     for (size_t s = 0; s < FB_HISTORY_SIZES; s++) {
-        const double size = number_at(row, fb_history_size_columns[s]);
-        point.sizes[s] = isnan(size) ? FB_ROW_NONE : (int64_t)size;
+        const struct fb_column *column = fb_column_find(fb_history_size_columns[s]);
+        memcpy(&point.sizes[s], (const char *)row + column->offset, sizeof point.sizes[s]);
     }
     return point;
 }

@@ -30,7 +30,7 @@ static double middle(const double *values, size_t count)
 const char *fb_sparkline(const double *values, size_t count, size_t width, bool unicode, char *text)
 {
     double drawn[FB_SPARKLINE_WIDTH_MAX];
-    double low = INFINITY, high = -INFINITY;
+    double low = HUGE_VAL, high = -HUGE_VAL;
     size_t length = 0;
 
     width = width < FB_SPARKLINE_WIDTH_MAX ? width : FB_SPARKLINE_WIDTH_MAX;

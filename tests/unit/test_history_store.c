@@ -442,7 +442,7 @@ static void test_csv_round_trip_is_exact(void **state)
         (void)snprintf(run.rows[1].status, sizeof run.rows[1].status, "crash");
         (void)snprintf(run.rows[1].reason, sizeof run.rows[1].reason, "two\nlines, \"quoted\"");
         run.rows[1].time_median_s = (double)NAN;
-        run.rows[2].time_ci_high_s = (double)INFINITY;
+        run.rows[2].time_ci_high_s = HUGE_VAL;
         run.from.git_dirty = i % 3 == 0 ? FB_ROW_NONE : i % 2;
         if (i % 4 == 0)
             run.from.git_sha[0] = run.from.git_time_utc[0] = '\0';

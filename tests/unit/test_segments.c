@@ -16,7 +16,7 @@ enum { SMALL_MAX = 11 };
 /* The cost of first .. last with the best level, which is always one of the values. */
 static double brute_cost(const double *values, const double *weights, size_t first, size_t last)
 {
-    double least = INFINITY;
+    double least = HUGE_VAL;
     for (size_t level = first; level <= last; level++) {
         double cost = 0.0;
         for (size_t i = first; i <= last; i++)
@@ -86,7 +86,7 @@ static void test_fits_every_number_of_segments_matches_brute_force(void **state)
         const size_t count = 4 + (size_t)(seed % (SMALL_MAX - 3));
         draw_series(seed, count, values, weights);
         for (size_t k = 0; k <= count; k++)
-            least[k] = INFINITY;
+            least[k] = HUGE_VAL;
         for (unsigned cuts = 0; cuts < 1u << (count - 1); cuts++) {
             size_t segments;
             const double cost = brute_partition(values, weights, count, cuts, &segments);
@@ -130,7 +130,7 @@ static void test_segments_choice_matches_a_scan_over_gamma(void **state)
         assert_int_equal(fb_segment_fits_find(values, used, count, &arena, &fits, NULL), FB_OK);
         assert_int_equal(fb_segments_find(values, widths, count, &arena, &found, NULL), FB_OK);
         const double beta = 4.0 * log((double)count) / (double)count;
-        double best = INFINITY;
+        double best = HUGE_VAL;
         size_t best_count = 0;
         for (double gamma = fits.costs[0] + 1.0; gamma > 1e-7; gamma *= 0.99) {
             size_t k = 0;
