@@ -7,8 +7,7 @@
 
 #include <string.h>
 
-/* ---- add, import, export
- * --------------------------------------------------------------------------- */
+/* ---- add, import, export -------------------------------------------------------------------- */
 
 /* Each run stands alone: one that is refused does not keep out the others. The worst code counts.
  */
@@ -83,8 +82,7 @@ static enum fb_status export(const struct fb_history_options *options, struct fb
     return status;
 }
 
-/* ---- show and check
- * -------------------------------------------------------------------------------- */
+/* ---- show and check ------------------------------------------------------------------------- */
 
 static enum fb_status read_book(const struct fb_history_options *options, struct fb_arena *arena,
                                 struct fb_series_book *book, struct fb_error *error)
@@ -183,8 +181,7 @@ static enum fb_status check(const struct fb_history_options *options, struct fb_
     return status;
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------ */
+/* ---- the command ---------------------------------------------------------------------------- */
 
 int fb_cmd_history(int argc, char **argv)
 {

@@ -63,7 +63,7 @@ static const struct argp_option table[] = {
      "faster, no longer counts",
      0},
     {"window", KEY_WINDOW, "N", 0, "show, check: the newest N runs of each case (200)", 0},
-    {"metric", KEY_METRIC, "time|memory", 0, "show: what is followed (time)", 0},
+    {"metric", KEY_METRIC, "time|instructions|memory", 0, "show: what is followed (time)", 0},
     {"format", KEY_FORMAT, "text|csv|json", 0, "show, check: how it is printed (text)", 0},
     {"plot", KEY_PLOT, "FILE.svg", 0, "show: also draw a picture, as .svg or .png", 0},
     {"strict", KEY_STRICT, NULL, 0,
@@ -138,7 +138,7 @@ static size_t read_metric(const char *text, const struct argp_state *state)
     const size_t metric = fb_history_metric_find(text);
 
     if (metric == SIZE_MAX)
-        argp_error(state, "--metric '%s' is none of time, memory", text);
+        argp_error(state, "--metric '%s' is none of time, instructions, memory", text);
     return metric;
 }
 

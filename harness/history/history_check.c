@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- one metric over time ----------------------------------------------------------------------
- */
+/* ---- one metric over time ------------------------------------------------------------------- */
 
 /* An interval that is absent or no interval has width 0: fb_segments_weights knows what to do. */
 static double log_width(const struct fb_book_point *point, size_t metric)
@@ -34,7 +33,7 @@ enum fb_status fb_history_trend(const struct fb_series_book *book,
         return FB_ERROR_MEMORY;
     for (size_t i = 0; i < series->count; i++) {
         const struct fb_book_point *point = &series->points[i];
-        if (!fb_book_point_usable(point, metric))
+        if (!fb_book_point_usable(series, i, metric))
             continue;
         values[count] = log(point->value[metric]);
         widths[count] = log_width(point, metric);
@@ -48,8 +47,7 @@ enum fb_status fb_history_trend(const struct fb_series_book *book,
     return fb_trend_judge(&trend_points, cases_count, arena, trend, error);
 }
 
-/* ---- one case
- * ------------------------------------------------------------------------------------ */
+/* ---- one case ------------------------------------------------------------------------------- */
 
 /* FAIL, AMBIGUOUS, INCOMPARABLE, FASTER, PASS. */
 static int severity(enum fb_verdict verdict)
@@ -143,11 +141,11 @@ static enum fb_status judge_others(const struct fb_series_book *book,
 {
     const struct fb_book_series *series = verdict->series;
 
-    for (size_t m = 1; m < fb_history_metric_count(); m++) {
+    for (size_t m = 0; m < fb_history_metric_count(); m++) {
         struct fb_trend trend;
         const size_t *points;
         size_t count;
-        if (!fb_book_point_usable(&series->points[series->count - 1], m))
+        if (m == verdict->metric || !fb_book_point_usable(series, series->count - 1, m))
             continue;
         const enum fb_status status =
             fb_history_trend(book, series, m, cases_count, arena, &trend, &points, &count, error);
@@ -168,27 +166,32 @@ static enum fb_status judge_case(const struct fb_series_book *book,
 
     if (!judge_status(verdict))
         return FB_OK;
+    const bool has_time = fb_book_point_usable(series, series->count - 1, FB_METRIC_TIME);
+    const bool has_count = fb_book_point_usable(series, series->count - 1, FB_METRIC_INSTRUCTIONS);
+    verdict->metric = has_time || !has_count ? FB_METRIC_TIME : FB_METRIC_INSTRUCTIONS;
     enum fb_status status = judge_sizes(verdict, arena, error);
     if (status == FB_OK)
         status = judge_others(book, verdict, cases_count, arena, error);
     if (status != FB_OK)
         return status;
-    if (!fb_book_point_usable(newest, 0)) {
-        if (isnan(newest->value[0]))
+    if (!has_time && !has_count) {
+        if (isnan(newest->value[FB_METRIC_TIME]))
             note(verdict, FB_VERDICT_INCOMPARABLE, "the row has no time");
         else
-            note(verdict, FB_VERDICT_INCOMPARABLE, "its time of %g s is none", newest->value[0]);
+            note(verdict, FB_VERDICT_INCOMPARABLE, "its time of %g s is none",
+                 newest->value[FB_METRIC_TIME]);
         return FB_OK;
     }
-    status = fb_history_trend(book, series, 0, cases_count, arena, &verdict->trend,
+    status = fb_history_trend(book, series, verdict->metric, cases_count, arena, &verdict->trend,
                               &verdict->points, &verdict->points_count, error);
-    if (status == FB_OK)
+    if (status == FB_OK && verdict->points_count == 1 && series->count > 1)
+        note(verdict, FB_VERDICT_INCOMPARABLE, "no earlier run measured it in the same way");
+    else if (status == FB_OK)
         note(verdict, verdict->trend.verdict, "%s", verdict->trend.reason);
     return status;
 }
 
-/* ---- the run
- * --------------------------------------------------------------------------------------- */
+/* ---- the run -------------------------------------------------------------------------------- */
 
 static bool holds_run(const struct fb_book_series *series, size_t run)
 {
@@ -235,7 +238,9 @@ static enum fb_status judge_all(const struct fb_series_book *book, size_t cases_
             const enum fb_status status = judge_case(book, verdict, cases_count, arena, error);
             if (status != FB_OK)
                 return status;
-            check->measured += fb_book_point_usable(&series->points[series->count - 1], 0);
+            check->measured +=
+                fb_book_point_usable(series, series->count - 1, FB_METRIC_TIME) ||
+                fb_book_point_usable(series, series->count - 1, FB_METRIC_INSTRUCTIONS);
         } else if (previous != SIZE_MAX && holds_run(series, previous)) {
             note(verdict, FB_VERDICT_INCOMPARABLE, "not in the newest run, but in the one before");
         } else {

@@ -14,15 +14,16 @@ struct fb_history_verdict {
     const struct fb_book_series *series;
     enum fb_verdict verdict;
     char reason[FB_HISTORY_REASON_SIZE];
-    struct fb_trend trend; /* of the time, where it was judged */
-    const size_t *points;  /* trend point -> index into series->points */
-    size_t points_count;   /* 0: the time was not judged */
+    size_t metric; /* that was judged: time, or instructions where there is no time */
+    struct fb_trend trend;
+    const size_t *points; /* trend point -> index into series->points */
+    size_t points_count;  /* 0: neither was */
 };
 
 struct fb_history_check {
     size_t run; /* the newest: index into the book's runs; SIZE_MAX: there is none */
     bool first_of_machine;
-    size_t measured;                     /* its cases that have a time */
+    size_t measured;                     /* its cases that have a time or a count */
     struct fb_history_verdict *verdicts; /* worst first */
     size_t count;
     size_t counts[FB_VERDICT_COUNT];

@@ -26,6 +26,7 @@ static bool fill_cells(const struct fb_history_view *view, const struct fb_histo
                        struct fb_error *error)
 {
     const struct fb_trend *trend = &verdict->trend;
+    const struct fb_history_metric *metric = fb_history_metric_at(verdict->metric);
     const bool judged = verdict->points_count > 0;
     char label[FB_SERIES_LABEL_SIZE], number[FB_QUANTITY_SIZE];
 
@@ -35,10 +36,10 @@ static bool fill_cells(const struct fb_history_view *view, const struct fb_histo
     cells[CELL_NOW] = cells[CELL_BEST] = cells[CELL_CHANGE] = cells[CELL_LIMIT] = "-";
     if (judged && !isnan(trend->now))
         cells[CELL_NOW] =
-            fb_arena_strdup(view->arena, fb_quantity_time(exp(trend->now), number), error);
+            fb_arena_strdup(view->arena, metric->print(exp(trend->now), number), error);
     if (judged && !isnan(trend->step)) {
         cells[CELL_BEST] =
-            fb_arena_strdup(view->arena, fb_quantity_time(exp(trend->best), number), error);
+            fb_arena_strdup(view->arena, metric->print(exp(trend->best), number), error);
         cells[CELL_CHANGE] =
             fb_arena_printf(view->arena, error, "%+.1f %%", 100.0 * expm1(trend->step));
         cells[CELL_LIMIT] =
@@ -142,7 +143,7 @@ static enum fb_status show_csv(const struct fb_history_view *view,
 
     fb_series_labels_init(&labels, view->book, view->book->runs[check->run].machine);
     fb_csv_line_init(&line);
-    fputs("verdict,case_id,case,now_s,best_s,change,threshold,reason\n", view->out);
+    fputs("verdict,case_id,case,metric,now,best,change,threshold,reason\n", view->out);
     for (size_t i = 0; i < check->count; i++) {
         const struct fb_history_verdict *verdict = &check->verdicts[i];
         const struct fb_trend *trend = &verdict->trend;
@@ -152,6 +153,7 @@ static enum fb_status show_csv(const struct fb_history_view *view,
         fb_csv_add_text(&line, fb_verdict_name(verdict->verdict));
         fb_csv_add_text(&line, verdict->series->row.case_id);
         fb_csv_add_text(&line, fb_series_label(&labels, verdict->series, label));
+        fb_csv_add_text(&line, fb_history_metric_at(verdict->metric)->name);
         fb_csv_add_real(&line, judged ? exp(trend->now) : none);
         fb_csv_add_real(&line, judged ? exp(trend->best) : none);
         fb_csv_add_real(&line, judged ? expm1(trend->step) : none);

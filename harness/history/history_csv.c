@@ -10,8 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- writing
- * --------------------------------------------------------------------------------------- */
+/* ---- writing -------------------------------------------------------------------------------- */
 
 struct writing {
     FILE *out;
@@ -98,8 +97,7 @@ enum fb_status fb_history_export(struct fb_store *store, const char *path, FILE 
     return status;
 }
 
-/* ---- the header
- * ------------------------------------------------------------------------------------ */
+/* ---- the header ----------------------------------------------------------------------------- */
 
 /* Where a cell goes: a column of the run or of the row, or the format. */
 struct target {
@@ -183,8 +181,7 @@ static enum fb_status read_header(struct parser *p, const struct fb_csv_record *
     return FB_OK;
 }
 
-/* ---- lines
- * ------------------------------------------------------------------------------------------ */
+/* ---- lines ---------------------------------------------------------------------------------- */
 
 static enum fb_status check_format(const char *cell, const char *path, size_t line_number,
                                    struct fb_error *error)
@@ -326,8 +323,7 @@ enum fb_status fb_history_parse(const char *text, size_t length, const char *pat
     return status;
 }
 
-/* ---- import
- * ----------------------------------------------------------------------------------------- */
+/* ---- import --------------------------------------------------------------------------------- */
 
 struct importing {
     struct fb_store *store;

@@ -72,23 +72,24 @@ static void find_range(const struct fb_history_view *view, const struct fb_serie
     *high = middle * pow(half, 1.6);
 }
 
-/* Whole numbers of the unit that fits, so that gnuplot has nothing to guess. */
+/* The unit that fits, so that gnuplot has nothing to guess. */
 static const char *unit_of(const struct fb_history_view *view, double value, double *scale)
 {
-    static const struct {
+    static const struct unit {
         const char *name;
         double scale;
     } times[] = {{"s", 1.0}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}},
+      counts[] = {{"billions", 1e9}, {"millions", 1e6}, {"thousands", 1e3}, {"", 1.0}},
       sizes[] = {{"GiB", 1073741824.0}, {"MiB", 1048576.0}, {"KiB", 1024.0}, {"bytes", 1.0}};
-    const bool is_time = view->metric == 0;
+    const struct unit *units = view->metric == FB_METRIC_TIME ? times : sizes;
+    size_t i = 0;
 
-    for (size_t i = 0; i + 1 < 4; i++) {
-        *scale = is_time ? times[i].scale : sizes[i].scale;
-        if (value >= *scale)
-            return is_time ? times[i].name : sizes[i].name;
-    }
-    *scale = is_time ? times[3].scale : sizes[3].scale;
-    return is_time ? times[3].name : sizes[3].name;
+    if (view->metric == FB_METRIC_INSTRUCTIONS)
+        units = counts;
+    while (i < 3 && value < units[i].scale)
+        i++;
+    *scale = units[i].scale;
+    return units[i].name;
 }
 
 static void write_settings(FILE *file, const struct fb_history_view *view,

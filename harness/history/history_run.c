@@ -61,8 +61,7 @@ bool fb_history_keeps_row_column(const struct fb_column *column)
     return fb_history_column_find(column->name) == NULL;
 }
 
-/* ---- what holds for every run
- * -------------------------------------------------------------------- */
+/* ---- what holds for every run --------------------------------------------------------------- */
 
 /* "2026-11-24T03:15:00Z": fixed width, so that texts sort as times do. */
 static bool is_utc(const char *text)
@@ -161,8 +160,7 @@ enum fb_status fb_history_run_check(const struct fb_history_run *run, const char
     return status == FB_OK ? check_cases(run, where, error) : status;
 }
 
-/* ---- lines of the CSV
- * ----------------------------------------------------------------------------- */
+/* ---- lines of the CSV ----------------------------------------------------------------------- */
 
 void fb_history_add_header(struct fb_csv_line *line)
 {

@@ -36,8 +36,7 @@ bool fb_change_is_of_compilers(const struct fb_series_book *book,
     return strcmp(at->compiler, last->compiler) != 0;
 }
 
-/* ---- the views
- * ------------------------------------------------------------------------------------- */
+/* ---- the views ------------------------------------------------------------------------------ */
 
 static int compare_views(const void *a, const void *b)
 {
@@ -82,8 +81,7 @@ enum fb_status fb_series_views_make(const struct fb_series_book *book, size_t me
     return FB_OK;
 }
 
-/* ---- text
- * ------------------------------------------------------------------------------------------ */
+/* ---- text ----------------------------------------------------------------------------------- */
 
 static const char *keep(const struct fb_history_view *view, const char *text,
                         struct fb_error *error)
@@ -100,7 +98,7 @@ static const char *draw_sparkline(const struct fb_history_view *view,
     if (values == NULL)
         return NULL;
     for (size_t i = 0; i < series->count; i++)
-        values[i] = fb_book_point_usable(&series->points[i], view->metric)
+        values[i] = fb_book_point_usable(series, i, view->metric)
                         ? log(series->points[i].value[view->metric])
                         : (double)NAN;
     return keep(view,
@@ -229,8 +227,7 @@ static enum fb_status show_text(const struct fb_history_view *view,
     return status;
 }
 
-/* ---- CSV
- * ------------------------------------------------------------------------------------------- */
+/* ---- CSV ------------------------------------------------------------------------------------ */
 
 static void add_point(struct fb_csv_line *line, const struct fb_history_view *view,
                       const struct fb_series_view *series, size_t at, size_t trend_at)

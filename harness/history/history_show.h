@@ -41,8 +41,7 @@ enum fb_status fb_history_check_show(const struct fb_history_view *view,
                                      const struct fb_history_check *check,
                                      struct fb_error *error) FB_MUST_CHECK;
 
-/* ---- shared by the files that show -------------------------------------------------------------
- */
+/* ---- shared by the files that show ---------------------------------------------------------- */
 
 enum { FB_CHANGE_TEXT_SIZE = 128 };
 /* "+12.3 % at 1a2b3c4d5e6f (after 0f9e8d7c6b5a)" */

@@ -132,11 +132,12 @@ static json_t *verdict_json(const struct fb_history_view *view,
     const double none = (double)NAN;
 
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "case_id",
+        "{s:o, s:o, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "case_id",
         text(verdict->series->row.case_id), "case", text(label), "verdict",
-        fb_verdict_name(verdict->verdict), "reason", text(verdict->reason), "now_s",
-        real(judged ? exp(trend->now) : none), "best_s", real(judged ? exp(trend->best) : none),
-        "change", real(judged ? expm1(trend->step) : none), "threshold",
+        fb_verdict_name(verdict->verdict), "reason", text(verdict->reason), "metric",
+        fb_history_metric_at(verdict->metric)->name, "now", real(judged ? exp(trend->now) : none),
+        "best", real(judged ? exp(trend->best) : none), "change",
+        real(judged ? expm1(trend->step) : none), "threshold",
         real(judged ? expm1(trend->threshold) : none), "scatter",
         real(judged ? trend->scatter : none), "changes",
         judged ? changes_json(view->book, verdict->series, verdict->points, trend) : json_array());

@@ -134,8 +134,7 @@ enum fb_status fb_row_filter_parse(const char *text, struct fb_arena *arena,
     }
 }
 
-/* ---- matching
- * --------------------------------------------------------------------------------------- */
+/* ---- matching ------------------------------------------------------------------------------- */
 
 /* False for an absent value. */
 static bool number_of(const struct fb_row *row, const struct fb_column *column, double *number)

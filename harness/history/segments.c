@@ -37,8 +37,7 @@ enum fb_status fb_segments_weights(const double *widths, size_t count, struct fb
     return FB_OK;
 }
 
-/* ---- the best fit of every number of segments --------------------------------------------------
- */
+/* ---- the best fit of every number of segments ----------------------------------------------- */
 
 /* best[k][j]: the least cost of the first j points in k + 1 segments, the last of which starts at
  * from[k][j]. */
@@ -122,8 +121,7 @@ enum fb_status fb_segment_fits_find(const double *values, const double *weights,
     return status;
 }
 
-/* ---- which of them ------------------------------------------------------------------------------
- */
+/* ---- which of them -------------------------------------------------------------------------- */
 
 /* From k segments (index k - 1) to the next corner of the lower convex hull: the one with the
  * steepest fall per segment, the farthest of equals. `from` itself when none falls. */

@@ -9,15 +9,28 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* ---- what is followed
- * ---------------------------------------------------------------------------- */
+/* ---- what is followed ----------------------------------------------------------------------- */
 
 #define LEAST_STEP_EXACT 0.00995033085316808 /* ln 1.01: memory and instructions */
 
+/* "1.234 M" */
+static char *print_count(double value, char *text)
+{
+    static const char *const suffixes[] = {"", " k", " M", " G", " T"};
+    size_t s = 0;
+
+    for (; value >= 999.95 && s < 4; s++)
+        value /= 1000.0;
+    (void)snprintf(text, FB_QUANTITY_SIZE, "%.4g%s", value, suffixes[s]);
+    return text;
+}
+
 static const struct fb_history_metric metrics[] = {
-    {"time", "time_median_s", "time_ci_low_s", "time_ci_high_s", FB_CHANGE_LEAST_STEP, true,
-     fb_quantity_time},
-    {"memory", "mem_peak_bytes", NULL, NULL, LEAST_STEP_EXACT, false, fb_quantity_bytes},
+    [FB_METRIC_TIME] = {"time", "time_median_s", "time_ci_low_s", "time_ci_high_s",
+                        FB_CHANGE_LEAST_STEP, fb_quantity_time},
+    [FB_METRIC_INSTRUCTIONS] = {"instructions", "instructions", NULL, NULL, LEAST_STEP_EXACT,
+                                print_count},
+    {"memory", "mem_peak_bytes", NULL, NULL, LEAST_STEP_EXACT, fb_quantity_bytes},
 };
 enum { METRIC_COUNT = sizeof metrics / sizeof metrics[0] };
 
@@ -43,8 +56,13 @@ size_t fb_history_metric_find(const char *name)
     return SIZE_MAX;
 }
 
-bool fb_book_point_usable(const struct fb_book_point *point, size_t metric)
+bool fb_book_point_usable(const struct fb_book_series *series, size_t at, size_t metric)
 {
+    const struct fb_book_point *point = &series->points[at];
+
+    if (metric == FB_METRIC_INSTRUCTIONS &&
+        strcmp(point->counted, series->points[series->count - 1].counted) != 0)
+        return false;
     return strcmp(point->status, "ok") == 0 && isfinite(point->value[metric]) &&
            point->value[metric] > 0.0;
 }
@@ -56,8 +74,7 @@ const char *fb_book_run_commit(const struct fb_book_run *run, char *text)
     return text;
 }
 
-/* ---- one row
- * ------------------------------------------------------------------------------------- */
+/* ---- one row -------------------------------------------------------------------------------- */
 
 static double number_at(const struct fb_row *row, const char *name)
 {
@@ -85,6 +102,20 @@ static const char *status_of(const struct fb_row *row)
     return "error";
 }
 
+/* One text for a run of equal ones. */
+static const char *counted_by(struct fb_series_book *book, const struct fb_book_series *series,
+                              const struct fb_row *row, struct fb_error *error)
+{
+    char text[sizeof row->counter + sizeof row->toolchain + 2];
+
+    if (*row->counter == '\0')
+        return "";
+    (void)snprintf(text, sizeof text, "%s, %s", row->counter, row->toolchain);
+    if (series->count > 0 && strcmp(series->points[series->count - 1].counted, text) == 0)
+        return series->points[series->count - 1].counted;
+    return fb_arena_strdup(book->arena, text, error);
+}
+
 static struct fb_book_point make_point(const struct fb_row *row, size_t run)
 {
     struct fb_book_point point = {.run = run,
@@ -104,8 +135,7 @@ static struct fb_book_point make_point(const struct fb_row *row, size_t run)
     return point;
 }
 
-/* ---- lists that grow in the arena
- * ------------------------------------------------------------------ */
+/* ---- lists that grow in the arena ----------------------------------------------------------- */
 
 static void *grow(struct fb_arena *arena, void *items, size_t count, size_t *capacity,
                   size_t item_bytes, struct fb_error *error)
@@ -227,8 +257,7 @@ static enum fb_status find_series(struct fb_series_book *book, size_t machine, c
     return FB_OK;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------- */
+/* ---- reading -------------------------------------------------------------------------------- */
 
 struct reading {
     struct fb_series_book *book;
@@ -279,7 +308,11 @@ static enum fb_status take_row(void *context, int64_t run_id,
                           sizeof *series->points, error);
     if (series->points == NULL)
         return FB_ERROR_MEMORY;
-    series->points[series->count++] = make_point(row, run);
+    struct fb_book_point point = make_point(row, run);
+    point.counted = counted_by(book, series, row, error);
+    if (point.counted == NULL)
+        return FB_ERROR_MEMORY;
+    series->points[series->count++] = point;
     return FB_OK;
 }
 

@@ -13,11 +13,11 @@ struct fb_history_metric {
     const char *name;                         /* "time", ... */
     const char *value, *low, *high;           /* columns; low and high NULL: no interval */
     double least_step;                        /* in logarithms: less is no change */
-    bool required;                            /* a row without it cannot be judged */
     char *(*print)(double value, char *text); /* fb_quantity_... */
 };
 enum { FB_HISTORY_METRICS_MAX = 4 };
-/* The metrics whose columns results.csv has; time is the first. */
+/* Time is the first; a row that was counted instead has only instructions. */
+enum { FB_METRIC_TIME, FB_METRIC_INSTRUCTIONS };
 size_t fb_history_metric_count(void);
 const struct fb_history_metric *fb_history_metric_at(size_t index);
 /* Index, or SIZE_MAX. */
@@ -45,7 +45,8 @@ struct fb_book_point {
         high[FB_HISTORY_METRICS_MAX]; /* NaN: absent */
     int64_t sizes[FB_HISTORY_SIZES];
     double err_rel, err_budget;
-    const char *status; /* of fb_row_statuses */
+    const char *status;  /* of fb_row_statuses */
+    const char *counted; /* counter and toolchain: counts of others are another quantity */
 };
 
 struct fb_book_series {
@@ -80,8 +81,9 @@ enum fb_status fb_series_book_read(struct fb_store *store, const struct fb_book_
                                    struct fb_arena *arena, struct fb_series_book *book,
                                    struct fb_error *error) FB_MUST_CHECK;
 
-/* A point can be placed on a trend: ok, with a positive finite value. */
-bool fb_book_point_usable(const struct fb_book_point *point, size_t metric);
+/* A point can be placed on the trend that ends with the series' newest one: ok, with a positive
+ * finite value; of instructions, counted in the same way. */
+bool fb_book_point_usable(const struct fb_book_series *series, size_t at, size_t metric);
 
 /* "1a2b3c4d5e6f", with a "+" when the tree had changes; "-" when unknown. text has 16 bytes. */
 const char *fb_book_run_commit(const struct fb_book_run *run, char *text);

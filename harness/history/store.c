@@ -12,8 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- failures
- * ------------------------------------------------------------------------------------ */
+/* ---- failures ------------------------------------------------------------------------------- */
 
 enum fb_status fb_store_fail(const struct fb_store *store, const char *doing,
                              struct fb_error *error)
@@ -59,8 +58,7 @@ enum fb_status fb_store_prepare(struct fb_store *store, const char *sql, sqlite3
                : fb_store_fail(store, "read", error);
 }
 
-/* ---- what is in the file, before SQLite may touch it
- * ---------------------------------------------- */
+/* ---- what is in the file, before SQLite may touch it ---------------------------------------- */
 
 enum { HEADER_SIZE = 100, PAGES_AT = 28, VERSION_AT = 60, APPLICATION_AT = 68 };
 
@@ -155,8 +153,7 @@ static enum fb_status judge_file(const char *path, enum fb_store_mode mode, stru
     return status;
 }
 
-/* ---- opening
- * ---------------------------------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static enum fb_status make_folders(const char *path, struct fb_error *error)
 {

@@ -58,8 +58,7 @@ enum fb_status fb_store_each(struct fb_store *store, enum fb_store_order order,
                              fb_store_visit *visit, void *context,
                              struct fb_error *error) FB_MUST_CHECK;
 
-/* ---- shared by the files of the store ----------------------------------------------------------
- */
+/* ---- shared by the files of the store ------------------------------------------------------- */
 
 /* The status and the words for what SQLite has just reported. */
 enum fb_status fb_store_fail(const struct fb_store *store, const char *doing,

@@ -27,8 +27,7 @@ static void append_name(struct sql *sql, const char *before, const char *name)
     append(sql, "\"");
 }
 
-/* ---- one field
- * ------------------------------------------------------------------------------------- */
+/* ---- one field ------------------------------------------------------------------------------ */
 
 /* Absent values are NULL, and so is NaN, which SQLite would store as that anyway. */
 static void bind_field(sqlite3_stmt *statement, int at, const struct fb_column *column,
@@ -82,8 +81,7 @@ static bool take_field(sqlite3_stmt *statement, int at, const struct fb_column *
     return true;
 }
 
-/* ---- adding
- * ---------------------------------------------------------------------------------------- */
+/* ---- adding --------------------------------------------------------------------------------- */
 
 /* Is a run of this name there, and is it the same? *found is its fingerprint, "" for none. */
 static enum fb_status find_run(struct fb_store *store, const struct fb_history_provenance *from,
@@ -219,8 +217,7 @@ enum fb_status fb_store_add(struct fb_store *store, const struct fb_history_run 
     return status;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------- */
+/* ---- reading -------------------------------------------------------------------------------- */
 
 static enum fb_status prepare_select(struct fb_store *store, enum fb_store_order order,
                                      sqlite3_stmt **statement, struct fb_error *error)

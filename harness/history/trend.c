@@ -16,8 +16,7 @@ static double percent(double step)
     return 100.0 * expm1(step);
 }
 
-/* ---- how far single runs scatter ---------------------------------------------------------------
- */
+/* ---- how far single runs scatter ------------------------------------------------------------ */
 
 struct scatter {
     double deviation; /* standard, as of a normal distribution with this mean |residual| */
@@ -59,8 +58,7 @@ static struct scatter measure_scatter(const struct fb_trend_points *points,
     return scatter;
 }
 
-/* ---- what is compared with what -----------------------------------------------------------------
- */
+/* ---- what is compared with what ------------------------------------------------------------- */
 
 /* The best level that two runs or more have held; one lucky run is no level. */
 static void find_best(struct fb_trend *trend, size_t segments_count)

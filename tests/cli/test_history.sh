@@ -84,7 +84,7 @@ expect_exit 3 history check --db step.sqlite --format json
 expect_out '"verdict": "FAIL"'
 expect_out "\"git_sha\": \"$commit\""
 expect_exit 3 history check --db step.sqlite --format csv
-expect_out '^FAIL,case0,flow/fused N 256,'
+expect_out '^FAIL,case0,flow/fused N 256,time,'
 # Accepted by saying from where on it counts, or forgotten with the window.
 expect_exit 0 history check --db step.sqlite --since "$commit"
 expect_exit 0 history check --db step.sqlite --window 20
@@ -136,6 +136,25 @@ done
 newest '$13 = "skipped"'
 expect_exit 0 history check --db edited.sqlite
 expect_out '^INCOMPARABLE .*skipped'
+# Counted instead of timed: instructions decide, from 1 % on; another toolchain counts something else.
+count_csv() { # $1: of the newest run  $2: its toolchain
+    awk -F, -v OFS=, -v last="$1" -v tools="$2" 'NR == 1 { print $0, "instructions,counter,toolchain" }
+        NR > 1 { $14 = $15 = $16 = ""
+                 now = $2 == "r00059"
+                 print $0, now ? last : 1000000, "valgrind", now ? tools : "gcc" }' flat.csv >edited.csv
+    rm -f edited.sqlite
+    expect_exit 0 history import edited.csv --db edited.sqlite
+}
+count_csv 1000000 gcc
+expect_exit 0 history check --db edited.sqlite --strict
+expect_out '^2 PASS$'
+count_csv 1015000 gcc
+expect_exit 3 history check --db edited.sqlite
+expect_out '^FAIL .* 1.015 M .* 1 M .* +1.5 %'
+expect_exit 0 history show --db edited.sqlite --metric instructions
+count_csv 1015000 clang
+expect_exit 3 history check --db edited.sqlite
+expect_out '^INCOMPARABLE .* no earlier run measured it in the same way'
 # A case that is missing, and a run in which everything is skipped.
 grep -v '^1,r00059,.*,case0,' flat.csv >edited.csv
 rm -f edited.sqlite

@@ -61,8 +61,7 @@ static bool add(struct fb_store *store, int number, const char *machine)
     return added;
 }
 
-/* ---- counting what is there
- * ------------------------------------------------------------------------ */
+/* ---- counting what is there ----------------------------------------------------------------- */
 
 struct tally {
     long rows, runs;
@@ -117,8 +116,7 @@ static void assert_integrity(const char *path)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
-/* ---- adding
- * ---------------------------------------------------------------------------------------- */
+/* ---- adding --------------------------------------------------------------------------------- */
 
 static void test_store_same_run_twice_is_one(void **state)
 {
@@ -199,8 +197,7 @@ static void test_store_columns_come_and_go(void **state)
     assert_int_equal(count_all(path).runs, 2);
 }
 
-/* ---- refusals
- * ---------------------------------------------------------------------------------------- */
+/* ---- refusals ------------------------------------------------------------------------------- */
 
 static void write_bytes(const char *path, const void *bytes, size_t count)
 {
@@ -315,8 +312,7 @@ static void test_store_absent_and_empty(void **state)
     assert_non_null(strstr(error.text, "--db FILE"));
 }
 
-/* ---- two writers, and death
- * -------------------------------------------------------------------------- */
+/* ---- two writers, and death ----------------------------------------------------------------- */
 
 enum { WRITERS = 4, RUNS_EACH = 12 };
 
@@ -402,8 +398,7 @@ static void test_store_kill_loses_nothing(void **state)
     assert_true(next > 0);
 }
 
-/* ---- CSV
- * ---------------------------------------------------------------------------------------------- */
+/* ---- CSV ------------------------------------------------------------------------------------ */
 
 static size_t export_to(const char *db, const char *csv)
 {
