@@ -247,7 +247,7 @@ static enum fb_status find_series(struct fb_series_book *book, size_t machine, c
         return FB_OK;
     }
     book->series = grow(book->arena, book->series, book->series_count, &book->series_capacity,
-                        sizeof *book->series, error);
+                        sizeof(struct fb_book_series *), error);
     *series = fb_arena_alloc(book->arena, 1, sizeof **series, error);
     if (book->series == NULL || *series == NULL)
         return FB_ERROR_MEMORY;

@@ -63,8 +63,8 @@ static size_t distance(size_t a, size_t b)
     return a > b ? a - b : b - a;
 }
 
-static struct outcome play(const struct scenario *scenario, uint64_t seed, uint64_t number,
-                           struct fb_arena *arena)
+static struct outcome play(const struct scenario *scenario, size_t cases_count, uint64_t seed,
+                           uint64_t number, struct fb_arena *arena)
 {
     double values[RUNS], widths[RUNS];
     size_t commits[RUNS];
@@ -85,7 +85,7 @@ static struct outcome play(const struct scenario *scenario, uint64_t seed, uint6
     }
     const struct fb_trend_points points = {values, widths, commits, scenario->runs,
                                            FB_CHANGE_LEAST_STEP};
-    if (fb_trend_judge(&points, 1, arena, &trend, &error) != FB_OK) {
+    if (fb_trend_judge(&points, cases_count, arena, &trend, &error) != FB_OK) {
         (void)fprintf(stderr, "proof_history: error: %s\n", error.text);
         exit(1);
     }
@@ -110,7 +110,7 @@ static struct counts play_all(const struct scenario *scenario, long histories, u
     struct fb_arena arena;
     for (long h = 0; h < histories; h++) {
         fb_arena_init(&arena, 0);
-        const struct outcome outcome = play(scenario, seed, (uint64_t)h, &arena);
+        const struct outcome outcome = play(scenario, 1, seed, (uint64_t)h, &arena);
         fb_arena_free(&arena);
         counts.boundary += outcome.boundary;
         counts.reported += outcome.reported;
@@ -118,6 +118,27 @@ static struct counts play_all(const struct scenario *scenario, long histories, u
         counts.fail += outcome.fail;
     }
     return counts;
+}
+
+/* A whole check of flat cases: does none of them fail? */
+enum { CHECK_CASES = 60, CHECK_RUNS = 20 };
+static const struct scenario check_case = {
+    "60 flat cases, 20 runs", NOISE_NORMAL, 0.0, 0.0, 0.0, 0.0, CHECK_RUNS};
+
+static long count_quiet_checks(long checks, uint64_t seed)
+{
+    struct fb_arena arena;
+    long quiet = 0;
+    for (long i = 0; i < checks; i++) {
+        bool fail = false;
+        fb_arena_init(&arena, 0);
+        for (long c = 0; c < CHECK_CASES; c++)
+            fail |=
+                play(&check_case, CHECK_CASES, seed, (uint64_t)(i * CHECK_CASES + c), &arena).fail;
+        fb_arena_free(&arena);
+        quiet += !fail;
+    }
+    return quiet;
 }
 
 static void print_row(const char *what, const char *asked, long hits, long histories)
@@ -185,6 +206,8 @@ static bool prove(long histories, uint64_t seed)
         fine &= i > 0 || (holds("flat: no change", histories - counts.others, histories) &&
                           holds("flat: no alarm", histories - counts.fail, histories));
     }
+    const long quiet = count_quiet_checks(histories, seed + 3);
+    print_row(check_case.what, "check fails none of them", quiet, histories);
     for (size_t i = 0; i < COUNT_OF(alarms); i++) {
         const struct counts counts = play_all(&alarms[i], histories, seed + 2);
         print_row(alarms[i].what, "check fails", counts.fail, histories);
