@@ -2,7 +2,7 @@
  * measured one after the other. docs/measuring.md, docs/results-format.md. */
 #include "commands.h"
 
-#include "counter.h"
+#include "plan_suite.h"
 #include "run_options.h"
 #include "run_preview.h"
 #include "run_session.h"
@@ -16,34 +16,6 @@ static double now_s(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static enum fb_status plan_suite(const char *path, const struct fb_run_options *options,
-                                 struct fb_arena *arena, struct fb_planned *planned,
-                                 struct fb_error *error)
-{
-    const struct fb_suite_options suite_options = {options->sets, options->sets_count};
-    struct fb_plan_machine here;
-    enum fb_status status = fb_suite_read(path, &suite_options, arena, &planned->suite, error);
-
-    if (status != FB_OK)
-        return status;
-    if (planned->suite.kind == FB_SUITE_TRAINING)
-        return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "%s: kind: training is not available in this version", path);
-    if (!options->list && !options->dry_run)
-        status = fb_counter_check(planned->suite.measure.counter, error);
-    if (status != FB_OK)
-        return status;
-    fb_plan_machine_here(&here);
-    status = fb_plan_build(&planned->suite, options->filter, &here, arena, &planned->plan, error);
-    if (status == FB_OK && planned->plan.cases_count == 0)
-        status = fb_error_set(error, FB_ERROR_USAGE,
-                              "%s: no case is left: --filter '%s' matches none of its %zu points; "
-                              "--list shows them",
-                              path, options->filter == NULL ? "" : options->filter,
-                              planned->suite.factors_count);
-    return status;
 }
 
 static int preview(const struct fb_planned *planned, const struct fb_run_options *options)
@@ -101,8 +73,10 @@ static int run(int argc, char **argv, struct fb_arena *arena)
         fb_arena_alloc(arena, options.suites_count + 1, sizeof *planned, &error);
     if (planned == NULL)
         return fb_exit_report("run", &error);
+    const struct fb_plan_request request = {options.sets, options.sets_count, options.filter,
+                                            !options.list && !options.dry_run};
     for (size_t i = 0; i < options.suites_count; i++) {
-        if (plan_suite(options.suites[i], &options, arena, &planned[i], &error) != FB_OK)
+        if (fb_plan_suite(options.suites[i], &request, arena, &planned[i], &error) != FB_OK)
             return fb_exit_report("run", &error);
     }
     return options.list || options.dry_run ? preview(planned, &options)

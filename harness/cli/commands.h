@@ -31,6 +31,7 @@
     X(plot, false, "draw the pictures of stored runs")                                             \
     X(report, false, "write stored runs as one page to read")                                      \
     X(history, false, "keep runs, follow every case over the commits, find regressions")           \
+    X(compare, false, "decide whether one run is slower, hungrier or wrong against another")       \
     X(repro, false, "measure one stored row again and say whether it agrees")                      \
     X(apply, false, "compute a mechanism on tensors of your own")                                  \
     X(verify, false, "check mechanisms against golden vectors")                                    \

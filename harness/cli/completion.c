@@ -85,6 +85,7 @@ static const struct {
 } path_sources[] = {
     {"DIR", {FB_COMPLETE_FOLDERS, "", ""}},
     {"RUN", {FB_COMPLETE_FILES, "", "csv"}},
+    {"BASE", {FB_COMPLETE_FILES, "", "csv"}},
     {".yaml", {FB_COMPLETE_FILES, "", "yaml"}},
     {".csv", {FB_COMPLETE_FILES, "", "csv"}},
     {".sqlite", {FB_COMPLETE_FILES, "", "sqlite"}},

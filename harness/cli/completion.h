@@ -5,7 +5,7 @@
  *   cpu|cuda                 one of these words
  *   MECHANISM VARIANT ISA KIND COMMAND NAME=VALUE   names of the registry, plot kinds, commands,
  *                            parameters
- *   DIR  RUN                 a folder; the folder of a run or a results.csv
+ *   DIR  RUN  BASE           a folder; the folder of a run or a results.csv
  *   SUITE.yaml  FILE.safetensors  FILE.sqlite  FILE.svg  RESULTS.csv:ROW   a file that ends so
  *   anything else            the user's own words
  */

@@ -108,23 +108,6 @@ bool fb_duration_parse(const char *text, double *seconds)
     return total > 0 && total < 1e9;
 }
 
-static error_t parse_color(const char *text, struct argp_state *state, struct fb_run_options *o)
-{
-    static const struct {
-        const char *name;
-        enum fb_color value;
-    } choices[] = {{"auto", FB_COLOR_AUTO}, {"always", FB_COLOR_ALWAYS}, {"never", FB_COLOR_NEVER}};
-
-    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
-        if (strcmp(text, choices[i].name) == 0) {
-            o->color = choices[i].value;
-            return 0;
-        }
-    }
-    argp_error(state, "--color '%s' is none of auto, always, never", text);
-    return EINVAL;
-}
-
 static void check_together(const struct fb_run_options *o, struct argp_state *state)
 {
     if (o->resume_dir != NULL &&
@@ -173,7 +156,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         o->quiet = true;
         return 0;
     case KEY_COLOR:
-        return parse_color(argument, state, o);
+        if (!fb_color_parse(argument, &o->color))
+            argp_error(state, "--color '%s' is none of auto, always, never", argument);
+        return 0;
     case KEY_RESUME:
         o->resume_dir = argument;
         return 0;

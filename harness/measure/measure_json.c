@@ -172,7 +172,14 @@ enum fb_status fb_measure_result_from_json(const json_t *json, struct fb_measure
                                            struct fb_error *error)
 {
     fb_measure_result_init(result);
-    enum fb_status status = fb_json_to_fields(result_fields, RESULT_FIELDS, json, result, error);
+    /* A worker of another version may not know every member: those stay absent. */
+    json_t *whole = fb_json_from_fields(result_fields, RESULT_FIELDS, result);
+    if (!whole || (json_is_object(json) && json_object_update(whole, (json_t *)json) != 0)) {
+        json_decref(whole);
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's result");
+    }
+    enum fb_status status = fb_json_to_fields(result_fields, RESULT_FIELDS, whole, result, error);
+    json_decref(whole);
     if (status != FB_OK)
         return status;
     const int value = read_choice(json, "status", status_names, FB_MEASURE_STATUS_COUNT, error);

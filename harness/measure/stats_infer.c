@@ -5,7 +5,9 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- the normal distribution ------------------------------------------------------------------
  */
@@ -117,20 +119,47 @@ struct fb_interval fb_stats_clopper_pearson(long hits, long trials, double alpha
 /* ---- two samples ------------------------------------------------------------------------------
  */
 
-static double resampled_median(struct fb_stats_group group, struct fb_random *random, double *drawn)
+/* A side sorted once: a resample is how often each of its values was drawn. */
+struct resampler {
+    double *sorted;
+    uint32_t *drawn;
+    size_t count;
+};
+
+static bool resampler_init(struct resampler *side, struct fb_stats_group group)
 {
-    for (size_t i = 0; i < group.count; i++)
-        drawn[i] = group.values[fb_random_below(random, group.count)];
-    fb_stats_sort(drawn, group.count);
-    return fb_stats_median(drawn, group.count);
+    side->count = group.count;
+    side->sorted = calloc(group.count, sizeof *side->sorted);
+    side->drawn = calloc(group.count, sizeof *side->drawn);
+    if (side->sorted == NULL || side->drawn == NULL)
+        return false;
+    memcpy(side->sorted, group.values, group.count * sizeof *side->sorted);
+    fb_stats_sort(side->sorted, group.count);
+    return true;
 }
 
-static double median_of(struct fb_stats_group group, double *scratch)
+static void resampler_free(struct resampler *side)
 {
-    for (size_t i = 0; i < group.count; i++)
-        scratch[i] = group.values[i];
-    fb_stats_sort(scratch, group.count);
-    return fb_stats_median(scratch, group.count);
+    free(side->sorted);
+    free(side->drawn);
+}
+
+static double resampled_median(struct resampler *side, struct fb_random *random)
+{
+    const size_t low_rank = (side->count - 1) / 2;
+    const size_t high_rank = side->count / 2;
+    size_t passed = 0;
+    size_t i = 0;
+
+    memset(side->drawn, 0, side->count * sizeof *side->drawn);
+    for (size_t draw = 0; draw < side->count; draw++)
+        side->drawn[fb_random_below(random, side->count)]++;
+    for (; passed + side->drawn[i] <= low_rank; i++)
+        passed += side->drawn[i];
+    const double low = side->sorted[i];
+    for (; passed + side->drawn[i] <= high_rank; i++)
+        passed += side->drawn[i];
+    return low + (side->sorted[i] - low) / 2.0;
 }
 
 static double deviation_of(const double *values, size_t count)
@@ -147,34 +176,35 @@ enum fb_status fb_stats_bootstrap_ratio(struct fb_stats_group base, struct fb_st
                                         struct fb_stats_ratio *ratio, struct fb_error *error)
 {
     struct fb_random random;
-    const size_t largest = base.count > fresh.count ? base.count : fresh.count;
+    struct resampler old_side = {0};
+    struct resampler new_side = {0};
+    enum fb_status status = FB_OK;
 
     assert(resamples >= 2);
     if (base.count == 0 || fresh.count == 0)
         return fb_error_set(error, FB_ERROR_INPUT,
                             "a ratio needs values on both sides: %zu and %zu", base.count,
                             fresh.count);
-    double *drawn = calloc(largest, sizeof *drawn);
     double *ratios = calloc(resamples, sizeof *ratios);
-    if (drawn == NULL || ratios == NULL) {
-        free(drawn);
-        free(ratios);
-        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu resamples", resamples);
+    if (!resampler_init(&old_side, base) || !resampler_init(&new_side, fresh) || ratios == NULL) {
+        status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu resamples", resamples);
+    } else {
+        fb_random_init(&random, seed, 0);
+        for (size_t i = 0; i < resamples; i++) {
+            const double denominator = resampled_median(&old_side, &random);
+            ratios[i] = log(resampled_median(&new_side, &random) / denominator);
+        }
+        ratio->log_ratio = log(fb_stats_median(new_side.sorted, new_side.count) /
+                               fb_stats_median(old_side.sorted, old_side.count));
+        ratio->deviation = deviation_of(ratios, resamples);
+        fb_stats_sort(ratios, resamples);
+        ratio->interval.low = fb_stats_quantile(ratios, resamples, alpha / 2.0);
+        ratio->interval.high = fb_stats_quantile(ratios, resamples, 1.0 - alpha / 2.0);
     }
-    fb_random_init(&random, seed, 0);
-    for (size_t i = 0; i < resamples; i++) {
-        const double denominator = resampled_median(base, &random, drawn);
-        ratios[i] = log(resampled_median(fresh, &random, drawn) / denominator);
-    }
-    const double denominator = median_of(base, drawn);
-    ratio->log_ratio = log(median_of(fresh, drawn) / denominator);
-    ratio->deviation = deviation_of(ratios, resamples);
-    fb_stats_sort(ratios, resamples);
-    ratio->interval.low = fb_stats_quantile(ratios, resamples, alpha / 2.0);
-    ratio->interval.high = fb_stats_quantile(ratios, resamples, 1.0 - alpha / 2.0);
-    free(drawn);
+    resampler_free(&old_side);
+    resampler_free(&new_side);
     free(ratios);
-    return FB_OK;
+    return status;
 }
 
 /* ---- power ------------------------------------------------------------------------------------

@@ -101,6 +101,17 @@ const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa, cons
     return NULL;
 }
 
+const char *fb_ceiling_openblas_core_for(const struct fb_ceiling_book *book,
+                                         const struct fb_case *item, enum fb_counter counter)
+{
+    if (counter == FB_COUNTER_NONE)
+        return fb_ceiling_openblas_core(item->isa, book->best_isa, book->openblas_core);
+    return fb_ceiling_openblas_core(item->isa != FB_ISA_ANY        ? item->isa
+                                    : book->best_isa > FB_ISA_AVX2 ? FB_ISA_AVX2
+                                                                   : book->best_isa,
+                                    FB_ISA_ANY, book->openblas_core);
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *rate_json(double value)

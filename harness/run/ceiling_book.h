@@ -44,6 +44,11 @@ void fb_ceiling_note_copy(struct fb_ceiling *entry, double bytes_per_s);
  * OpenBLAS older than the processor takes it for a Prescott, and every plain variant with it. */
 const char *fb_ceiling_openblas_core(enum fb_isa isa, enum fb_isa best_isa, const char *chosen);
 
+/* The same for a worker of a case. A count names its kernels, for OpenBLAS's own choice differs
+ * from machine to machine. */
+const char *fb_ceiling_openblas_core_for(const struct fb_ceiling_book *book,
+                                         const struct fb_case *item, enum fb_counter counter);
+
 /* The list `ceilings` of run.json, and the best rates back from it (on resuming). */
 json_t *fb_ceiling_book_to_json(const struct fb_ceiling_book *book);
 void fb_ceiling_book_from_json(const json_t *json, struct fb_ceiling_book *book);

@@ -9,6 +9,22 @@
 
 enum { WIDTH_DEFAULT = 80, LINE_SIZE = 1024 };
 
+bool fb_color_parse(const char *text, enum fb_color *color)
+{
+    static const struct {
+        const char *name;
+        enum fb_color value;
+    } choices[] = {{"auto", FB_COLOR_AUTO}, {"always", FB_COLOR_ALWAYS}, {"never", FB_COLOR_NEVER}};
+
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        if (strcmp(text, choices[i].name) == 0) {
+            *color = choices[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
 bool fb_color_wanted(enum fb_color choice, FILE *file)
 {
     const char *no_color = getenv("NO_COLOR");

@@ -24,6 +24,9 @@ struct fb_progress {
     bool line_open; /* the rewritten line stands on the screen */
 };
 
+/* "auto", "always", "never"; false for anything else. */
+bool fb_color_parse(const char *text, enum fb_color *color);
+
 /* Whether to colour what goes to `file`: --color decides, else NO_COLOR and whether it is a
  * terminal (TERM=dumb is none). */
 bool fb_color_wanted(enum fb_color choice, FILE *file);

@@ -251,19 +251,6 @@ static enum fb_status take_outcome(struct fb_run_state *state, const struct fb_j
                                       error);
 }
 
-/* A count names its kernels, for OpenBLAS's own choice differs from machine to machine. */
-static const char *openblas_core_of(const struct fb_run_state *state, const struct fb_case *item)
-{
-    const struct fb_ceiling_book *book = state->options->book;
-
-    if (state->suite->measure.counter == FB_COUNTER_NONE)
-        return fb_ceiling_openblas_core(item->isa, book->best_isa, book->openblas_core);
-    return fb_ceiling_openblas_core(item->isa != FB_ISA_ANY        ? item->isa
-                                    : book->best_isa > FB_ISA_AVX2 ? FB_ISA_AVX2
-                                                                   : book->best_isa,
-                                    FB_ISA_ANY, book->openblas_core);
-}
-
 static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *job,
                               struct fb_error *error)
 {
@@ -277,7 +264,8 @@ static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *j
         .input = input,
         .threads = item->threads,
         .counter = state->suite->measure.counter,
-        .openblas_core = openblas_core_of(state, item),
+        .openblas_core =
+            fb_ceiling_openblas_core_for(options->book, item, state->suite->measure.counter),
         .idle_threads = item->program != NULL,
         .timeout_s = state->suite->limits.case_timeout_s,
         /* a GPU's driver reserves more than it uses; the worker counts the GPU's memory itself */

@@ -2,6 +2,8 @@
 #include "worker_task.h"
 
 #include "arena.h"
+#include "machine.h"
+#include "run_json.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +24,11 @@ json_t *fb_worker_task_ceilings(enum fb_backend device, enum fb_dtype dtype, int
     return json_pack("{s:s, s:s, s:s, s:i, s:s}", "task", "ceilings", "device",
                      fb_backend_name(device), "dtype", fb_dtype_name(dtype), "threads", threads,
                      "isa", fb_isa_name(isa));
+}
+
+json_t *fb_worker_task_hello(void)
+{
+    return json_pack("{s:s}", "task", "hello");
 }
 
 /* ---- serving --------------------------------------------------------------------------------- */
@@ -72,6 +79,7 @@ static enum fb_status serve_case(const json_t *task, int out_fd, struct fb_error
     fb_measure_result_init(&result);
     fb_measure_options_init(&options);
     options.oracle = json_is_true(json_object_get(task, "oracle"));
+    options.floor = !json_is_false(json_object_get(task, "floor"));
     options.process = (int)json_integer_value(json_object_get(task, "process"));
     options.on_phase = tell_phase;
     options.on_phase_context = &out_fd;
@@ -119,6 +127,21 @@ static enum fb_status serve_ceilings(const json_t *task, int out_fd, struct fb_e
                   error);
 }
 
+static enum fb_status serve_hello(int out_fd, struct fb_error *error)
+{
+    struct fb_machine machine;
+    enum fb_status status = fb_machine_read(&machine, error);
+
+    if (status != FB_OK)
+        return status;
+    return answer(out_fd,
+                  json_pack("{s:{s:i, s:s, s:s, s:s, s:s, s:s}}", "result", "protocol",
+                            FB_WORKER_PROTOCOL, "flowbench", machine.version, "git_sha",
+                            fb_build_git_sha(), "compiler", machine.compiler, "compiler_flags",
+                            machine.compiler_flags, "build_type", machine.build_type),
+                  error);
+}
+
 enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error)
 {
     json_error_t where;
@@ -134,6 +157,8 @@ enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error)
         status = serve_case(task, out_fd, &failure);
     else if (kind != NULL && strcmp(kind, "ceilings") == 0)
         status = serve_ceilings(task, out_fd, &failure);
+    else if (kind != NULL && strcmp(kind, "hello") == 0)
+        status = serve_hello(out_fd, &failure);
     else
         status = fb_error_set(&failure, FB_ERROR_INPUT, "a worker knows no task '%s'",
                               kind == NULL ? "" : kind);

@@ -57,7 +57,7 @@ offers() {
 
 check() {
     expect "$1" 'flowbench ve' verify
-    offers "$1" 'flowbench ' run plot report repro apply verify info list completion help
+    offers "$1" 'flowbench ' run plot compare report repro apply verify info list completion help
     offers "$1" 'bench ' run test
     expect "$1" 'flowbench apply fl' flow
     expect "$1" 'flowbench apply flow --isa av' avx2 avx512
@@ -65,7 +65,7 @@ check() {
     expect "$1" 'flowbench run --dry' --dry-run
     expect "$1" 'flowbench suites/one.yaml --bud' --budget
     expect "$1" 'flowbench list me' mechanisms
-    expect "$1" 'flowbench help comp' completion
+    expect "$1" 'flowbench help compl' completion
     expect "$1" 'flowbench completion z' zsh
     offers "$1" 'flowbench apply --' --in --out --causal --param --no-gradients --help
 }

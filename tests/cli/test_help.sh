@@ -27,7 +27,7 @@ for c in 0 1 2 3 4 130 143; do
     grep -q "^ *$c  [a-z]" overview || fail "--help does not tell exit code $c"
 done
 commands=$(sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p' overview)
-for wanted in run plot report history repro apply verify info list completion help; do
+for wanted in run plot compare report history repro apply verify info list completion help; do
     echo "$commands" | grep -qx "$wanted" || fail "--help lacks $wanted"
 done
 ! grep -q worker overview || fail "--help tells of the worker"
@@ -55,7 +55,7 @@ for command in $commands; do
         grep -q -e "$option" words || fail "the man page lacks $command $option"
     done
 done
-for command in run plot report history repro apply verify; do
+for command in run plot compare report history repro apply verify; do
     code 0 "$command" --help
     grep -q 'Exit codes:' out || fail "$command --help tells no exit codes"
 done

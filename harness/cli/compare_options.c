@@ -1,0 +1,214 @@
+/* argp for `flowbench compare`: see compare_options.h. */
+#include "compare_options.h"
+
+#include "commands.h"
+#include "nearest.h"
+#include "run_options.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <string.h>
+
+enum {
+    KEY_FORMAT = 256,
+    KEY_STRICT,
+    KEY_COLOR,
+    KEY_AB,
+    KEY_APRIME,
+    KEY_FILTER,
+    KEY_SET,
+    KEY_BUDGET
+};
+
+static const struct argp_option table[] = {
+    {"ab", KEY_AB, NULL, 0,
+     "Measure two flowbench programs against each other, now, in interleaved pairs of processes",
+     0},
+    {"aprime", KEY_APRIME, "PROGRAM", 0,
+     "With --ab: the old program relinked in another order; what that alone moves is tolerated", 0},
+    {"filter", KEY_FILTER, "EXPR", 0,
+     "With --ab: only the cases that match, e.g. 'seq_len<=4096,mechanism=flow|softmax'", 0},
+    {"set", KEY_SET, "KEY=VALUE", 0, "With --ab: override a value of the suite; may be repeated",
+     0},
+    {"budget", KEY_BUDGET, "TIME", 0,
+     "With --ab: start no pair after this time (90s, 5m, 1h30m); cases that do not fit are "
+     "ambiguous",
+     0},
+    {"format", KEY_FORMAT, "text|markdown|json|junit|github", 0,
+     "How the verdicts are written: a table (default), a Markdown page, JSON, JUnit XML, or GitHub "
+     "annotations with a job summary in $GITHUB_STEP_SUMMARY",
+     0},
+    {"output", 'o', "FILE", 0,
+     "Write the format to this file; the table still goes to standard output", 0},
+    {"strict", KEY_STRICT, NULL, 0, "Exit with 4 when a case stays ambiguous", 0},
+    {"quiet", 'q', NULL, 0, "No progress", 0},
+    {"color", KEY_COLOR, "auto|always|never", 0,
+     "Colours on a terminal (auto, default), always or never; NO_COLOR is respected", 0},
+    {0}};
+
+static const char help[] =
+    "Decides case by case whether NEW is slower, hungrier or wrong where BASE was not. BASE and "
+    "NEW "
+    "are stored runs: folders or results.csv files. Cases are joined by case_id; worst first. With "
+    "--ab two programs are measured instead: every case is screened with 10 pairs of fresh "
+    "processes, "
+    "and what looks different is confirmed with 30 to 60 fresh pairs."
+    "\v"
+    "Examples:\n"
+    "  flowbench compare results/ci/monday results/ci/tuesday\n"
+    "  flowbench compare before.csv after.csv --format markdown\n"
+    "  flowbench compare base new --format junit -o verdicts.xml\n"
+    "  flowbench compare --ab old/flowbench new/flowbench suites/ci.yaml\n"
+    "\n"
+    "Verdicts: PASS; FASTER; FAIL (slower beyond what is tolerated, more than 1 % more memory, or "
+    "a "
+    "wrong result whatever the speed); AMBIGUOUS (neither shown nor refuted); INCOMPARABLE "
+    "(another "
+    "machine or problem, missing, or not measured on one side).\n"
+    "\n"
+    "Exit codes: 0 no case failed, 1 the tool failed, 2 usage, or a run that cannot be read, 3 a "
+    "case failed, or broke where BASE had measured it, or nothing could be compared, 4 ambiguous "
+    "(only with --strict), 130 and 143 interrupted: nothing is decided.";
+
+enum { ARGUMENTS_MAX = 3 };
+
+struct parsing {
+    struct fb_compare_options *options;
+    const char **sets; /* room for argc */
+    const char *arguments[ARGUMENTS_MAX];
+    size_t arguments_count;
+};
+
+static error_t parse_format(const char *text, struct argp_state *state,
+                            struct fb_compare_options *options)
+{
+    const char *names[FB_COMPARISON_FORMAT_COUNT];
+
+    for (int i = 0; i < FB_COMPARISON_FORMAT_COUNT; i++) {
+        names[i] = fb_comparison_format_name((enum fb_comparison_format)i);
+        if (strcmp(text, names[i]) == 0) {
+            options->format = (enum fb_comparison_format)i;
+            return 0;
+        }
+    }
+    const char *near = fb_nearest_name(text, names, FB_COMPARISON_FORMAT_COUNT);
+    argp_error(state, "--format '%s' is none of text, markdown, json, junit, github%s%s%s", text,
+               near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
+               near != NULL ? "'?" : "");
+    return EINVAL;
+}
+
+/* What only makes sense where something is measured. */
+static const char *measuring_option(const struct fb_compare_options *o)
+{
+    return o->aprime != NULL   ? "--aprime"
+           : o->filter != NULL ? "--filter"
+           : o->sets_count > 0 ? "--set"
+           : o->budget_s > 0   ? "--budget"
+                               : NULL;
+}
+
+static void take_arguments(struct parsing *parsing, struct argp_state *state)
+{
+    struct fb_compare_options *o = parsing->options;
+    const size_t wanted = o->mode == FB_COMPARE_RUNS ? 2 : 3;
+
+    if (parsing->arguments_count > wanted)
+        argp_error(state, "'%s' is one argument too many", parsing->arguments[wanted]);
+    if (parsing->arguments_count < wanted)
+        argp_error(state, "%s",
+                   o->mode == FB_COMPARE_RUNS
+                       ? "which runs? Give BASE and NEW: folders or results.csv files"
+                       : "what is to be measured? Give OLD_BINARY, NEW_BINARY and SUITE.yaml");
+    if (o->mode == FB_COMPARE_RUNS && measuring_option(o) != NULL)
+        argp_error(state, "%s belongs to --ab: stored runs are not measured again",
+                   measuring_option(o));
+    o->base = parsing->arguments[0];
+    o->fresh = parsing->arguments[1];
+    o->suite = parsing->arguments[2];
+    o->sets = parsing->sets;
+}
+
+static error_t parse_measuring(int key, char *argument, struct argp_state *state)
+{
+    struct parsing *parsing = state->input;
+    struct fb_compare_options *o = parsing->options;
+
+    switch (key) {
+    case KEY_AB:
+        o->mode = FB_COMPARE_BINARIES;
+        return 0;
+    case KEY_APRIME:
+        o->aprime = argument;
+        return 0;
+    case KEY_FILTER:
+        o->filter = argument;
+        return 0;
+    case KEY_SET:
+        parsing->sets[o->sets_count++] = argument;
+        return 0;
+    case KEY_BUDGET:
+        if (!fb_duration_parse(argument, &o->budget_s))
+            argp_error(state, "--budget '%s' is not a time such as 90s, 5m or 1h30m", argument);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    struct parsing *parsing = state->input;
+    struct fb_compare_options *o = parsing->options;
+
+    switch (key) {
+    case KEY_FORMAT:
+        return parse_format(argument, state, o);
+    case 'o':
+        o->output = argument;
+        return 0;
+    case 'q':
+        o->quiet = true;
+        return 0;
+    case KEY_STRICT:
+        o->strict = true;
+        return 0;
+    case KEY_COLOR:
+        if (!fb_color_parse(argument, &o->color))
+            argp_error(state, "--color '%s' is none of auto, always, never", argument);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (parsing->arguments_count == ARGUMENTS_MAX)
+            argp_error(state, "'%s' is one argument too many", argument);
+        parsing->arguments[parsing->arguments_count++] = argument;
+        return 0;
+    case ARGP_KEY_END:
+        take_arguments(parsing, state);
+        return 0;
+    default:
+        return parse_measuring(key, argument, state);
+    }
+}
+
+const struct argp fb_argp_compare = {
+    .options = table,
+    .parser = parse_option,
+    .args_doc = "BASE NEW\n--ab OLD_BINARY NEW_BINARY SUITE.yaml",
+    .doc = help,
+};
+
+enum fb_status fb_compare_options_parse(int argc, char **argv, struct fb_arena *arena,
+                                        struct fb_compare_options *options, struct fb_error *error)
+{
+    struct parsing parsing = {
+        .options = options,
+        .sets = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.sets, error),
+    };
+
+    memset(options, 0, sizeof *options);
+    if (parsing.sets == NULL)
+        return FB_ERROR_MEMORY;
+    if (argp_parse(&fb_argp_compare, argc, argv, 0, NULL, &parsing) != 0)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for the command line");
+    return FB_OK;
+}

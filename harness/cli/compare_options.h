@@ -1,0 +1,32 @@
+/* The command line of `flowbench compare`. */
+#ifndef FB_COMPARE_OPTIONS_H
+#define FB_COMPARE_OPTIONS_H
+
+#include "arena.h"
+#include "comparison_print.h"
+#include "progress.h"
+
+enum fb_compare_mode { FB_COMPARE_RUNS, FB_COMPARE_BINARIES };
+
+struct fb_compare_options {
+    enum fb_compare_mode mode;
+    const char *base, *fresh; /* runs, or programs */
+    const char *suite;        /* of programs; NULL for runs */
+    const char *aprime;       /* the old program relinked; NULL: none */
+    const char *const *sets;  /* of --set, in order */
+    size_t sets_count;
+    const char *filter; /* NULL: none */
+    double budget_s;    /* 0: none */
+    bool quiet;
+    enum fb_comparison_format format;
+    const char *output; /* NULL: standard output */
+    bool strict;
+    enum fb_color color;
+};
+
+/* Parses; a wrong command line ends the process through argp with FB_EXIT_USAGE. */
+enum fb_status fb_compare_options_parse(int argc, char **argv, struct fb_arena *arena,
+                                        struct fb_compare_options *options,
+                                        struct fb_error *error) FB_MUST_CHECK;
+
+#endif
