@@ -596,9 +596,21 @@ static void test_result_json_malformed_is_an_input_error(void **state)
     assert_int_equal(fb_measure_result_from_json(json, &back, &error), FB_ERROR_INPUT);
     assert_non_null(strstr(error.text, "splendid"));
     fb_measure_result_free(&back);
-    json_object_del(json, "reason");
+    json_object_set_new(json, "reason", json_integer(3));
     assert_int_equal(fb_measure_result_from_json(json, &back, &error), FB_ERROR_INPUT);
     assert_non_null(strstr(error.text, "reason"));
+    fb_measure_result_free(&back);
+    /* What another version's worker does not know stays absent. */
+    json_object_set_new(json, "status", json_string("ok"));
+    json_object_del(json, "reason");
+    json_object_del(json, "mem_peak_bytes");
+    assert_int_equal(fb_measure_result_from_json(json, &back, &error), FB_OK);
+    assert_string_equal(back.reason, "");
+    assert_int_equal(back.mem_peak_bytes, -1);
+    fb_measure_result_free(&back);
+    json_object_del(json, "samples_s");
+    assert_int_equal(fb_measure_result_from_json(json, &back, &error), FB_ERROR_INPUT);
+    assert_non_null(strstr(error.text, "samples_s"));
     fb_measure_result_free(&back);
     json_decref(json);
 }
