@@ -30,10 +30,30 @@ if(FLOWBENCH_SANITIZE)
     add_link_options(-fsanitize=${FLOWBENCH_SANITIZE})
 endif()
 
+# The layout of a program in memory makes it faster or slower by percents: `compare --ab-git --layout`
+# links the same objects in another order to see by how much.
+set(FLOWBENCH_LINK_SEED "" CACHE STRING "A number that objects are linked in another order by")
+
+# fb_shuffle(<list variable>): another order, the same one for the same seed.
+function(fb_shuffle list)
+    if(FLOWBENCH_LINK_SEED STREQUAL "")
+        return()
+    endif()
+    set(keyed "")
+    foreach(item ${${list}})
+        string(MD5 key "${FLOWBENCH_LINK_SEED} ${item}")
+        list(APPEND keyed "${key} ${item}")
+    endforeach()
+    list(SORT keyed)
+    list(TRANSFORM keyed REPLACE "^[^ ]* " "")
+    set(${list} ${keyed} PARENT_SCOPE)
+endfunction()
+
 # fb_add_room(<target> SOURCES a.c b.c [LINK lib...] [INCLUDE dir...])
 # A static library whose folder (and INCLUDE) is visible to those that link it, and to no other.
 function(fb_add_room target)
     cmake_parse_arguments(ROOM "" "" "SOURCES;LINK;INCLUDE" ${ARGN})
+    fb_shuffle(ROOM_SOURCES)
     add_library(${target} STATIC ${ROOM_SOURCES})
     target_include_directories(${target} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR} ${ROOM_INCLUDE})
     target_link_libraries(${target} PUBLIC ${ROOM_LINK})
@@ -68,6 +88,7 @@ endforeach()
 # set, compiled with FB_SIMD_<ISA>=1; simd.h turns that into the vector type and the name suffix.
 function(fb_room_isa_sources room)
     cmake_parse_arguments(ISA "" "" "SOURCES;INCLUDE" ${ARGN})
+    fb_shuffle(ISA_SOURCES)
     foreach(isa ${FB_ISAS})
         string(TOUPPER ${isa} upper)
         add_library(${room}_${isa} OBJECT ${ISA_SOURCES})

@@ -14,6 +14,8 @@ enum {
     KEY_STRICT,
     KEY_COLOR,
     KEY_AB,
+    KEY_AB_GIT,
+    KEY_LAYOUT,
     KEY_APRIME,
     KEY_FILTER,
     KEY_SET,
@@ -24,14 +26,24 @@ static const struct argp_option table[] = {
     {"ab", KEY_AB, NULL, 0,
      "Measure two flowbench programs against each other, now, in interleaved pairs of processes",
      0},
+    {"ab-git", KEY_AB_GIT, NULL, 0,
+     "The same of two commits of the checkout at hand: both are built first, and kept in "
+     "~/.cache/flowbench",
+     0},
+    {"layout", KEY_LAYOUT, NULL, 0,
+     "With --ab-git: also link the old commit in another order; what that alone moves is tolerated",
+     0},
     {"aprime", KEY_APRIME, "PROGRAM", 0,
      "With --ab: the old program relinked in another order; what that alone moves is tolerated", 0},
     {"filter", KEY_FILTER, "EXPR", 0,
-     "With --ab: only the cases that match, e.g. 'seq_len<=4096,mechanism=flow|softmax'", 0},
-    {"set", KEY_SET, "KEY=VALUE", 0, "With --ab: override a value of the suite; may be repeated",
+     "With --ab and --ab-git: only the cases that match, e.g. "
+     "'seq_len<=4096,mechanism=flow|softmax'",
      0},
+    {"set", KEY_SET, "KEY=VALUE", 0,
+     "With --ab and --ab-git: override a value of the suite; may be repeated", 0},
     {"budget", KEY_BUDGET, "TIME", 0,
-     "With --ab: start no pair after this time (90s, 5m, 1h30m); cases that do not fit are "
+     "With --ab and --ab-git: start no pair after this time (90s, 5m, 1h30m); cases that do not "
+     "fit are "
      "ambiguous",
      0},
     {"format", KEY_FORMAT, "text|markdown|json|junit|github", 0,
@@ -59,6 +71,7 @@ static const char help[] =
     "  flowbench compare before.csv after.csv --format markdown\n"
     "  flowbench compare base new --format junit -o verdicts.xml\n"
     "  flowbench compare --ab old/flowbench new/flowbench suites/ci.yaml\n"
+    "  flowbench compare --ab-git main HEAD suites/ci.yaml --layout\n"
     "\n"
     "Verdicts: PASS; FASTER; FAIL (slower beyond what is tolerated, more than 1 % more memory, or "
     "a "
@@ -101,7 +114,8 @@ static error_t parse_format(const char *text, struct argp_state *state,
 /* What only makes sense where something is measured. */
 static const char *measuring_option(const struct fb_compare_options *o)
 {
-    return o->aprime != NULL   ? "--aprime"
+    return o->layout           ? "--layout"
+           : o->aprime != NULL ? "--aprime"
            : o->filter != NULL ? "--filter"
            : o->sets_count > 0 ? "--set"
            : o->budget_s > 0   ? "--budget"
@@ -119,9 +133,16 @@ static void take_arguments(struct parsing *parsing, struct argp_state *state)
         argp_error(state, "%s",
                    o->mode == FB_COMPARE_RUNS
                        ? "which runs? Give BASE and NEW: folders or results.csv files"
-                       : "what is to be measured? Give OLD_BINARY, NEW_BINARY and SUITE.yaml");
+                   : o->mode == FB_COMPARE_BINARIES
+                       ? "what is to be measured? Give OLD_BINARY, NEW_BINARY and SUITE.yaml"
+                       : "what is to be measured? Give OLD_REV, NEW_REV and SUITE.yaml");
+    if (o->mode == FB_COMPARE_BINARIES && o->layout)
+        argp_error(state, "--layout belongs to --ab-git, which builds; give --ab its relinked "
+                          "program by --aprime");
+    if (o->mode == FB_COMPARE_COMMITS && o->aprime != NULL)
+        argp_error(state, "--aprime belongs to --ab; --layout makes --ab-git build one");
     if (o->mode == FB_COMPARE_RUNS && measuring_option(o) != NULL)
-        argp_error(state, "%s belongs to --ab: stored runs are not measured again",
+        argp_error(state, "%s belongs to --ab and --ab-git: stored runs are not measured again",
                    measuring_option(o));
     o->base = parsing->arguments[0];
     o->fresh = parsing->arguments[1];
@@ -136,7 +157,13 @@ static error_t parse_measuring(int key, char *argument, struct argp_state *state
 
     switch (key) {
     case KEY_AB:
-        o->mode = FB_COMPARE_BINARIES;
+    case KEY_AB_GIT:
+        if (o->mode != FB_COMPARE_RUNS)
+            argp_error(state, "--ab and --ab-git exclude each other, and stand once");
+        o->mode = key == KEY_AB ? FB_COMPARE_BINARIES : FB_COMPARE_COMMITS;
+        return 0;
+    case KEY_LAYOUT:
+        o->layout = true;
         return 0;
     case KEY_APRIME:
         o->aprime = argument;
@@ -193,7 +220,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 const struct argp fb_argp_compare = {
     .options = table,
     .parser = parse_option,
-    .args_doc = "BASE NEW\n--ab OLD_BINARY NEW_BINARY SUITE.yaml",
+    .args_doc = "BASE NEW\n--ab OLD_BINARY NEW_BINARY SUITE.yaml\n"
+                "--ab-git OLD_REV NEW_REV SUITE.yaml",
     .doc = help,
 };
 

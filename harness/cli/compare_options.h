@@ -6,16 +6,17 @@
 #include "comparison_print.h"
 #include "progress.h"
 
-enum fb_compare_mode { FB_COMPARE_RUNS, FB_COMPARE_BINARIES };
+enum fb_compare_mode { FB_COMPARE_RUNS, FB_COMPARE_BINARIES, FB_COMPARE_COMMITS };
 
 struct fb_compare_options {
     enum fb_compare_mode mode;
-    const char *base, *fresh; /* runs, or programs */
-    const char *suite;        /* of programs; NULL for runs */
+    const char *base, *fresh; /* runs, programs or revisions */
+    const char *suite;        /* NULL for runs */
     const char *aprime;       /* the old program relinked; NULL: none */
     const char *const *sets;  /* of --set, in order */
     size_t sets_count;
     const char *filter; /* NULL: none */
+    bool layout;        /* build the old commit relinked, too */
     double budget_s;    /* 0: none */
     bool quiet;
     enum fb_comparison_format format;

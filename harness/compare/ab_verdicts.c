@@ -100,9 +100,9 @@ enum fb_status fb_ab_decide(struct fb_ab_state *state, struct fb_arena *arena,
     struct fb_gate_case *gated = calloc(state->plan->cases_count + 1, sizeof *gated);
     enum fb_status status = fb_comparison_init(comparison, state->plan->cases_count, arena, error);
 
-    if (status == FB_OK && gated == NULL)
-        status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu cases",
-                              state->plan->cases_count);
+    if (gated == NULL)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu cases",
+                            state->plan->cases_count);
     comparison->live = true;
     comparison->suite = state->suite->name;
     comparison->rule = state->rule;

@@ -45,7 +45,7 @@ static enum fb_status index_samples(const struct fb_results *results, struct sam
                                     struct fb_error *error)
 {
     index->count = results->samples_count;
-    index->samples = calloc(index->count + 1, sizeof *index->samples);
+    index->samples = calloc(index->count + 1, sizeof(const struct fb_sample *));
     if (index->samples == NULL)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for %zu samples", index->count);
     for (size_t i = 0; i < index->count; i++)

@@ -80,7 +80,7 @@ static enum fb_status index_rows(const char *path, struct fb_arena *arena,
 {
     const size_t count = run->results.rows_count;
 
-    run->rows = fb_arena_alloc(arena, count + 1, sizeof *run->rows, error);
+    run->rows = fb_arena_alloc(arena, count + 1, sizeof(const struct fb_row *), error);
     if (run->rows == NULL)
         return FB_ERROR_MEMORY;
     for (size_t i = 0; i < count; i++) {

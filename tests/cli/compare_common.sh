@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Shared by the tests of compare: stored runs made of nothing. Sourced after faults_common.sh.
 
 HEADER=schema,run,suite,case_id,mechanism,variant,device,device_name,isa,threads,dtype,layout,causal

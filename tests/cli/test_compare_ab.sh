@@ -98,7 +98,7 @@ verdict 128 PASS
 expect_exit 2 compare --ab old same
 expect_words 'what is to be measured'
 expect_exit 2 compare --filter 'seq_len<=128' a b
-expect_words '.-filter belongs to --ab'
+expect_words '.-filter belongs to --ab and --ab-git'
 expect_exit 2 compare --ab old same nowhere.yaml
 expect_words 'nowhere.yaml'
 expect_exit 2 compare --ab old same suite.yaml --filter 'seq_len=3'
