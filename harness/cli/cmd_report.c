@@ -15,6 +15,17 @@ struct report_options {
     bool force;
 };
 
+static error_t add_run(struct report_options *options, const char *path,
+                       const struct argp_state *state)
+{
+    if (options->runs_count == RUNS_MAX) {
+        argp_error(state, "at most %d runs fit into one report", (int)RUNS_MAX);
+        return EINVAL;
+    }
+    options->runs[options->runs_count++] = path;
+    return 0;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct report_options *options = state->input;
@@ -26,12 +37,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         options->force = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (options->runs_count == RUNS_MAX) {
-            argp_error(state, "at most %d runs fit into one report", (int)RUNS_MAX);
-            return EINVAL;
-        }
-        options->runs[options->runs_count++] = argument;
-        return 0;
+        return add_run(options, argument, state);
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "name the folder of a run, or its results.csv");
         return EINVAL;

@@ -132,7 +132,7 @@ static void say_correctness(const struct fb_html_page *page, const struct tally 
 {
     char name[FB_HTML_LABEL_SIZE], count[FB_QUANTITY_SIZE];
     FILE *out = page->out;
-    if (tally->checked == 0) {
+    if (!tally->worst) {
         (void)fputs("<li class=\"warn\">No answer was compared with the float64 oracle: the times "
                     "say nothing about correctness.</li>\n",
                     out);
