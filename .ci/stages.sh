@@ -13,6 +13,7 @@ stage_title() {
     cuda) echo "every .cu compiles without warnings, and what needs no GPU is right" ;;
     quick) echo "suites/quick.yaml end to end" ;;
     browser) echo "reports in headless Chromium: sorting, filters, keyboard, phone, dark, paper" ;;
+    gate) echo "instruction counts, memory and errors against the committed reference" ;;
     planted) echo "a wrong kernel turns the tests red" ;;
     neon) echo "cross-compiled for 64-bit Arm, run in an emulator" ;;
     clang) echo "clang, warnings as errors, unit tests" ;;
@@ -128,6 +129,13 @@ stage_quick() {
 
 # With no browser the check exits with 77; that is a failure here, since "tools" has installed one.
 stage_browser() { timeout 300 python3 tests/browser/check_report.py build/flowbench; }
+
+# The first build may have come before valgrind, and so before the header that counting takes.
+stage_gate() {
+    cmake build >/dev/null
+    ./bench --version >/dev/null
+    bash .ci/instructions.sh check
+}
 
 # In a copy of the sources one line of a kernel is made wrong. Tests that stay green there are
 # worth nothing, so this stage fails unless they go red.

@@ -146,6 +146,11 @@ bool fb_compare_rows_match(struct fb_compared *one)
 /* ---- counted instructions -----------------------------------------------------------------------
  */
 
+bool fb_compare_rows_counted(const struct fb_compared *one)
+{
+    return is_counted(one->base) && is_counted(one->fresh);
+}
+
 bool fb_compare_rows_count(const struct fb_comparison *comparison, struct fb_compared *one)
 {
     if (!is_counted(one->fresh))

@@ -251,7 +251,8 @@ static enum fb_status compare_case(const struct indexes *indexes, struct fb_comp
     struct side_times base = {0};
     struct side_times fresh = {0};
 
-    if (base_row != NULL && fresh_row != NULL && is_other_machine(comparison, one))
+    if (base_row != NULL && fresh_row != NULL && !fb_compare_rows_counted(one) &&
+        is_other_machine(comparison, one))
         return FB_OK;
     if (!fb_compare_rows_match(one))
         return FB_OK;

@@ -112,6 +112,9 @@ void fb_compared_explain(struct fb_compared *one, const char *format, ...) FB_PR
  * answer is wrong. */
 bool fb_compare_rows_match(struct fb_compared *one);
 
+/* Whether both sides counted instructions, in which the machine has no part. */
+bool fb_compare_rows_counted(const struct fb_compared *one);
+
 /* Two comparable rows whose instructions were counted instead of their times: the verdict on the
  * count. False when they were timed. */
 bool fb_compare_rows_count(const struct fb_comparison *comparison, struct fb_compared *one);

@@ -139,7 +139,8 @@ static enum fb_status check_valgrind(struct fb_error *error)
     return fb_error_set(error, FB_ERROR_UNSUPPORTED,
                         "measure.counter: valgrind: this flowbench was built without "
                         "valgrind/callgrind.h; install valgrind (on Debian: apt-get install "
-                        "valgrind) and build again");
+                        "valgrind), then configure and build again: cmake build && cmake --build "
+                        "build");
 }
 #endif
 

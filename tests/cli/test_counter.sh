@@ -52,3 +52,27 @@ expect_exit 0 repro first:1
 grep -q 'instructions .*equal' last.out || fail "repro does not show the count"
 expect_exit 0 run suite.yaml --set measure.counter=valgrind --dry-run
 grep -q '2 cases counted by valgrind' last.out || fail "--dry-run does not say that it counts"
+
+# compare: exact; 1 % is tolerated, 3 % is not; other compilers are no comparison.
+expect_exit 0 compare first second
+grep -q '2 cases: 2 PASS' last.out || fail "equal counts do not pass"
+grow() {
+    sed 's/"[^"]*"//g' first/results.csv | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+        NR == 2 { print $at["instructions"] }' > count
+    grown=$(awk -v percent="$1" '{ printf "%d", $1 * (1 + percent / 100) }' count)
+    sed "s/,$(cat count),/,$grown,/" first/results.csv > grown.csv
+}
+grow 0.9
+expect_exit 0 compare first/results.csv grown.csv
+grow 3
+expect_exit 3 compare first/results.csv grown.csv
+grep -q '^FAIL .*more instructions' last.out || fail "3 % more instructions are not found"
+expect_exit 0 compare grown.csv first/results.csv
+grep -q '^FASTER ' last.out || fail "3 % fewer instructions are not shown"
+sed 's/glibc [0-9.]*/glibc 9.99/' first/results.csv > other.csv
+expect_exit 3 compare first/results.csv other.csv
+grep -q 'INCOMPARABLE .*other toolchain' last.out || fail "another C library is compared"
+
+# Live, too: two programs count in turn, once each.
+expect_exit 0 compare --ab "$FLOWBENCH" "$FLOWBENCH" suite.yaml --set measure.counter=valgrind
+grep -q '2 cases: 2 PASS' last.out || fail "a program does not execute what it executes itself"
