@@ -61,7 +61,7 @@ static bool matches(const struct fb_claim *claim, const struct fb_row *row, int6
 {
     static const char *const causal[] = {"false", "true"};
     return (!claim->mechanism || strcmp(claim->mechanism, row->mechanism) == 0) &&
-           (!claim->variant || strcmp(claim->variant, row->variant) == 0) &&
+           (claim->variant ? strcmp(claim->variant, row->variant) == 0 : !row->program[0]) &&
            (claim->causal < 0 || strcmp(causal[claim->causal != 0], row->causal) == 0) &&
            (claim->pass < 0 || strcmp(fb_pass_name((enum fb_pass)claim->pass), row->pass) == 0) &&
            (claim->head_dim == 0 || claim->head_dim == row->head_dim) && matches_isa(claim, row) &&
@@ -317,6 +317,10 @@ static enum fb_status find_value(const struct context *context, enum fb_metric m
         return find_time_ratio(context, fb_series_softmax(context->set, result->series),
                                result->series, "no softmax was measured at the same sizes", result,
                                error);
+    case FB_METRIC_SPEEDUP_VS_PEER:
+        return find_time_ratio(
+            context, fb_series_peer(context->set, result->series, result->claim->peer),
+            result->series, "the peer was not measured at the same sizes", result, error);
     case FB_METRIC_TIME_GROWTH:
         return find_time_growth(context, result, error);
     case FB_METRIC_MEMORY_GROWTH:

@@ -68,6 +68,9 @@ static enum fb_status print_all(const struct fb_summary_job *job, const struct f
     if (status == FB_OK && !quiet && is_about_floors(suite)) {
         status = fb_summary_print_floors(job, error);
     }
+    if (status == FB_OK && !quiet) {
+        status = fb_summary_print_peers(job, error);
+    }
     if (status == FB_OK) {
         status = fb_summary_print_missing(job, quiet, error);
     }

@@ -503,6 +503,36 @@ const struct fb_series *fb_series_softmax(const struct fb_series_set *set,
     return best == series ? NULL : best;
 }
 
+static const struct fb_series *find_like(const struct fb_series_set *set,
+                                         const struct fb_series *series, const char *variant,
+                                         bool external)
+{
+    for (size_t i = 0; variant && i < set->count; i++) {
+        const struct fb_series *other = &set->items[i];
+        if (other->run_index == series->run_index && other->ok_count > 0 &&
+            (other->key->program[0] != '\0') == external &&
+            strcmp(other->key->mechanism, series->key->mechanism) == 0 &&
+            strcmp(other->key->variant, variant) == 0 && same_params(other->key, series->key) &&
+            same_setting(other->key, series->key, set->axis) &&
+            (set->axis == FB_AXIS_ISA || isa_comparable(other->key, series->key))) {
+            return other;
+        }
+    }
+    return NULL;
+}
+
+const struct fb_series *fb_series_peer(const struct fb_series_set *set,
+                                       const struct fb_series *series, const char *variant)
+{
+    return find_like(set, series, variant, true);
+}
+
+const struct fb_series *fb_series_own(const struct fb_series_set *set,
+                                      const struct fb_series *series)
+{
+    return find_like(set, series, fb_series_default_variant(series->key->mechanism), false);
+}
+
 size_t fb_series_axis_values(const struct fb_series_set *set)
 {
     size_t widest = 0;

@@ -80,6 +80,14 @@ const struct fb_point *fb_series_last_ok(const struct fb_series *series);
 const struct fb_series *fb_series_softmax(const struct fb_series_set *set,
                                           const struct fb_series *series);
 
+/* Series of the same run, mechanism, parameters and setting (the instruction set, too): the one of
+ * an external variant; and, for an external one, that of our default variant. NULL when there is
+ * none with a time. */
+const struct fb_series *fb_series_peer(const struct fb_series_set *set,
+                                       const struct fb_series *series, const char *variant);
+const struct fb_series *fb_series_own(const struct fb_series_set *set,
+                                      const struct fb_series *series);
+
 /* The name of the mechanism's first registered variant, or NULL. */
 const char *fb_series_default_variant(const char *mechanism);
 

@@ -25,6 +25,11 @@ enum fb_status fb_summary_print_results(const struct fb_summary_job *job,
 enum fb_status fb_summary_print_floors(const struct fb_summary_job *job,
                                        struct fb_error *error) FB_MUST_CHECK;
 
+/* How much faster than each external variant our default variant of the same mechanism is. Nothing
+ * where the two were not measured at the same size. */
+enum fb_status fb_summary_print_peers(const struct fb_summary_job *job,
+                                      struct fb_error *error) FB_MUST_CHECK;
+
 /* Every row that is not ok, grouped by status and reason; failures_only leaves out skipped, oom and
  * timeout. */
 enum fb_status fb_summary_print_missing(const struct fb_summary_job *job, bool failures_only,
@@ -39,7 +44,14 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
                                      const struct fb_series_set *set,
                                      struct fb_error *error) FB_MUST_CHECK;
 
-/* The parts that both tables share. */
+/* The parts that the tables share. */
+
+enum { FB_SUMMARY_VALUES_MAX = 12 };
+
+/* A column per value; their places in `at`. */
+enum fb_status fb_summary_add_values(struct fb_text_table *table, const struct fb_series_set *set,
+                                     const struct fb_point *const *values, size_t values_count,
+                                     size_t *at, struct fb_error *error) FB_MUST_CHECK;
 
 /* "cpu, avx512, 2 threads, f32, forward, B 1, H 8, d 64": what all series have in common. */
 void fb_summary_print_heading(const struct fb_summary_job *job, const struct fb_series_set *set);

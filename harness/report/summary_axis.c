@@ -7,23 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { VALUES_MAX = 12 };
-
-static char *time_text(const struct fb_point *point, char *text)
-{
-    return fb_quantity_time(point->row->time_median_s, text);
-}
-
-static char *floor_text(const struct fb_point *point, char *text)
-{
-    return fb_quantity_ratio(point->row->floor_ratio, text);
-}
-
-static enum fb_status set_cells(struct fb_text_table *table, const struct fb_series *series,
+static enum fb_status set_times(struct fb_text_table *table, const struct fb_series *series,
                                 const struct fb_point *const *values, const size_t *at,
-                                size_t values_count,
-                                char *(*cell_text)(const struct fb_point *point, char *text),
-                                struct fb_error *error)
+                                size_t values_count, struct fb_error *error)
 {
     char text[FB_QUANTITY_SIZE];
     for (size_t v = 0; v < values_count; v++) {
@@ -37,7 +23,7 @@ static enum fb_status set_cells(struct fb_text_table *table, const struct fb_ser
             if (counted) {
                 cell = fb_quantity_instructions((double)point->row->instructions, text);
             } else if (point->ok) {
-                cell = cell_text(point, text);
+                cell = fb_quantity_time(point->row->time_median_s, text);
             }
             cell = fb_arena_strdup(table->arena, cell, error);
             if (!cell) {
@@ -72,10 +58,9 @@ static enum fb_status set_speedup(struct fb_text_table *table, size_t column,
     return FB_OK;
 }
 
-/* A column per value of the axis; their places in `at`. */
-static enum fb_status add_values(struct fb_text_table *table, const struct fb_series_set *set,
-                                 const struct fb_point *const *values, size_t values_count,
-                                 size_t *at, struct fb_error *error)
+enum fb_status fb_summary_add_values(struct fb_text_table *table, const struct fb_series_set *set,
+                                     const struct fb_point *const *values, size_t values_count,
+                                     size_t *at, struct fb_error *error)
 {
     for (size_t v = 0; v < values_count; v++) {
         char phrase[FB_FACTOR_TEXT_SIZE];
@@ -89,54 +74,18 @@ static enum fb_status add_values(struct fb_text_table *table, const struct fb_se
     return FB_OK;
 }
 
-enum fb_status fb_summary_print_floors(const struct fb_summary_job *job, struct fb_error *error)
-{
-    struct fb_series_set set;
-    const struct fb_point *values[VALUES_MAX + 1];
-    size_t at[VALUES_MAX];
-    struct fb_text_table table;
-    struct fb_summary_columns columns;
-    enum fb_status status =
-        fb_series_collect(job->results, 1, FB_AXIS_SEQ_LEN, job->arena, &set, error);
-    if (status != FB_OK) {
-        return status;
-    }
-    fb_series_filter(&set, fb_series_has_floor);
-    if (set.count == 0) {
-        return FB_OK;
-    }
-    const size_t values_count = fb_series_axis_places(&set, values, VALUES_MAX);
-    fb_text_table_init(&table, job->arena);
-    fb_summary_add_columns(&table, &set, &columns);
-    status = add_values(&table, &set, values, values_count, at, error);
-    for (size_t i = 0; status == FB_OK && i < set.count; i++) {
-        status = fb_text_table_row(&table, error);
-        if (status == FB_OK) {
-            status = fb_summary_set_columns(&table, &set.items[i], &columns, error);
-        }
-        if (status == FB_OK) {
-            status = set_cells(&table, &set.items[i], values, at, values_count, floor_text, error);
-        }
-    }
-    if (status == FB_OK) {
-        (void)fputs("\nfloor ratio: time over the least time that this machine could take\n\n",
-                    job->out);
-        fb_text_table_print(&table, job->mode, job->out);
-    }
-    return status;
-}
-
 enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
                                      const struct fb_series_set *set, struct fb_error *error)
 {
-    const struct fb_point *values[VALUES_MAX + 1];
-    size_t values_count = fb_series_axis_places(set, values, VALUES_MAX), at[VALUES_MAX];
+    const struct fb_point *values[FB_SUMMARY_VALUES_MAX + 1];
+    size_t values_count = fb_series_axis_places(set, values, FB_SUMMARY_VALUES_MAX),
+           at[FB_SUMMARY_VALUES_MAX];
     struct fb_text_table table;
     struct fb_summary_columns columns;
     bool speedup = set->axis == FB_AXIS_THREADS || set->axis == FB_AXIS_ISA;
     fb_text_table_init(&table, job->arena);
     fb_summary_add_columns(&table, set, &columns);
-    if (add_values(&table, set, values, values_count, at, error) != FB_OK) {
+    if (fb_summary_add_values(&table, set, values, values_count, at, error) != FB_OK) {
         return FB_ERROR_MEMORY;
     }
     size_t speedup_at = speedup ? fb_text_table_column(&table, "speed-up", true) : 0;
@@ -149,7 +98,7 @@ enum fb_status fb_summary_print_axis(const struct fb_summary_job *job,
             status = fb_summary_set_columns(&table, series, &columns, error);
         }
         if (status == FB_OK) {
-            status = set_cells(&table, series, values, at, values_count, time_text, error);
+            status = set_times(&table, series, values, at, values_count, error);
         }
         if (status == FB_OK && speedup) {
             status = set_speedup(&table, speedup_at, series, error);

@@ -41,7 +41,8 @@ enum fb_metric {
     FB_METRIC_FLOOR_RATIO_WORST, /* over all sizes */
     FB_METRIC_TIME_VS_FORWARD,   /* time / that of its own bidirectional forward pass */
     FB_METRIC_SPEEDUP_VS_SOFTMAX,
-    FB_METRIC_TIME_GROWTH, /* value at the largest size / value at the smallest */
+    FB_METRIC_SPEEDUP_VS_PEER, /* time of an external variant of the same mechanism / time */
+    FB_METRIC_TIME_GROWTH,     /* value at the largest size / value at the smallest */
     FB_METRIC_MEMORY_GROWTH,
     FB_METRIC_COUNT
 };
@@ -51,7 +52,8 @@ enum { FB_CLAIM_THREADS_MAX = -1 }; /* the most threads that the run measured wi
 /* One entry of `expect:`; the claim holds for every case group that matches the given factors. */
 struct fb_claim {
     const char *mechanism; /* NULL: every mechanism */
-    const char *variant;   /* NULL: every variant */
+    const char *variant;   /* NULL: every variant of our own */
+    const char *peer;      /* of FB_METRIC_SPEEDUP_VS_PEER: the external variant */
     int causal;            /* -1 any, 0, 1 */
     int pass;              /* -1 any, else enum fb_pass */
     enum fb_isa isa;       /* FB_ISA_ANY: every one */

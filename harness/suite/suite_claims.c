@@ -13,6 +13,7 @@ static const char *const metric_names[FB_METRIC_COUNT] = {
     [FB_METRIC_FLOOR_RATIO_WORST] = "floor_ratio_worst",
     [FB_METRIC_TIME_VS_FORWARD] = "time_vs_forward",
     [FB_METRIC_SPEEDUP_VS_SOFTMAX] = "speedup_vs_softmax",
+    [FB_METRIC_SPEEDUP_VS_PEER] = "speedup_vs_peer",
     [FB_METRIC_TIME_GROWTH] = "time_growth",
     [FB_METRIC_MEMORY_GROWTH] = "memory_growth",
 };
@@ -48,6 +49,7 @@ enum claim_key {
     CLAIM_ISA,
     CLAIM_THREADS,
     CLAIM_HEAD_DIM,
+    CLAIM_PEER,
     CLAIM_METRIC,
     CLAIM_IS,
     CLAIM_AT_MOST,
@@ -55,8 +57,8 @@ enum claim_key {
     CLAIM_KEY_COUNT
 };
 static const char *const claim_keys[CLAIM_KEY_COUNT] = {
-    "mechanism", "variant", "causal", "pass",    "isa",     "threads",
-    "head_dim",  "metric",  "is",     "at_most", "at_least"};
+    "mechanism", "variant", "causal", "pass", "isa",     "threads",
+    "head_dim",  "peer",    "metric", "is",   "at_most", "at_least"};
 
 static bool read_is(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                     struct fb_claim *claim)
@@ -153,6 +155,8 @@ static bool read_claim_key(const struct fb_suite_reader *reader, enum claim_key 
         return read_claim_threads(reader, node, claim);
     case CLAIM_HEAD_DIM:
         return read_claim_factor(reader, FB_FACTOR_HEAD_DIM, node, &claim->head_dim);
+    case CLAIM_PEER:
+        return fb_axis_find_variant(reader, node, NULL, &claim->peer);
     case CLAIM_METRIC:
         if (!fb_value_choice(reader->diagnostics, node, "metric", metric_names, FB_METRIC_COUNT,
                              &metric)) {
@@ -196,6 +200,12 @@ static bool check_claim(const struct fb_suite_reader *reader, const struct fb_ya
                     "metric: time_exponent, is: 1.0 +- 0.1}");
         return false;
     }
+    if (has[CLAIM_PEER] != (claim->metric == FB_METRIC_SPEEDUP_VS_PEER)) {
+        fb_diagnose(reader->diagnostics, node->mark,
+                    "peer and the metric speedup_vs_peer belong together: {mechanism: flow, peer: "
+                    "torch-official, metric: speedup_vs_peer, at_least: 3}");
+        return false;
+    }
     if (has[CLAIM_MECHANISM] && has[CLAIM_VARIANT]) {
         const struct fb_yaml_pair *pair = fb_yaml_find(node, claim_keys[CLAIM_MECHANISM]);
         const struct fb_mechanism *mechanism;
@@ -210,12 +220,14 @@ static bool write_claim_text(const struct fb_suite_reader *reader, struct fb_cla
 {
     struct fb_error error;
     const char *name = metric_names[claim->metric];
+    const char *peer = claim->peer != NULL ? claim->peer : "";
+    const char *of = claim->peer != NULL ? " of " : "";
     if (claim->relation == FB_CLAIM_WITHIN) {
-        claim->text = fb_arena_printf(reader->arena, &error, "%s is %g +- %g", name, claim->value,
-                                      claim->tolerance);
+        claim->text = fb_arena_printf(reader->arena, &error, "%s%s%s is %g +- %g", name, of, peer,
+                                      claim->value, claim->tolerance);
     } else {
         claim->text =
-            fb_arena_printf(reader->arena, &error, "%s at %s %g", name,
+            fb_arena_printf(reader->arena, &error, "%s%s%s at %s %g", name, of, peer,
                             claim->relation == FB_CLAIM_AT_MOST ? "most" : "least", claim->value);
     }
     if (claim->text == NULL) {

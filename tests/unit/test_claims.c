@@ -255,6 +255,43 @@ static void test_judge_floor_claims_by_isa_and_threads(void **state)
     fb_arena_free(&arena);
 }
 
+/* A peer three times as slow; claims about flow are not about it. */
+static void test_judge_speedup_over_a_peer(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    struct fb_claim claims[] = {linear, linear, linear};
+    for (int i = 0; i < 3; i++) {
+        claims[i].metric = FB_METRIC_SPEEDUP_VS_PEER;
+        claims[i].relation = FB_CLAIM_AT_LEAST;
+        claims[i].variant = NULL;
+        claims[i].peer = i < 2 ? "torch-official" : "torch-other";
+        claims[i].value = i == 1 ? 3.5 : 2.5;
+    }
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 40, 4000);
+    for (int64_t n = 1024; n <= 4096; n *= 2) {
+        struct fb_row *ours = fb_made_row(&results, "flow", "fused", false, n, 1e-6 * (double)n);
+        fb_made_samples(&results, ours, 6, 12, 0.001);
+        struct fb_row *peer =
+            fb_made_row(&results, "flow", "torch-official", false, n, 3e-6 * (double)n);
+        (void)snprintf(peer->program, sizeof peer->program, "torch");
+        fb_made_samples(&results, peer, 6, 12, 0.001);
+    }
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(claims, 3, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 3);
+    assert_int_equal(judged.items[0].verdict, FB_CLAIM_HELD);
+    assert_int_equal(judged.items[1].verdict, FB_CLAIM_FAILED);
+    assert_int_equal(judged.items[2].verdict, FB_CLAIM_AMBIGUOUS);
+    assert_string_equal(judged.items[0].series->key->variant, "fused");
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
 static void test_judge_claim_that_matches_nothing_says_so(void **state)
 {
     (void)state;
@@ -299,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_judge_growth_tells_a_state_from_a_cache),
         cmocka_unit_test(test_judge_claim_of_a_pass_leaves_others_alone),
         cmocka_unit_test(test_judge_floor_claims_by_isa_and_threads),
+        cmocka_unit_test(test_judge_speedup_over_a_peer),
         cmocka_unit_test(test_judge_claim_that_matches_nothing_says_so),
         cmocka_unit_test(test_judge_claim_without_variant_covers_every_variant),
     };
