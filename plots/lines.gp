@@ -30,6 +30,10 @@ do for [p = 1:fb_panels] {
             pt fb_why_symbol[4 * (p - 1) + w] ps 1.1 lw 1.5 lc rgb '#505050' \
             title 'not measured: ' . fb_why_name[4 * (p - 1) + w], \
         for [r = 1:(fb_ratio)] 1 with lines lw 1.4 dt 2 lc rgb '#808080' title fb_reference, \
+        for [i = fb_a:(fb_ideal ? fb_b : fb_a - 1)] fb_data index i - 1 \
+            using 1:($0 == 0 ? (fb_x0 = $1, fb_y0 = $2, $2) : fb_y0 * fb_x0 / $1) with lines \
+            lw 1.2 dt 3 lc rgb fb_line_color[i] notitle, \
+        for [j = 1:(fb_ideal)] NaN with lines lw 1.2 dt 3 lc rgb '#505050' title fb_reference, \
         for [r = 1:(fb_crossed[p])] NaN with points pt 12 ps 1.5 lw 1.6 lc rgb '#505050' \
             title fb_reference
 }

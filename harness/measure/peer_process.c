@@ -4,6 +4,7 @@
 #include "peer_process.h"
 
 #include "peer_program.h"
+#include "pinning.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,6 +91,7 @@ static void become_program(const char *path, int socket_fd, int memory_fd, int f
     if (dup2(socket_fd, 0) >= 0 && dup2(socket_fd, 1) >= 0 &&
         dup2(memory_fd, FB_PEER_MEMORY_FD) >= 0) {
         environ = (char **)(uintptr_t)environment;
+        fb_pinning_widen();
         execvp(name, arguments);
     }
     const int reason = errno;
@@ -146,6 +148,7 @@ enum fb_status fb_peer_start(const char *path, int memory_fd, struct fb_peer_pro
         status = fb_error_set(error, FB_ERROR_IO, "cannot prepare an external program: %s",
                               strerror(errno));
     if (status == FB_OK) {
+        fb_pinning_note_places();
         process->pid = fork();
         if (process->pid == 0)
             become_program(path, ends[1], memory_fd, failure[1], worker, environment);

@@ -2,6 +2,7 @@
 #include "run_json.h"
 
 #include "build_info.h"
+#include "pinning.h"
 #include "run_folder.h"
 
 #include <errno.h>
@@ -122,7 +123,8 @@ static json_t *suite_json(const struct fb_run_facts *facts)
 json_t *fb_run_json_new(const struct fb_run_facts *facts, struct fb_error *error)
 {
     json_t *document = json_pack(
-        "{s:i, s:s, s:s, s:o, s:n, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:[], s:[], s:[]}",
+        "{s:i, s:s, s:s, s:o, s:n, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:[], s:[], s:[], "
+        "s:o}",
         "schema", FB_RUN_JSON_SCHEMA, "run", facts->run_id, "state", "running", "started_utc",
         utc_now(), "ended_utc", "build", build_json(facts->machine), "libraries",
         libraries_json(facts->machine), "machine", fb_machine_to_json(facts->machine), "suite",
@@ -130,7 +132,7 @@ json_t *fb_run_json_new(const struct fb_run_facts *facts, struct fb_error *error
         order_json(facts->plan), "budget_s",
         facts->budget_s > 0 ? json_real(facts->budget_s) : json_null(), "strict", facts->strict,
         "machine_warnings", fb_machine_warnings_to_json(facts->machine), "warnings", "ceilings",
-        "resumed");
+        "resumed", "pinning", fb_pinning_to_json());
 
     if (document == NULL)
         (void)fail_memory(error);

@@ -206,6 +206,20 @@ static enum fb_status set_bar_axes(struct fb_figure *figure, struct fb_arena *ar
     return figure->y_tics ? FB_OK : FB_ERROR_MEMORY;
 }
 
+/* The least time of the lines that the script draws beside those of threads. */
+static double lowest_ideal(const struct fb_figure *figure)
+{
+    double low = (double)INFINITY;
+    for (size_t i = 0; i < figure->lines_count; i++) {
+        const struct fb_figure_line *line = &figure->lines[i];
+        if (line->points_count > 0) {
+            const struct fb_figure_point *first = &line->points[0];
+            low = fmin(low, first->y * first->x / line->points[line->points_count - 1].x);
+        }
+    }
+    return low;
+}
+
 enum fb_status fb_figure_set_axes(struct fb_figure *figure, struct fb_arena *arena,
                                   struct fb_error *error)
 {
@@ -233,6 +247,10 @@ enum fb_status fb_figure_set_axes(struct fb_figure *figure, struct fb_arena *are
         low = fmin(low, 1);
         high = fmax(high, 1);
         figure->reference = downward ? "as fast as softmax" : "the floor";
+    }
+    if (figure->kind == FB_PLOT_TIME_VS_THREADS) {
+        low = fmin(low, lowest_ideal(figure));
+        figure->reference = "ideal: the first time shared out among the threads";
     }
     double x_room = pow(places[places_count - 1] / places[0], 0.04);
     figure->x_min = places[0] / x_room;

@@ -4,6 +4,7 @@
 #include "worker_spawn.h"
 
 #include "counter.h"
+#include "pinning.h"
 #include "under_asan.h"
 
 #include <errno.h>
@@ -25,11 +26,12 @@ enum { LOWEST_FD = 10 };
 
 /* ---- environment ----------------------------------------------------------------------------- */
 
-/* OMP_PROC_BIND stays off on purpose: once libgomp has bound the first thread to one processor,
- * OpenBLAS (built on pthreads, as on Debian) sees a machine of one processor and starts no threads
- * at all. Processes are placed by the kernel; `processes: k` averages its luck. */
-static const char *const fixed[] = {"OMP_DYNAMIC=false", "OMP_PROC_BIND=false",
-                                    "OMP_MAX_ACTIVE_LEVELS=1"};
+static const char *const fixed[] = {"OMP_DYNAMIC=false", "OMP_MAX_ACTIVE_LEVELS=1"};
+
+/* Unless the user binds threads himself. The worker binds them itself once its libraries are
+ * loaded: had libgomp bound the first thread before, OpenBLAS (built on pthreads, as on Debian)
+ * would see a machine of one processor and start no threads at all. */
+static const char unbound[] = "OMP_PROC_BIND=false";
 
 /* Whatever the caller's shell has set for threads must not leak into a measurement. */
 static const char *const dropped[] = {
@@ -54,7 +56,7 @@ static const char *const when_counting[] = {"LD_BIND_NOW=1",
 enum {
     FIXED_COUNT = sizeof fixed / sizeof fixed[0],
     DROPPED_COUNT = sizeof dropped / sizeof dropped[0],
-    OWN_MAX = FIXED_COUNT + 6
+    OWN_MAX = FIXED_COUNT + 7
 };
 
 struct environment {
@@ -83,11 +85,13 @@ static enum fb_status make_environment(const struct fb_worker_task *task,
     if (environment->entries == NULL)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's environment");
     for (size_t i = 0; i < inherited; i++) {
-        if (!is_dropped(environ[i]))
+        if (!is_dropped(environ[i]) || fb_pinning_is_choice(environ[i]))
             environment->entries[count++] = environ[i];
     }
     for (size_t i = 0; i < FIXED_COUNT; i++)
         environment->entries[count++] = fixed[i];
+    if (fb_pinning_users_choice() == NULL)
+        environment->entries[count++] = unbound;
     snprintf(environment->omp_threads, sizeof environment->omp_threads, "OMP_NUM_THREADS=%d",
              task->threads);
     snprintf(environment->blas_threads, sizeof environment->blas_threads, "OPENBLAS_NUM_THREADS=%d",
@@ -251,6 +255,7 @@ static void become_worker(const struct fb_worker_task *task, const struct comman
     sigprocmask(SIG_SETMASK, &none, NULL);
     setrlimit(RLIMIT_CORE, &no_core);
     limit_memory(task->memory_bytes);
+    fb_pinning_widen();
     if (dup2(ends->input_fd, 0) < 0 || dup2(ends->tail_fd, 1) < 0 || dup2(ends->tail_fd, 2) < 0 ||
         dup2(ends->result_fd, FB_WORKER_RESULT_FD) < 0 ||
         (ends->count_fd >= 0 && dup2(ends->count_fd, FB_COUNTER_FD) < 0))
@@ -300,6 +305,7 @@ enum fb_status fb_worker_spawn(const struct fb_worker_task *task, pid_t *pid,
         status = fb_error_set(error, FB_ERROR_IO, "cannot prepare a worker process: %s",
                               strerror(errno));
     } else {
+        fb_pinning_note_places();
         *pid = fork();
         if (*pid == 0)
             become_worker(task, &command, &ends, &environment, runner);

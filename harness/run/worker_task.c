@@ -3,6 +3,7 @@
 
 #include "arena.h"
 #include "machine.h"
+#include "pinning.h"
 #include "run_json.h"
 
 #include <errno.h>
@@ -12,18 +13,19 @@
 
 json_t *fb_worker_task_case(const struct fb_case *item, const struct fb_suite *suite, int process)
 {
-    return json_pack("{s:s, s:o, s:o, s:o, s:b, s:i}", "task", "case", "case",
-                     fb_case_to_json(item), "measure", fb_measure_settings_to_json(&suite->measure),
-                     "limits", fb_limits_to_json(&suite->limits), "oracle", suite->oracle,
-                     "process", process);
+    return json_pack("{s:s, s:b, s:o, s:o, s:o, s:b, s:i}", "task", "case", "pin",
+                     fb_pinning_users_choice() == NULL, "case", fb_case_to_json(item), "measure",
+                     fb_measure_settings_to_json(&suite->measure), "limits",
+                     fb_limits_to_json(&suite->limits), "oracle", suite->oracle, "process",
+                     process);
 }
 
 json_t *fb_worker_task_ceilings(enum fb_backend device, enum fb_dtype dtype, int threads,
                                 enum fb_isa isa)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:s}", "task", "ceilings", "device",
-                     fb_backend_name(device), "dtype", fb_dtype_name(dtype), "threads", threads,
-                     "isa", fb_isa_name(isa));
+    return json_pack("{s:s, s:b, s:s, s:s, s:i, s:s}", "task", "ceilings", "pin",
+                     fb_pinning_users_choice() == NULL, "device", fb_backend_name(device), "dtype",
+                     fb_dtype_name(dtype), "threads", threads, "isa", fb_isa_name(isa));
 }
 
 json_t *fb_worker_task_hello(void)
@@ -66,6 +68,15 @@ static void tell_phase(void *context, const char *phase)
         return;
 }
 
+/* The threads that wait for a device run where the kernel likes them. */
+static enum fb_status pin(const json_t *task, enum fb_backend device, int threads,
+                          struct fb_error *error)
+{
+    if (device != FB_CPU || !json_is_true(json_object_get(task, "pin")))
+        return FB_OK;
+    return fb_pinning_apply(threads, error);
+}
+
 static enum fb_status serve_case(const json_t *task, int out_fd, struct fb_error *error)
 {
     struct fb_arena arena;
@@ -88,6 +99,8 @@ static enum fb_status serve_case(const json_t *task, int out_fd, struct fb_error
         status = fb_measure_settings_from_json(json_object_get(task, "measure"), &settings, error);
     if (status == FB_OK)
         status = fb_limits_from_json(json_object_get(task, "limits"), &limits, error);
+    if (status == FB_OK)
+        status = pin(task, item.device, item.threads, error);
     if (status == FB_OK)
         status = fb_measure_case(&item, &settings, &limits, &options, &result, error);
     if (status == FB_OK)
@@ -119,7 +132,7 @@ static enum fb_status serve_ceilings(const json_t *task, int out_fd, struct fb_e
                               "a ceilings task names no known isa, device or dtype");
     else if (device == FB_CUDA)
         status = fb_measure_device_ceilings((enum fb_dtype)dtype, &ceilings, error);
-    else
+    else if ((status = pin(task, FB_CPU, threads, error)) == FB_OK)
         status = fb_measure_ceilings(threads, (enum fb_isa)isa, &ceilings, error);
     if (status != FB_OK)
         return status;

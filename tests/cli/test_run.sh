@@ -46,6 +46,12 @@ grep -q "results: $folder/results.csv" last.out || fail "stdout does not name th
 [ "$(cut -d, -f2 "$folder/results.csv" | tail -n +2 | sort -u)" = "$(basename "$folder")" ] ||
     fail "the column run is not the folder's name"
 
+# Threads are bound one to a core, unless the user binds them.
+grep -q '"policy": "compact"' "$folder/run.json" || fail "run.json says nothing of pinning"
+OMP_PROC_BIND=spread expect_exit 0 run suite.yaml --quiet --out bound
+grep -q '"variable": "OMP_PROC_BIND=spread"' bound/run.json || fail "the user's choice is lost"
+expect_complete bound 4
+
 # Quiet is quiet when all is well.
 expect_exit 0 run suite.yaml --quiet --out quiet
 [ ! -s last.out ] || fail "--quiet writes to stdout"

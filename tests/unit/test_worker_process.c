@@ -306,7 +306,6 @@ static void test_worker_environment_is_the_runners_choice(void **state)
 {
     (void)state;
     setenv("OMP_NUM_THREADS", "17", 1);
-    setenv("OMP_PROC_BIND", "close", 1);
     setenv("GOMP_SPINCOUNT", "1", 1);
     struct trial trial = try_worker("environment", "", 20);
     assert_int_equal(trial.outcome.end, FB_WORKER_RESULT);
@@ -317,6 +316,18 @@ static void test_worker_environment_is_the_runners_choice(void **state)
     assert_string_equal(text_of(&trial, "GOMP_SPINCOUNT"), "-");
     assert_int_equal(json_integer_value(json_object_get(trial.outcome.result, "fds")), 0);
     assert_true(json_is_true(json_object_get(trial.outcome.result, "session")));
+    fb_worker_outcome_free(&trial.outcome);
+}
+
+/* How threads are bound is the user's to decide, if he does. */
+static void test_worker_is_bound_as_the_user_says(void **state)
+{
+    (void)state;
+    setenv("OMP_PROC_BIND", "close", 1);
+    struct trial trial = try_worker("environment", "", 20);
+    unsetenv("OMP_PROC_BIND");
+    assert_int_equal(trial.outcome.end, FB_WORKER_RESULT);
+    assert_string_equal(text_of(&trial, "OMP_PROC_BIND"), "close");
     fb_worker_outcome_free(&trial.outcome);
 }
 
@@ -415,6 +426,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_worker_overallocation_is_oom),
         cmocka_unit_test(test_worker_that_leaks_is_stopped_by_its_limit),
         cmocka_unit_test(test_worker_environment_is_the_runners_choice),
+        cmocka_unit_test(test_worker_is_bound_as_the_user_says),
         cmocka_unit_test(test_worker_first_interrupt_waits_second_kills),
         cmocka_unit_test(test_worker_missing_program_is_an_error),
         cmocka_unit_test(test_worker_dies_with_its_runner),
