@@ -1,0 +1,92 @@
+/* Training steps: see trainer.h. */
+#include "trainer.h"
+
+#include "nn_loss.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph *graph,
+                               uint64_t seed, struct fb_error *error)
+{
+    const size_t floats = (size_t)graph->trained_floats;
+    *trainer = (struct fb_trainer){.seed = seed};
+    const enum fb_status status = fb_graph_run_init(&trainer->run, graph, error);
+    if (status != FB_OK)
+        return status;
+    trainer->m = fb_arena_alloc(graph->arena, floats, sizeof(float), error);
+    trainer->v = trainer->m ? fb_arena_alloc(graph->arena, floats, sizeof(float), error) : NULL;
+    trainer->decay = trainer->v ? fb_arena_alloc(graph->arena, floats, 1, error) : NULL;
+    if (!trainer->decay)
+        return FB_ERROR_MEMORY;
+    for (int i = 0; i < graph->param_count; i++) {
+        const struct fb_graph_param *p = &graph->params[i];
+        if (p->offset < graph->trained_floats)
+            memset(trainer->decay + p->offset, p->decay, (size_t)p->count);
+    }
+    fb_graph_draw_params(graph, trainer->run.params, seed);
+    return FB_OK;
+}
+
+static const struct fb_graph_tensor *logits_of(const struct fb_trainer *t)
+{
+    return &t->run.graph->tensors[t->run.graph->logits];
+}
+
+static double loss_of(struct fb_trainer *t, float *gradient)
+{
+    const struct fb_graph_tensor *logits = logits_of(t);
+    return fb_nn_cross_entropy(gradient, fb_graph_run_values(&t->run, t->run.graph->logits),
+                               t->targets, logits->rows, logits->width);
+}
+
+/* The first parameter whose gradient is not finite. */
+static const char *culprit(const struct fb_trainer *t)
+{
+    const struct fb_graph *g = t->run.graph;
+    for (int i = 0; i < g->param_count; i++) {
+        const struct fb_graph_param *p = &g->params[i];
+        for (int64_t c = 0; p->offset < g->trained_floats && c < p->count; c++)
+            if (!isfinite(t->run.param_gradients[p->offset + c]))
+                return p->name;
+    }
+    return NULL;
+}
+
+enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+{
+    const struct fb_graph *g = t->run.graph;
+    t->run.training = true;
+    t->run.dropout_seed = t->seed + 0x9e3779b97f4a7c15U * ((uint64_t)t->step + 1);
+    enum fb_status status = fb_graph_run_forward(&t->run, error);
+    if (status != FB_OK)
+        return status;
+    *loss = loss_of(t, fb_graph_run_gradient(&t->run, g->logits));
+    status = fb_graph_run_backward(&t->run, error);
+    if (status != FB_OK)
+        return status;
+    const double norm = fb_nn_clip_norm(t->run.param_gradients, g->trained_floats, 0.0);
+    if (!isfinite(*loss) || !isfinite(norm)) {
+        const char *name = culprit(t);
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "step %" PRId64 ": the loss is %g and the gradient of %s is not "
+                            "finite; the weights are those before this step",
+                            t->step + 1, *loss, name ? name : "no single parameter");
+    }
+    (void)fb_nn_clip_norm(t->run.param_gradients, g->trained_floats, t->clip_norm);
+    fb_nn_optimiser_step(&t->optimiser, t->run.params, t->m, t->v, t->run.param_gradients, t->decay,
+                         g->trained_floats, t->step + 1, fb_nn_schedule_at(&t->schedule, t->step),
+                         g->threads);
+    t->step++;
+    return FB_OK;
+}
+
+enum fb_status fb_trainer_evaluate(struct fb_trainer *t, double *loss, struct fb_error *error)
+{
+    t->run.training = false;
+    const enum fb_status status = fb_graph_run_forward(&t->run, error);
+    if (status == FB_OK)
+        *loss = loss_of(t, NULL);
+    return status;
+}

@@ -1,0 +1,46 @@
+/*
+ * One training run: a model, its optimiser, its state. A step is forward, loss, backward, clipping,
+ * update; its result depends on the state and the batch alone, so a run that goes on from a
+ * checkpoint is the run that was never interrupted, bit for bit.
+ */
+#ifndef FB_TRAINER_H
+#define FB_TRAINER_H
+
+#include "graph_run.h"
+#include "nn_optimiser.h"
+
+struct fb_trainer {
+    struct fb_graph_run run;
+    struct fb_nn_optimiser optimiser;
+    struct fb_nn_schedule schedule;
+    double clip_norm; /* 0: none */
+    uint64_t seed;    /* of the initial weights and of dropout */
+    int64_t step;     /* steps done */
+    float *m, *v;
+    unsigned char *decay;
+    const int32_t *targets; /* of the batch: one per row of the logits */
+};
+
+/* Allocates from the graph's arena and draws the weights. */
+enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph *graph,
+                               uint64_t seed, struct fb_error *error) FB_MUST_CHECK;
+
+/* One step on the batch that run.ids, run.row_mask, the input values and targets hold. *loss is the
+ * loss before the step. A loss or a gradient that is not finite changes nothing:
+ * FB_ERROR_INPUT, naming the step and the parameter. */
+enum fb_status fb_trainer_step(struct fb_trainer *trainer, double *loss,
+                               struct fb_error *error) FB_MUST_CHECK;
+
+/* Forward without dropout; *loss over the batch. The logits lie in fb_graph_run_values. */
+enum fb_status fb_trainer_evaluate(struct fb_trainer *trainer, double *loss,
+                                   struct fb_error *error) FB_MUST_CHECK;
+
+/* A checkpoint is a safetensors file: every parameter under its official name, the moments as
+ * "optimiser.m.NAME" and "optimiser.v.NAME", step and seed in the metadata. Written whole or not at
+ * all. Reading checks every name, type and shape before it changes the trainer. */
+enum fb_status fb_trainer_save(const struct fb_trainer *trainer, const char *path,
+                               struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_load(struct fb_trainer *trainer, const char *path,
+                               struct fb_error *error) FB_MUST_CHECK;
+
+#endif
