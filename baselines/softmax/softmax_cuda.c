@@ -19,7 +19,7 @@ enum fb_status fb_window_cuda_supports(const struct fb_problem *p, enum fb_pass 
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "%s serves up to %d heads of up to %d tokens: batch times heads is "
                             "%lld, seq_len %lld, kv_len %lld",
-                            kernel, MAX_HEADS, MAX_TOKENS, (long long)(p->batch * p->heads),
+                            kernel, MAX_HEADS, MAX_TOKENS, (long long)p->batch * p->heads,
                             (long long)p->q_len, (long long)p->kv_len);
     return FB_OK;
 }
