@@ -9,8 +9,10 @@
 #include "linear/linear_sums.h"
 #include "transpose.h"
 
-/* scores [chunk][chunk] = tril(phi(q) phi(k)^T), zero for the five sources after the sink as well,
- * which is as far as fb_tile_gemm_lower reads. */
+static const float linear_ones[64] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                      1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+/* scores [chunk][chunk] = tril(phi(q) phi(k)^T), zero beyond the diagonal and the last source. */
 static void linear_scores(const struct linear_kernel *w, const struct linear_scratch *s,
                           int64_t sinks, int64_t sources)
 {
@@ -23,9 +25,11 @@ static void linear_scores(const struct linear_kernel *w, const struct linear_scr
          s->transposed, LINEAR_CHUNK, scores + i * LINEAR_CHUNK, LINEAR_CHUNK, false);
     }
     for (int64_t i = 0; i < sinks; i++) {
-        const int64_t end = linear_smaller(i + 6, LINEAR_CHUNK);
-        for (int64_t j = i + 1; j < end; j++) {
-            scores[i * LINEAR_CHUNK + j] = 0.0F;
+        const int64_t seen = linear_smaller(i + 1, sources);
+        for (int64_t j = 0; j < LINEAR_CHUNK; j += FB_VW) {
+            float *lanes = scores + i * LINEAR_CHUNK + j;
+            const int64_t kept = linear_larger(0, linear_smaller(FB_VW, seen - j));
+            fb_vf_store(lanes, fb_vf_keep(fb_vf_load(lanes), kept));
         }
     }
 }
@@ -51,20 +55,12 @@ static void linear_write_chunk(const struct linear_kernel *w, const struct linea
     FB_ISA_SYMBOL(fb_tile_gemm)
     (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out.rows,
      out.stride, sources > 0);
-    const float *key_sum = state + w->map->count * w->ld_value;
-    for (int64_t i = 0; i < sinks; i++) {
-        const float *row = s->keys + i * LINEAR_CHUNK;
-        const int64_t seen = linear_smaller(i + 1, sources);
-        fb_vf within = fb_vf_zero();
-        for (int64_t j = 0; j < seen; j += FB_VW) {
-            within = fb_vf_add(within, fb_vf_load_part(row + j, linear_smaller(FB_VW, seen - j)));
-        }
-        const float denominator =
-            linear_dot(s->queries + i * w->ld_features, key_sum, w->ld_features) +
-            fb_vf_sum(within) + w->map->epsilon;
-        linear_scale_row(out.rows + i * out.stride, 1.0F / denominator, dim);
-        linear_save_reciprocal(w, head, first + i, 1.0F / denominator);
+    float within[LINEAR_CHUNK];
+    if (sources > 0) {
+        fb_rows_dot(s->keys, LINEAR_CHUNK, sinks, LINEAR_CHUNK, linear_ones, within);
     }
+    linear_normalise(w, head, first, sinks, s->queries, state + w->map->count * w->ld_value,
+                     sources > 0 ? within : NULL, out);
     fb_rows_close(&call->out, block, out);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "linear/linear.h"
 
+#include "fast_exp.h"
 #include "linear/linear_core.h"
 #include "linear/linear_decode.h"
 #include "linear/linear_gradient.h"
@@ -12,12 +13,12 @@ struct linear_own {
     int64_t dim;
 };
 
-/* elu(x) + 1; exp is held at the smallest normal number, which is 0 to every sum here. */
+/* elu(x) + 1 */
 FB_ALWAYS_INLINE fb_vf linear_phi(fb_vf x)
 {
+    /* max(x, 0) + exp(min(x, 0)): one of the two terms is 0 or 1 */
     const fb_vf zero = fb_vf_zero();
-    const fb_vf exponent = fb_vf_max(fb_vf_set1(FB_EXP_LOWEST), fb_vf_min(zero, x));
-    return fb_vf_select_lt(zero, x, fb_vf_add(x, fb_vf_set1(1.0F)), fb_vf_exp_in_range(exponent));
+    return fb_vf_add(fb_vf_max(zero, x), fb_vf_exp_fast(fb_vf_min(zero, x)));
 }
 
 static void linear_features(const void *own, const float *x, int64_t stride, int64_t rows,
@@ -59,7 +60,11 @@ static void linear_pull(const void *own, const float *x, int64_t stride, int64_t
         for (int64_t c = 0; c < dim; c += FB_VW) {
             const fb_vf slope = fb_vf_min(one, fb_vf_load(phi + i * ld + c));
             const fb_vf value = fb_vf_mul(slope, fb_vf_load(dphi + i * ld + c));
-            fb_vf_store_part(dx + i * dx_stride + c, value, linear_smaller(FB_VW, dim - c));
+            if (c + FB_VW <= dim) {
+                fb_vf_store(dx + i * dx_stride + c, value);
+            } else {
+                fb_vf_store_part(dx + i * dx_stride + c, value, dim - c);
+            }
         }
     }
 }

@@ -23,18 +23,24 @@
 #include "linear/linear_gradient_walk.h"
 #include "parallel.h"
 
-/* Not causal: the totals are one sum over all slices, for every token. */
+/* Not causal: the totals are one sum over all slices, for every token. The sinks are visited once,
+ * for dq and for their sums. */
 static void linear_apply_unit(const struct linear_gradient *g,
-                              const struct linear_gradient_scratch *s, int64_t unit,
-                              enum linear_side side)
+                              const struct linear_gradient_scratch *s, int64_t unit)
 {
     linear_clear(s->before, g->state_count);
     for (int64_t slice = 0; slice < g->slices; slice++) {
-        linear_sum_side(g, s, unit, slice, side, s->slice);
+        linear_sum_side(g, s, unit, slice, LINEAR_SOURCES, s->slice);
+        linear_add_f64(s->before, s->slice, g->state_count);
+    }
+    linear_round(s->state, s->before, g->state_count);
+    linear_clear(s->before, g->state_count);
+    for (int64_t slice = 0; slice < g->slices; slice++) {
+        linear_cross_sinks(g, s, unit, slice, s->state, s->slice);
         linear_add_f64(s->before, s->slice, g->state_count);
     }
     for (int64_t slice = 0; slice < g->slices; slice++) {
-        linear_apply_slice(g, s, unit, slice, side, s->before);
+        linear_apply_slice(g, s, unit, slice, LINEAR_SINKS, s->before);
     }
 }
 
@@ -55,12 +61,11 @@ static void linear_run_unit(void *context, int64_t unit, int thread)
 {
     const struct linear_gradient *g = (const struct linear_gradient *)context;
     const struct linear_gradient_scratch s = linear_gradient_of_thread(g, thread);
-    for (int side = 0; side < LINEAR_SIDES; side++) {
-        if (g->problem->causal) {
-            linear_walk_unit(g, &s, unit, (enum linear_side)side);
-        } else {
-            linear_apply_unit(g, &s, unit, (enum linear_side)side);
-        }
+    if (g->problem->causal) {
+        linear_walk_unit(g, &s, unit, LINEAR_SOURCES);
+        linear_walk_unit(g, &s, unit, LINEAR_SINKS);
+    } else {
+        linear_apply_unit(g, &s, unit);
     }
 }
 

@@ -31,8 +31,8 @@ struct linear_gradient {
 struct linear_gradient_scratch {
     float *queries, *keys;  /* [block][ld_features] phi */
     float *slopes;          /* [block][ld_features] dphi */
-    float *extended_douts;  /* [block][ld_extended] d' */
-    float *extended_values; /* [block][ld_extended] v' */
+    float *extended_douts;  /* [block][ld_extended] d', then nothing */
+    float *extended_values; /* [block][ld_extended] v', likewise */
     float *product;         /* [state_count] the part of the sums that is still in f32 */
     float *base;            /* [state_count] the sums without it, rounded */
     float *state;           /* [state_count] both */
@@ -122,14 +122,17 @@ static void linear_take_sinks(const struct linear_gradient *g,
         float *row = s->extended_douts + i * g->ld_extended;
         const fb_vf r = fb_vf_set1(reciprocals[i]);
         fb_vf dot = fb_vf_zero();
-        for (int64_t c = 0; c < p->v_dim; c += FB_VW) {
-            const int64_t lanes = linear_smaller(FB_VW, p->v_dim - c);
+        int64_t c = 0;
+        for (; c + FB_VW <= p->v_dim; c += FB_VW) {
+            const fb_vf d = fb_vf_load(dout + c);
+            dot = fb_vf_fma(d, fb_vf_load(out + c), dot);
+            fb_vf_store(row + c, fb_vf_mul(r, d));
+        }
+        if (c < p->v_dim) {
+            const int64_t lanes = p->v_dim - c;
             const fb_vf d = fb_vf_load_part(dout + c, lanes);
             dot = fb_vf_fma(d, fb_vf_load_part(out + c, lanes), dot);
             fb_vf_store(row + c, fb_vf_mul(r, d));
-        }
-        for (int64_t c = p->v_dim; c < g->ld_extended; c++) {
-            row[c] = 0.0F;
         }
         row[p->v_dim] = -reciprocals[i] * fb_vf_sum(dot);
     }
@@ -153,9 +156,6 @@ static void linear_take_sources(const struct linear_gradient *g,
         float *row = s->extended_values + j * g->ld_extended;
         memcpy(row, v, (size_t)p->v_dim * sizeof *row);
         row[p->v_dim] = 1.0F;
-        for (int64_t c = p->v_dim + 1; c < g->ld_extended; c++) {
-            row[c] = 0.0F;
-        }
     }
     linear_map_keys(g->map, fb_rows_load(&call->k, range, s->x_room), rows, u->peak, s->keys,
                     g->ld_features);

@@ -121,6 +121,28 @@ static struct fb_row_block linear_open_dv(const struct linear_gradient *g,
     return dv;
 }
 
+/* dq of one slice from the finished sums over the sources, and the sums of its sinks, bit for bit
+ * those of linear_sum_side. Not causal. */
+static void linear_cross_sinks(const struct linear_gradient *g,
+                               const struct linear_gradient_scratch *s, int64_t unit, int64_t slice,
+                               const float *state, double *sums)
+{
+    const struct linear_unit u = linear_unit_at(g, unit);
+    struct linear_running running = linear_start(g, s, NULL, sums);
+    for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
+        const struct linear_block x = linear_block_at(g, &u, slice, LINEAR_SINKS, i);
+        for (int64_t round = 0; x.sinks > 0 && round < g->group; round++) {
+            linear_take_sinks(g, s, &u, u.first_head + round, x.first, x.sinks);
+            linear_absorb_rows(g, s, s->extended_douts, s->queries, x.sinks,
+                               running.pending > 0 || round > 0);
+            linear_slopes(g, s, s->extended_douts, x.sinks, state, false);
+            linear_write_dq(g, s, &u, u.first_head + round, &x);
+        }
+        linear_advance(g, s, &running, x.sinks, false);
+    }
+    linear_advance(g, s, &running, 0, true);
+}
+
 /* The gradients that finished sums of a side give, for the tokens of one slice. Not causal. */
 static void linear_apply_slice(const struct linear_gradient *g,
                                const struct linear_gradient_scratch *s, int64_t unit, int64_t slice,
@@ -151,19 +173,42 @@ static void linear_apply_slice(const struct linear_gradient *g,
 
 /* ---- the causal walk ----------------------------------------------------------------------- */
 
-/* pairs [sinks][sources] = a . b^T over j <= i, 0 elsewhere; b is turned on the way. */
+/* pairs [sinks][sources] = a . b^T over j <= i, 0 elsewhere; b is turned on the way. Half a block
+ * of sinks at a time, so that a quarter of the pairs, beyond the diagonal, is not formed. */
 static void linear_pair(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
                         const struct linear_block *x, const float *a, const float *b, int64_t ld,
                         int64_t components)
 {
     const int64_t block = g->block_tokens;
     fb_transpose(b, ld, x->sources, components, s->turned, block);
-    FB_ISA_SYMBOL(fb_tile_gemm)
-    (x->sinks, x->sources, components, a, ld, 1, s->turned, block, s->pairs, block, false);
+    for (int64_t i = 0; i < x->sinks; i += block / 2) {
+        const int64_t sinks = linear_smaller(block / 2, x->sinks - i);
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (sinks, linear_smaller(i + sinks, x->sources), components, a + i * ld, ld, 1, s->turned,
+         block, s->pairs + i * block, block, false);
+    }
     for (int64_t i = 0; i < x->sinks; i++) {
-        for (int64_t j = i + 1; j < x->sources; j++) {
-            s->pairs[i * block + j] = 0.0F;
+        const int64_t seen = linear_smaller(i + 1, x->sources);
+        for (int64_t j = 0; j < block; j += FB_VW) {
+            float *lanes = s->pairs + i * block + j;
+            const int64_t kept = linear_larger(0, linear_smaller(FB_VW, seen - j));
+            fb_vf_store(lanes, fb_vf_keep(fb_vf_load(lanes), kept));
         }
+    }
+}
+
+/* to [sources][columns] += pairs^T . rows [sinks][ld]: sources of the second half are seen by sinks
+ * of the second half only. */
+static void linear_gather_pairs(const struct linear_gradient *g,
+                                const struct linear_gradient_scratch *s,
+                                const struct linear_block *x, const float *rows, int64_t ld,
+                                int64_t columns, struct fb_row_block to)
+{
+    const int64_t block = g->block_tokens;
+    for (int64_t j = 0; j < x->sources && j < x->sinks; j += block / 2) {
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (linear_smaller(block / 2, x->sources - j), columns, x->sinks - j, s->pairs + j * block + j,
+         1, block, rows + j * ld, ld, to.rows + j * to.stride, to.stride, true);
     }
 }
 
@@ -179,7 +224,7 @@ static void linear_walk_sinks(const struct linear_gradient *g,
         if (x->sources > 0) {
             linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
                         g->problem->v_dim + 1);
-            FB_ISA_SYMBOL(fb_tile_gemm)
+            FB_ISA_SYMBOL(fb_tile_gemm_lower)
             (x->sinks, g->ld_features, x->sources, s->pairs, g->block_tokens, 1, s->keys,
              g->ld_features, s->slopes, g->ld_features, true);
         }
@@ -195,16 +240,12 @@ static void linear_add_pairs(const struct linear_gradient *g,
                              const struct linear_gradient_scratch *s, const struct linear_block *x,
                              struct fb_row_block dv)
 {
-    const int64_t block = g->block_tokens;
+    const struct fb_row_block slopes = {s->slopes, g->ld_features};
     linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
                 g->problem->v_dim + 1);
-    FB_ISA_SYMBOL(fb_tile_gemm)
-    (x->sources, g->ld_features, x->sinks, s->pairs, 1, block, s->queries, g->ld_features,
-     s->slopes, g->ld_features, true);
+    linear_gather_pairs(g, s, x, s->queries, g->ld_features, g->ld_features, slopes);
     linear_pair(g, s, x, s->queries, s->keys, g->ld_features, g->map->count);
-    FB_ISA_SYMBOL(fb_tile_gemm)
-    (x->sources, g->problem->v_dim, x->sinks, s->pairs, 1, block, s->extended_douts, g->ld_extended,
-     dv.rows, dv.stride, true);
+    linear_gather_pairs(g, s, x, s->extended_douts, g->ld_extended, g->problem->v_dim, dv);
 }
 
 /* dk and dv of one block, and its sinks join the sums. */

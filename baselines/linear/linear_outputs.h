@@ -28,11 +28,30 @@ FB_ALWAYS_INLINE void linear_scale_row(float *row, float factor, int64_t count)
     }
 }
 
-static void linear_save_reciprocal(const struct linear_kernel *w, int64_t head, int64_t sink,
-                                   float reciprocal)
+/* Divides the rows of a block of outputs by their denominators, phi(q) . z plus within (or NULL),
+ * which become reciprocals; a training forward saves these. */
+static void linear_normalise(const struct linear_kernel *w, int64_t head, int64_t first,
+                             int64_t rows, const float *phi, const float *key_sum,
+                             const float *within, struct fb_row_block out)
 {
+    float reciprocals[LINEAR_BLOCK_MAX];
+    const fb_vf one = fb_vf_set1(1.0F);
+    const fb_vf epsilon = fb_vf_set1(w->map->epsilon);
+    fb_rows_dot(phi, w->ld_features, rows, w->ld_features, key_sum, reciprocals);
+    for (int64_t i = 0; i < rows; i += FB_VW) {
+        const int64_t lanes = linear_smaller(FB_VW, rows - i);
+        fb_vf sum = fb_vf_add(fb_vf_load_part(reciprocals + i, lanes), epsilon);
+        if (within != NULL) {
+            sum = fb_vf_add(sum, fb_vf_load_part(within + i, lanes));
+        }
+        fb_vf_store_part(reciprocals + i, fb_vf_div(one, sum), lanes);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        linear_scale_row(out.rows + i * out.stride, reciprocals[i], w->problem->v_dim);
+    }
     if (w->call->saved != NULL) {
-        linear_saved_reciprocals(w->problem, w->call->saved, head)[sink] = reciprocal;
+        memcpy(linear_saved_reciprocals(w->problem, w->call->saved, head) + first, reciprocals,
+               (size_t)rows * sizeof *reciprocals);
     }
 }
 
@@ -60,12 +79,7 @@ static void linear_write(const struct linear_kernel *w, const struct linear_scra
         FB_ISA_SYMBOL(fb_tile_gemm)
         (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out.rows,
          out.stride, false);
-        for (int64_t r = 0; r < rows; r++) {
-            const float denominator =
-                linear_dot(s->keys + r * w->ld_features, key_sum, w->ld_features) + w->map->epsilon;
-            linear_scale_row(out.rows + r * out.stride, 1.0F / denominator, dim);
-            linear_save_reciprocal(w, head, i + r, 1.0F / denominator);
-        }
+        linear_normalise(w, head, i, rows, s->keys, key_sum, NULL, out);
         fb_rows_close(&call->out, block, out);
     }
 }

@@ -7,6 +7,7 @@
 
 #include "baseline_support.h"
 #include "row_block.h"
+#include "rows.h"
 #include "tile_gemm.h"
 #include "vector_math.h"
 
@@ -16,7 +17,8 @@ enum {
     LINEAR_CHUNK = 32,       /* tokens of a causal chunk */
     LINEAR_GROUP = 16,       /* sinks whose scores are formed together within a chunk */
     LINEAR_F32_TOKENS = 512, /* tokens that are summed in f32 before the sum goes to f64 */
-    LINEAR_OUT_BLOCKS = 4    /* blocks of sinks of one task */
+    LINEAR_OUT_BLOCKS = 4,   /* blocks of sinks of one task */
+    LINEAR_BLOCK_MAX = 128   /* tokens of a block */
 };
 
 /* What phi is. Feature rows are ld floats apart, ld = count rounded up to whole vectors; the
@@ -190,7 +192,7 @@ static size_t linear_plan(struct linear_kernel *w, const struct fb_problem *p,
     w->state_count = w->scaled_count + (w->running_peak ? w->ld_value : 0);
     /* A block of features should stay in the first two cache levels. */
     const bool medium = map->count >= 64 && map->count <= 128;
-    w->block_tokens = p->causal ? LINEAR_CHUNK : medium ? 128 : 64;
+    w->block_tokens = p->causal ? LINEAR_CHUNK : medium ? LINEAR_BLOCK_MAX : 64;
     w->slice_tokens = linear_slice_tokens(p);
     w->slices = (p->kv_len + w->slice_tokens - 1) / w->slice_tokens;
     w->whole_heads = w->slices == 1 || w->heads % threads == 0 || w->heads >= 4 * (int64_t)threads;

@@ -89,13 +89,10 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, struc
     (w->map->count, w->problem->v_dim, rows, phi, 1, ld, v.rows, v.stride, product, w->ld_value,
      accumulate);
     float *columns = product + w->map->count * w->ld_value;
-    for (int64_t c = 0; c < ld; c += FB_VW) {
-        fb_vf sum = fb_vf_zero();
-        for (int64_t i = 0; i < rows; i++) {
-            sum = fb_vf_add(sum, fb_vf_load(phi + i * ld + c));
-        }
-        fb_vf_store(columns + c, accumulate ? fb_vf_add(fb_vf_load(columns + c), sum) : sum);
+    if (!accumulate) {
+        fb_rows_zero(columns, ld);
     }
+    fb_rows_accumulate(phi, ld, rows, ld, NULL, columns);
     columns += ld;
     for (int64_t c = 0; w->running_peak && c < w->ld_value; c += FB_VW) {
         const int64_t lanes = linear_smaller(FB_VW, w->problem->v_dim - c);

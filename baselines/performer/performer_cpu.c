@@ -8,6 +8,7 @@
  */
 #include "performer/performer.h"
 
+#include "fast_exp.h"
 #include "linear/linear_core.h"
 #include "linear/linear_decode.h"
 #include "linear/linear_gradient.h"
@@ -71,11 +72,9 @@ static void performer_exponentiate(const struct performer_own *own, float *u, fl
     const fb_vf top = fb_vf_set1(peak);
     const fb_vf half_norm = fb_vf_set1(g);
     const fb_vf added = fb_vf_set1(epsilon);
-    const fb_vf lowest = fb_vf_set1(FB_EXP_LOWEST);
     for (int64_t c = 0; c < own->ld; c += FB_VW) {
         const fb_vf x = fb_vf_sub(fb_vf_sub(fb_vf_load(u + c), top), half_norm);
-        const fb_vf value = fb_vf_exp_in_range(fb_vf_max(lowest, x));
-        fb_vf_store(u + c, fb_vf_add(value, added));
+        fb_vf_store(u + c, fb_vf_add(fb_vf_exp_fast(x), added));
     }
     for (int64_t c = own->features; c < own->ld; c++) {
         u[c] = 0.0F;

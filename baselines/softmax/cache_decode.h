@@ -136,7 +136,7 @@ static void cache_add_block(const struct cache_kernel *c, const struct cache_scr
     for (int64_t j = 0; j < rows; j += FB_VW) {
         const int64_t lanes = window_smaller(FB_VW, rows - j);
         const fb_vf score = fb_vf_load_part(s->weights + j, lanes);
-        const fb_vf weight = fb_vf_keep(window_exp(fb_vf_sub(score, fb_vf_set1(top))), lanes);
+        const fb_vf weight = fb_vf_keep(fb_vf_exp_fast(fb_vf_sub(score, fb_vf_set1(top))), lanes);
         fb_vf_store_part(s->weights + j, weight, lanes);
         sum = fb_vf_add(sum, weight);
     }

@@ -125,7 +125,7 @@ FB_ALWAYS_INLINE void window_differentiate(float *weights, float *slopes, int64_
     for (int64_t r = 0; r < rows; r++) {
         float *weight = weights + r * WINDOW_SINKS;
         float *slope = slopes + r * WINDOW_SINKS;
-        const fb_vf p = window_exp(fb_vf_sub(fb_vf_load(weight), lse));
+        const fb_vf p = fb_vf_exp_fast(fb_vf_sub(fb_vf_load(weight), lse));
         const fb_vf d = fb_vf_mul(factor, fb_vf_sub(fb_vf_load(slope), delta));
         fb_vf_store(weight, p);
         fb_vf_store(slope, fb_vf_mul(p, d));

@@ -7,6 +7,7 @@
 #define FB_WINDOW_PLAN_H
 
 #include "baseline_support.h"
+#include "fast_exp.h"
 #include "parallel.h"
 #include "row_block.h"
 #include "tile_gemm.h"
@@ -260,13 +261,6 @@ static void window_mask(const struct window_kernel *w, float *scores, struct win
             row[lane] = WINDOW_UNSEEN;
         }
     }
-}
-
-/* exp for x <= 0, or a rounding error above. */
-FB_ALWAYS_INLINE fb_vf window_exp(fb_vf x)
-{
-    const fb_vf lowest = fb_vf_set1(FB_EXP_LOWEST);
-    return fb_vf_select_lt(x, lowest, fb_vf_zero(), fb_vf_exp_in_range(fb_vf_max(lowest, x)));
 }
 
 #endif

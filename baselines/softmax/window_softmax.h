@@ -81,8 +81,8 @@ FB_ALWAYS_INLINE void window_weigh(float *scores, int64_t rows, float *maximum, 
     fb_vf sum1 = fb_vf_zero();
     for (r = 0; r + 2 <= rows; r += 2) {
         float *row = scores + r * WINDOW_SINKS;
-        const fb_vf x0 = window_exp(fb_vf_sub(fb_vf_load(row), top));
-        const fb_vf x1 = window_exp(fb_vf_sub(fb_vf_load(row + WINDOW_SINKS), top));
+        const fb_vf x0 = fb_vf_exp_fast(fb_vf_sub(fb_vf_load(row), top));
+        const fb_vf x1 = fb_vf_exp_fast(fb_vf_sub(fb_vf_load(row + WINDOW_SINKS), top));
         fb_vf_store(row, x0);
         fb_vf_store(row + WINDOW_SINKS, x1);
         sum0 = fb_vf_add(sum0, x0);
@@ -90,11 +90,11 @@ FB_ALWAYS_INLINE void window_weigh(float *scores, int64_t rows, float *maximum, 
     }
     if (r < rows) {
         float *row = scores + r * WINDOW_SINKS;
-        const fb_vf x0 = window_exp(fb_vf_sub(fb_vf_load(row), top));
+        const fb_vf x0 = fb_vf_exp_fast(fb_vf_sub(fb_vf_load(row), top));
         fb_vf_store(row, x0);
         sum0 = fb_vf_add(sum0, x0);
     }
-    const fb_vf shrink = window_exp(fb_vf_sub(before, top));
+    const fb_vf shrink = fb_vf_exp_fast(fb_vf_sub(before, top));
     fb_vf_store(maximum, top);
     fb_vf_store(factor, shrink);
     fb_vf_store(total, fb_vf_fma(fb_vf_load(total), shrink, fb_vf_add(sum0, sum1)));
