@@ -25,9 +25,8 @@ struct tile {
     int64_t k;
     int64_t last; /* columns in the last vector, 1 .. FB_VW */
     bool accumulate;
-    const float *scale;          /* of C's rows, or NULL */
-    const char *fetch[2];        /* lines to fetch, one of each a step */
-    int64_t fetch_step_bytes[2]; /* a line, or 0 when there is nothing left to fetch */
+    const float *scale; /* of C's rows, or NULL */
+    const char *fetch;  /* lines to fetch, one a step */
 };
 
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
@@ -54,13 +53,11 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     const int64_t a_row = unit_row ? 1 : t->a_row;
     const float *a = t->a;
     const float *b = t->b;
-    const char *fetch0 = t->fetch[0], *fetch1 = t->fetch[1];
+    const char *fetch = t->fetch;
     for (int64_t p = 0; p < t->k; p++) {
         if (fetching) {
-            FETCH_LINE(fetch0);
-            FETCH_LINE(fetch1);
-            fetch0 += t->fetch_step_bytes[0];
-            fetch1 += t->fetch_step_bytes[1];
+            FETCH_LINE(fetch);
+            fetch += LINE_BYTES;
         }
         fb_vf column[TILE_VECTORS];
         FB_UNROLL
@@ -169,25 +166,19 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static const float nothing[LINE_BYTES / sizeof(float)];
-
-/* Hands the tile its k lines of each range, as far as there are any. */
+/* Hands the tile its k lines of the first range that has any left. */
 static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
 {
-    enum tile_kind kind = PLAIN;
-    for (int i = 0; i < 2; i++) {
-        struct fb_tile_range *range = &extra->fetch[extra->fetch[i].bytes > 0 ? i : i + 2];
-        t->fetch[i] = (const char *)nothing;
-        t->fetch_step_bytes[i] = 0;
+    for (int i = 0; i < FB_TILE_RANGES; i++) {
+        struct fb_tile_range *range = &extra->fetch[i];
         if (range->bytes > 0) {
-            t->fetch[i] = range->at;
-            t->fetch_step_bytes[i] = LINE_BYTES;
+            t->fetch = range->at;
             range->at += t->k * LINE_BYTES;
             range->bytes -= t->k * LINE_BYTES;
-            kind = FETCHING;
+            return FETCHING;
         }
     }
-    return kind;
+    return PLAIN;
 }
 
 /* Column panels outermost: a panel of B (k x TILE_VECTORS * FB_VW) stays in the first-level cache

@@ -27,17 +27,19 @@ void fb_tile_gemm_neon(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx2(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx512(FB_TILE_GEMM_ARGS);
 
+enum { FB_TILE_RANGES = 3 };
+
 /* What a product does beside C = A B or C += A B. A zeroed one changes nothing. */
 struct fb_tile_extra {
     /* C = diag(scale) A B, m values; NULL: none. Without accumulation only. */
     const float *scale;
-    /* Memory that comes into the second-level cache meanwhile, two lines per step of k, one of the
-     * even ranges in their order and one of the odd ones: the product's arithmetic hides their
-     * latency. Advanced past what was asked for. x86 only. */
+    /* Memory that comes into the second-level cache meanwhile, range after range, a line per step
+     * of k: the product's arithmetic hides its latency. Advanced past what was asked for. x86 only.
+     */
     struct fb_tile_range {
         const char *at;
         int64_t bytes;
-    } fetch[4];
+    } fetch[FB_TILE_RANGES];
 };
 
 /* The product, with extra. A may lie in C's own rows when C is one panel wide, n <= FB_TILE_PANEL,

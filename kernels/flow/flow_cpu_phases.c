@@ -190,7 +190,7 @@ static void fetch_sinks(const struct flow_task *t, int64_t first, struct fb_tile
         const int64_t next = t->ahead->next[FLOW_SINKS];
         extra->fetch[1] = rows_range(&call->q, a->batch, a->head, next, a->sinks);
         if (parked) {
-            extra->fetch[3] = rows_range(&call->out, a->batch, a->head, next, a->sinks);
+            extra->fetch[2] = rows_range(&call->out, a->batch, a->head, next, a->sinks);
         }
     }
 }

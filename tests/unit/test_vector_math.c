@@ -323,7 +323,7 @@ static void test_tile_gemm_extra_scales_rows_and_fetches(void **state)
         }
         struct fb_tile_extra extra = {
             .scale = scale,
-            .fetch = {{(const char *)far, 64}, {NULL, 0}, {(const char *)far, 128}, {NULL, 0}},
+            .fetch = {{(const char *)far, 64}, {NULL, 0}, {(const char *)far, 128}},
         };
         p->gemm_extra(M, N, K, c, N, 1, b, N, c, N, false, &extra);
         for (int i = 0; i < M * N; i++) {
