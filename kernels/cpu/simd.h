@@ -464,49 +464,6 @@ FB_ALWAYS_INLINE fb_vf fb_vf_keep(fb_vf x, int64_t count)
 #error "simd.h: compile with one of FB_SIMD_SCALAR, FB_SIMD_AVX2, FB_SIMD_AVX512, FB_SIMD_NEON"
 #endif
 
-/* Lane i of the result is the sum of the lanes of x[i]. Halves, quarters, ... of two vectors change
- * places and are added, so that every addition works on whole vectors. x is overwritten. */
-FB_ALWAYS_INLINE fb_vf fb_vf_sums(fb_vf x[FB_VW])
-{
-#if defined(FB_SIMD_AVX512)
-    FB_UNROLL
-    for (int i = 0; i < 8; i++) {
-        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, x[i], x[i + 8]),
-                             _mm512_shuffle_f32x4(x[i], x[i + 8], 0x4e));
-    }
-    FB_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const fb_vf other = _mm512_mask_blend_ps(0x0f0f, x[i], x[i + 4]);
-        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, x[i], x[i + 4]),
-                             _mm512_shuffle_f32x4(other, other, 0xb1));
-    }
-    FB_UNROLL
-    for (int i = 0; i < 2; i++) {
-        x[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, x[i], x[i + 2]),
-                             _mm512_shuffle_ps(x[i], x[i + 2], 0x4e));
-    }
-    const fb_vf other = _mm512_mask_blend_ps(0x5555, x[0], x[1]);
-    return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, x[0], x[1]), _mm512_permute_ps(other, 0xb1));
-#elif defined(FB_SIMD_AVX2)
-    FB_UNROLL
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm256_add_ps(_mm256_blend_ps(x[i], x[i + 4], 0xf0),
-                             _mm256_permute2f128_ps(x[i], x[i + 4], 0x21));
-    }
-    FB_UNROLL
-    for (int i = 0; i < 2; i++) {
-        x[i] = _mm256_add_ps(_mm256_blend_ps(x[i], x[i + 2], 0xcc),
-                             _mm256_shuffle_ps(x[i], x[i + 2], 0x4e));
-    }
-    const fb_vf other = _mm256_blend_ps(x[0], x[1], 0x55);
-    return _mm256_add_ps(_mm256_blend_ps(x[0], x[1], 0xaa), _mm256_permute_ps(other, 0xb1));
-#elif defined(FB_SIMD_NEON)
-    return vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3]));
-#else
-    return x[0];
-#endif
-}
-
 /* The smallest multiple of the vector width that is at least n. */
 FB_ALWAYS_INLINE int64_t fb_vf_round_up(int64_t n)
 {

@@ -30,7 +30,7 @@
 #define fb_flow_epsilon_term    FB_ISA_SYMBOL(fb_flow_epsilon_term)
 
 enum {
-    FLOW_BLOCK = 64,      /* tokens per block: phi and e v of a block share a cache level */
+    FLOW_BLOCK = 64,      /* tokens per block: phi(k) and v of one share the first-level cache */
     FLOW_SLICE_MIN = 512, /* tokens: a slice's partial product is added in 1/64 of its time */
     FLOW_SLICES_MAX = 32,
     FLOW_VECTORS = 3, /* vectors summed at once by a phase */
