@@ -69,6 +69,7 @@ __device__ void weigh_rows(const window_arguments &s, const window_shared &x, in
     }
     sum += __shfl_xor_sync(0xffffffffU, sum, 1);
     sum += __shfl_xor_sync(0xffffffffU, sum, 2);
+    __syncwarp(); /* all of the row have read the old maximum */
     if (part == 0) {
         x.factor[row] = exp2f(old - base);
         x.sum[row] = x.sum[row] * x.factor[row] + sum;
