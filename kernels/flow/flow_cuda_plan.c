@@ -6,7 +6,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528 };
+enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -66,7 +66,16 @@ static void choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan 
             best_us = us;
             plan->cluster_ranks = ranks;
             plan->cluster_tokens = sizes[i].tokens;
+            plan->cluster_segments = 1;
         }
+    }
+    /* Longer heads in segments, where there are enough of them to fill the GPU. */
+    if (plan->cluster_ranks == 0 && plan->heads >= HEADS_TO_STREAM) {
+        const int64_t at_once = (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX;
+        plan->cluster_ranks = FB_FLOW_CUDA_RANKS_MAX;
+        plan->cluster_segments = (int)divide_up(longest, at_once);
+        const int64_t parts = (int64_t)FB_FLOW_CUDA_RANKS_MAX * plan->cluster_segments;
+        plan->cluster_tokens = (int)divide_up(divide_up(longest, parts), 128) * 128;
     }
 }
 

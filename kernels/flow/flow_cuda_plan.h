@@ -35,7 +35,8 @@ struct fb_flow_cuda_plan {
     int64_t slice_len;    /* tokens, a multiple of the tile */
     int chunk;            /* tokens per step of the causal form */
     int cluster_ranks;    /* blocks that hold a head in their shared memory; 0: they cannot */
-    int cluster_tokens;   /* of each of them */
+    int cluster_tokens;   /* of each of them, or of a segment */
+    int cluster_segments; /* 1: resident; more: a block takes one after the other */
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */

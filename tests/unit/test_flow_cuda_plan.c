@@ -81,8 +81,8 @@ static void test_lengths_have_room_only_when_given(void **state)
     assert_int_equal(plan.lengths_bytes % FB_ALIGNMENT, 0);
 }
 
-/* Where the resident form serves, its blocks hold every token of the head. */
-static void test_clusters_hold_the_head_or_are_not_used(void **state)
+/* Where clusters serve, their blocks and segments cover every token of the head. */
+static void test_clusters_cover_the_head_or_are_not_used(void **state)
 {
     (void)state;
     for (int64_t heads = 1; heads <= 1024; heads *= 4)
@@ -94,7 +94,9 @@ static void test_clusters_hold_the_head_or_are_not_used(void **state)
             assert_int_equal(plan.cluster_ranks, 0); /* f32 */
             problem.dtype = FB_BF16;
             fb_flow_cuda_plan_of(&problem, &plan);
-            if (lengths[i] > (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX) {
+            const bool resident =
+                lengths[i] <= (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX;
+            if (!resident && heads < 8) { /* too few to fill the GPU: the four passes */
                 assert_int_equal(plan.cluster_ranks, 0);
                 continue;
             }
@@ -102,7 +104,9 @@ static void test_clusters_hold_the_head_or_are_not_used(void **state)
             assert_int_equal(plan.cluster_ranks & (plan.cluster_ranks - 1), 0);
             assert_int_equal(plan.cluster_tokens % 128, 0);
             assert_true(plan.cluster_tokens <= FB_FLOW_CUDA_RESIDENT_MAX);
-            assert_true((int64_t)plan.cluster_ranks * plan.cluster_tokens >= lengths[i]);
+            assert_int_equal(plan.cluster_segments == 1, resident);
+            assert_true((int64_t)plan.cluster_ranks * plan.cluster_tokens * plan.cluster_segments >=
+                        lengths[i]);
         }
 }
 
@@ -113,7 +117,7 @@ int main(void)
         cmocka_unit_test(test_columns_hold_the_head),
         cmocka_unit_test(test_scratch_does_not_grow_with_the_length),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
-        cmocka_unit_test(test_clusters_hold_the_head_or_are_not_used),
+        cmocka_unit_test(test_clusters_cover_the_head_or_are_not_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
