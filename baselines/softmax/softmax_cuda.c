@@ -15,12 +15,13 @@ enum fb_status fb_window_cuda_supports(const struct fb_problem *p, enum fb_pass 
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "%s has head dimensions up to %d: qk_dim is %lld, v_dim is %lld",
                             kernel, FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
-    if (p->batch * p->heads > MAX_HEADS || p->q_len > MAX_TOKENS || p->kv_len > MAX_TOKENS)
+    const int64_t heads = p->batch * p->heads;
+    if (heads > MAX_HEADS || p->q_len > MAX_TOKENS || p->kv_len > MAX_TOKENS)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "%s serves up to %d heads of up to %d tokens: batch times heads is "
                             "%lld, seq_len %lld, kv_len %lld",
-                            kernel, MAX_HEADS, MAX_TOKENS, (long long)p->batch * p->heads,
-                            (long long)p->q_len, (long long)p->kv_len);
+                            kernel, MAX_HEADS, MAX_TOKENS, (long long)heads, (long long)p->q_len,
+                            (long long)p->kv_len);
     return FB_OK;
 }
 

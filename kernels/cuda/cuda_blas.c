@@ -26,9 +26,13 @@ typedef int gemm_fn(void *handle, int op_a, int op_b, int m, int n, int k, const
                     const void *a, int a_type, int lda, const void *b, int b_type, int ldb,
                     const void *beta, void *c, int c_type, int ldc, int compute, int algorithm);
 
+typedef int create_fn(void **handle);
+typedef int destroy_fn(void *handle);
+typedef int stream_fn(void *handle, void *stream);
+
 struct blas {
     void *library, *handle;
-    int (*destroy)(void *handle);
+    destroy_fn *destroy;
     gemm_fn *gemm;
 };
 
@@ -39,11 +43,10 @@ struct product {
     const char *name;
 };
 
-static bool find(void *library, const char *name, void *function)
+/* As a number: ISO C has no cast from an object pointer to a function pointer. */
+static uintptr_t find(void *library, const char *name)
 {
-    void *symbol = dlsym(library, name);
-    memcpy(function, &symbol, sizeof symbol);
-    return symbol != NULL;
+    return (uintptr_t)dlsym(library, name);
 }
 
 static void blas_close(struct blas *blas)
@@ -57,8 +60,6 @@ static void blas_close(struct blas *blas)
 static enum fb_status blas_open(struct blas *blas, void *stream, struct fb_error *error)
 {
     static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
-    int (*create)(void **handle) = NULL;
-    int (*set_stream)(void *handle, void *stream) = NULL;
     *blas = (struct blas){.library = NULL};
     for (size_t i = 0; i < sizeof names / sizeof names[0] && blas->library == NULL; i++)
         blas->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
@@ -66,11 +67,12 @@ static enum fb_status blas_open(struct blas *blas, void *stream, struct fb_error
         return fb_error_set(error, FB_ERROR_DEVICE,
                             "libcublas.so.13 or .12 cannot be loaded, so the GPU has no GEMM "
                             "ceiling: put its folder into LD_LIBRARY_PATH");
-    if (!find(blas->library, "cublasCreate_v2", &create) ||
-        !find(blas->library, "cublasDestroy_v2", &blas->destroy) ||
-        !find(blas->library, "cublasSetStream_v2", &set_stream) ||
-        !find(blas->library, "cublasGemmEx", &blas->gemm) || create(&blas->handle) != 0 ||
-        set_stream(blas->handle, stream) != 0) {
+    create_fn *create = (create_fn *)find(blas->library, "cublasCreate_v2");
+    stream_fn *set_stream = (stream_fn *)find(blas->library, "cublasSetStream_v2");
+    blas->destroy = (destroy_fn *)find(blas->library, "cublasDestroy_v2");
+    blas->gemm = (gemm_fn *)find(blas->library, "cublasGemmEx");
+    if (create == NULL || set_stream == NULL || blas->destroy == NULL || blas->gemm == NULL ||
+        create(&blas->handle) != 0 || set_stream(blas->handle, stream) != 0) {
         blas_close(blas);
         return fb_error_set(error, FB_ERROR_DEVICE,
                             "cuBLAS is there but cannot be used: is it as new as the driver?");

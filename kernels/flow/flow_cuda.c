@@ -20,12 +20,13 @@ static enum fb_status cuda_supports(const struct fb_problem *p, enum fb_pass pas
                             "flow/fused on cuda has head dimensions up to %d: qk_dim is %lld, "
                             "v_dim is %lld",
                             FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
-    if (p->batch * p->heads > MAX_HEADS)
+    const int64_t heads = p->batch * p->heads;
+    if (heads > MAX_HEADS)
         return fb_error_set(
             why, FB_ERROR_UNSUPPORTED,
             "flow/fused on cuda has a grid for %d heads: batch times heads is %lld; "
             "split the batch",
-            MAX_HEADS, (long long)(p->batch * p->heads));
+            MAX_HEADS, (long long)heads);
     if (options.competition == FB_FLOW_OVER_HEADS)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "flow/fused on cuda competes over tokens or not at all: use "
