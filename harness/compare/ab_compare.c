@@ -49,8 +49,8 @@ static enum fb_status run_slot(struct fb_ab_state *state, struct fb_ab_case *one
                                double times_s[SEAT_COUNT], bool *whole, struct fb_error *error)
 {
     *whole = false;
-    for (int step = first; step < SEAT_COUNT; step++) {
-        const int seat = forward ? step : (int)first + SEAT_NEW - step;
+    for (int step = (int)first; step < (int)SEAT_COUNT; step++) {
+        const int seat = forward ? step : (int)first + (int)SEAT_NEW - step;
         if (fb_ab_interrupted(state))
             return FB_OK;
         const enum fb_status status =
