@@ -197,12 +197,12 @@ FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower, struct fb_ti
                 .a_col = a_col,
                 .b = b + j,
                 .ldb = ldb,
-                .c = c + i * ldc + j,
                 .ldc = ldc,
                 .k = lower ? smaller(k, i + rows) : k,
                 .last = last,
                 .accumulate = accumulate,
             };
+            t.c = c + i * ldc + j;
             enum tile_kind kind = last != FB_VW ? PARTIAL : PLAIN;
             if (extra != NULL) {
                 t.scale = extra->scale == NULL ? NULL : extra->scale + i;

@@ -6,6 +6,7 @@
 #include "cuda_check.h"
 #include "cuda_device.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <library_types.h>
 #include <math.h>
@@ -195,6 +196,7 @@ enum fb_status fb_cuda_gemm_rate(struct fb_cuda_timer *timer, enum fb_dtype dtyp
     enum fb_status status = blas_open(&blas, fb_cuda_timer_stream(timer), error);
     if (status != FB_OK)
         return status;
+    assert(blas.gemm != NULL);
     status = fb_cuda_allocate(bytes, "the operands of the GEMM ceiling", &data, error);
     if (status == FB_OK)
         status = fill_operands(dtype, data, bytes, error);

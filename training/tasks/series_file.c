@@ -1,6 +1,7 @@
 /* The .ts reader: see series_file.h. */
 #include "series_file.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -147,6 +148,7 @@ static enum fb_status grow(struct reader *r)
     if (!labels)
         return FB_ERROR_MEMORY;
     if (r->set->count > 0) {
+        assert(r->set->series && r->labels);
         memcpy(series, r->set->series, (size_t)r->set->count * sizeof *series);
         memcpy(labels, r->labels, (size_t)r->set->count * sizeof *labels);
     }
@@ -198,6 +200,7 @@ static enum fb_status read_values(struct reader *r, char *line, int64_t dimensio
         line = end + 1;
     }
     series->values = values;
+    assert(r->labels); /* grow has made room */
     r->labels[r->set->count] = fb_arena_strdup(r->arena, line, r->error);
     if (!r->labels[r->set->count])
         return FB_ERROR_MEMORY;
@@ -232,6 +235,7 @@ static enum fb_status own_classes(struct reader *r)
     const char **sorted = fb_arena_alloc(r->arena, count, sizeof *sorted, r->error);
     if (!sorted)
         return FB_ERROR_MEMORY;
+    assert(r->labels); /* parse has refused a file without series */
     memcpy(sorted, r->labels, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, by_text);
     int32_t distinct = 0;
@@ -253,6 +257,7 @@ static enum fb_status label_series(struct reader *r)
         if (status != FB_OK)
             return status;
     }
+    assert(r->labels && r->set->classes);
     for (int64_t i = 0; i < r->set->count; i++) {
         const char **found = bsearch(&r->labels[i], r->set->classes, (size_t)r->set->class_count,
                                      sizeof *r->set->classes, by_text);
