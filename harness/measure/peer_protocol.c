@@ -55,11 +55,12 @@ json_t *fb_peer_say_store(void)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-/* For a cell of a table and for a terminal: printable ASCII, cut. */
+/* For a cell of a table and for a terminal: printable ASCII, cut to size - 1 bytes, of which no
+ * more are read. */
 static void copy_plain(char *text, size_t size, const char *from)
 {
     size_t length = 0;
-    for (; *from != '\0' && length + 1 < size; from++) {
+    for (; length + 1 < size && *from != '\0'; from++) {
         const unsigned char c = (unsigned char)*from;
         text[length++] = c == '\n' || c == '\t' ? ' ' : c < 0x20 || c >= 0x7F ? '?' : (char)c;
     }

@@ -151,6 +151,23 @@ static void test_hostile_answers_are_refused_in_words(void **state)
     }
 }
 
+/* A line ends where its length says: sanitizers see a byte too much. */
+static void test_no_byte_beyond_the_line_is_read(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"time_s\": 0.1true}";
+    struct fb_peer_answer answer;
+    struct fb_error error = {FB_OK, ""};
+    const size_t length = sizeof text - 1;
+    char *line = malloc(length);
+    assert_non_null(line);
+    memcpy(line, text, length);
+    assert_int_equal(fb_peer_parse(FB_PEER_CALL, line, length, NULL, &answer, &error),
+                     FB_ERROR_INPUT);
+    assert_non_null(strstr(error.text, text));
+    free(line);
+}
+
 static void test_deep_and_long_answers_are_refused(void **state)
 {
     (void)state;
@@ -174,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_good_answers_are_read),
         cmocka_unit_test(test_refusals_answer_every_request),
         cmocka_unit_test(test_hostile_answers_are_refused_in_words),
+        cmocka_unit_test(test_no_byte_beyond_the_line_is_read),
         cmocka_unit_test(test_deep_and_long_answers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
