@@ -159,15 +159,14 @@ enum fb_status fb_html_across(const struct fb_html_page *page, struct fb_error *
         return status;
     }
     fb_html_section(out, "across", "The same cases in several runs");
-    fb_html_printf(
-        out, "<p>%s</p>\n",
-        page->sources->several_machines
-            ? "Different machines: seconds are not set against each other. A ratio to "
-              "the machine\xe2\x80\x99s own floor, or to softmax on the same machine, "
-              "travels better, but it is no measurement of the other machine either."
-            : "One machine, different times: a ratio of times near 1 says that nothing "
-              "changed. Whether it is a regression is for `bench compare` to judge, which "
-              "knows the noise.");
+    (void)fputs(page->sources->several_machines
+                    ? "<p>Different machines: seconds are not set against each other. A ratio to "
+                      "the machine\xe2\x80\x99s own floor, or to softmax on the same machine, "
+                      "travels better, but it is no measurement of the other machine either.</p>\n"
+                    : "<p>One machine, different times: a ratio of times near 1 says that nothing "
+                      "changed. Whether it is a regression is for <code>./bench compare</code> to "
+                      "judge, which knows the noise.</p>\n",
+                out);
     write_heads(page);
     for (size_t i = 0; i < shared_count; i++) {
         write_case(page, shared[i].entries, shared[i].count);
