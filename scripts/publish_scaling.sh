@@ -4,15 +4,15 @@
 #
 #   scripts/publish_scaling.sh [bench options, e.g. --set measure.processes=5]
 #
-# Leaves results/reference/MACHINE/scaling/ (results.csv, run.json, table.txt), the pictures in
-# plots/gallery/ and the table of the README, between its two marks.
+# Leaves results/reference/MACHINE/scaling/ (what the run left, and its table), the pictures in
+# plots/gallery/ and the table's upper part in the README, between its two marks.
 set -eu
 cd "$(dirname "$0")/.."
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 status=0
-./bench run suites/scaling.yaml --quiet --color never --out "$out/run" "$@" >"$out/table.txt" || status=$?
+./bench run suites/scaling.yaml --color never --out "$out/run" "$@" >"$out/table.txt" || status=$?
 # 3: a claim does not hold here. That is a result, too, and the table says so.
 [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
 
@@ -25,14 +25,14 @@ folder=results/reference/$machine/scaling
 mkdir -p "$folder" plots/gallery
 # Up to the paths of this run's own files.
 sed '/^pictures:/,$d' "$out/table.txt" >"$folder/table.txt"
-cp "$out/run/results.csv" "$out/run/run.json" "$folder"
+cp "$out/run/results.csv" "$out/run/samples.csv" "$out/run/run.json" "$folder"
 cp "$out/run/plots"/*.png plots/gallery/
 
 awk -v table="$folder/table.txt" '
     /^<!-- table: scaling -->$/ {
         print
         print "```"
-        while ((getline line <table) > 0)
+        while ((getline line <table) > 0 && line !~ /^(not measured|claims):$/)
             if (line != "") { if (gap) print ""; gap = 0; print line } else gap = 1
         print "```"
         skip = 1
