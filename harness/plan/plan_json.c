@@ -140,30 +140,43 @@ static enum fb_status read_factor(const json_t *object, enum fb_factor_key key,
     return FB_OK;
 }
 
-static enum fb_status read_param(const struct fb_mechanism *mechanism, const char *name,
-                                 const json_t *json, double *params, struct fb_error *error)
+/* Whether the value is of the parameter's type and within its range; *number is then its value. */
+static bool param_number(const struct fb_param *param, const json_t *json, double *number)
 {
-    int index = fb_param_index(mechanism, name);
-    bool fine = index >= 0;
-    if (fine && json_is_boolean(json)) {
-        params[index] = json_is_true(json) ? 1.0 : 0.0;
-    } else if (fine && json_is_number(json)) {
-        params[index] = json_number_value(json);
-    } else if (fine && json_is_string(json) && mechanism->params[index].type == FB_PARAM_CHOICE) {
-        const char *const *choices = mechanism->params[index].choices;
-        size_t at = 0;
+    const char *const *choices = param->choices;
+    size_t at = 0;
+    switch (param->type) {
+    case FB_PARAM_INT:
+    case FB_PARAM_REAL:
+        *number = json_number_value(json);
+        return (param->type == FB_PARAM_INT ? json_is_integer(json) : json_is_number(json)) &&
+               *number >= param->min && *number <= param->max;
+    case FB_PARAM_BOOL:
+        *number = json_is_true(json) ? 1.0 : 0.0;
+        return json_is_boolean(json);
+    case FB_PARAM_CHOICE:
+        if (!json_is_string(json)) {
+            return false;
+        }
         while (choices[at] != NULL && strcmp(choices[at], json_string_value(json)) != 0) {
             at++;
         }
-        fine = choices[at] != NULL;
-        params[index] = (double)at;
-    } else {
-        fine = false;
+        *number = (double)at;
+        return choices[at] != NULL;
     }
-    return fine ? FB_OK
-                : fb_error_set(error, FB_ERROR_INPUT,
-                               "a case in JSON has an invalid parameter '%.60s' of %s", name,
-                               mechanism->name);
+    return false;
+}
+
+static enum fb_status read_param(const struct fb_mechanism *mechanism, const char *name,
+                                 const json_t *json, double *params, struct fb_error *error)
+{
+    const int index = fb_param_index(mechanism, name);
+    if (index < 0 || !param_number(&mechanism->params[index], json, &params[index])) {
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "a case in JSON has an invalid parameter '%.60s' of %s", name,
+                            mechanism->name);
+    }
+    return FB_OK;
 }
 
 static enum fb_status copy_text(struct fb_arena *arena, const char **text, struct fb_error *error)

@@ -340,6 +340,33 @@ static void test_plan_too_many_jobs_are_refused(void **state)
     free_plan(&p);
 }
 
+/* What a parameter of a case may be, wherever the JSON comes from: a choice is a name of its table,
+ * a number lies in its range. */
+static void test_case_json_refuses_parameters_out_of_range(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *value;
+    } wrong[] = {{"competition", "9"},     {"competition", "\"nobody\""},
+                 {"competition", "true"},  {"clamp", "-1"},
+                 {"clamp", "\"1\""},       {"allocation", "1"},
+                 {"phi", "[\"sigmoid\"]"}, {"features", "4"}};
+    struct planned p;
+    build_valid(&p, "suite: s\nsweep: {mechanism: flow, seq_len: 16}\n", NULL);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct fb_case back;
+        struct fb_error error = {FB_OK, ""};
+        json_t *json = fb_case_to_json(&p.plan.cases[0]);
+        assert_non_null(json);
+        json_object_set_new(json_object_get(json, "params"), wrong[i].name,
+                            json_loads(wrong[i].value, JSON_DECODE_ANY, NULL));
+        assert_int_equal(fb_case_from_json(json, &p.f.arena, &back, &error), FB_ERROR_INPUT);
+        assert_non_null(strstr(error.text, wrong[i].name));
+        json_decref(json);
+    }
+    free_plan(&p);
+}
+
 static void test_case_json_round_trip(void **state)
 {
     (void)state;
@@ -424,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_plan_filter_mistakes),
         cmocka_unit_test(test_plan_order_is_a_seeded_permutation),
         cmocka_unit_test(test_plan_too_many_jobs_are_refused),
+        cmocka_unit_test(test_case_json_refuses_parameters_out_of_range),
         cmocka_unit_test(test_case_json_round_trip),
         cmocka_unit_test(test_case_bytes_and_problem),
         cmocka_unit_test(test_plan_machine_here_is_sensible),
