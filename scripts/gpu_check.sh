@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-kernel_tests='test_kernels_oracle test_kernels_contract test_cuda_device'
+kernel_tests='test_kernels_oracle test_kernels_contract test_cuda_device test_training_cuda'
 
 build() {
     cmake -S "$root" -B "$root/build-gpu" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_CUDA=ON \

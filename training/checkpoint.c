@@ -1,6 +1,6 @@
 /* Checkpoints: see trainer.h. */
 #include "safetensors.h"
-#include "trainer.h"
+#include "trainer_device.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -53,15 +53,15 @@ enum fb_status fb_trainer_save(const struct fb_trainer *t, const char *path, str
     struct fb_safetensors_tensor *tensors = calloc(most, sizeof *tensors);
     char(*names)[NAME_MAX_BYTES] = calloc(most, sizeof *names);
     char step[24], seed[24];
-    enum fb_status status;
+    enum fb_status status = t->device ? fb_trainer_device_fetch(t, error) : FB_OK;
     snprintf(step, sizeof step, "%" PRId64, t->step);
     snprintf(seed, sizeof seed, "%" PRIu64, t->seed);
     const struct fb_safetensors_text metadata[] = {
         {"format", FORMAT}, {"step", step}, {"seed", seed}};
-    if (tensors && names)
+    if (status == FB_OK && tensors && names)
         status = fb_safetensors_write(path, tensors, describe(t, tensors, names), metadata,
                                       sizeof metadata / sizeof metadata[0], error);
-    else
+    else if (status == FB_OK)
         status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for the checkpoint's index");
     free(tensors);
     free(names);
@@ -143,5 +143,5 @@ enum fb_status fb_trainer_load(struct fb_trainer *t, const char *path, struct fb
         t->seed = seed;
     }
     fb_safetensors_close(&file);
-    return status;
+    return status == FB_OK && t->device ? fb_trainer_device_put(t, error) : status;
 }

@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 #include "nn_loss.h"
+#include "trainer_device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -54,11 +55,34 @@ static const char *culprit(const struct fb_trainer *t)
     return NULL;
 }
 
-enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+enum fb_status fb_trainer_use_device(struct fb_trainer *trainer, enum fb_nn_precision precision,
+                                     struct fb_error *error)
+{
+    return fb_trainer_device_open(trainer, precision, error);
+}
+
+void fb_trainer_release(struct fb_trainer *trainer)
+{
+    fb_trainer_device_close(trainer);
+}
+
+static enum fb_status refuse_step(struct fb_trainer *t, double loss, struct fb_error *error)
+{
+    const enum fb_status status = t->device ? fb_trainer_device_fetch_gradient(t, error) : FB_OK;
+    if (status != FB_OK)
+        return status;
+    const char *name = culprit(t);
+    return fb_error_set(error, FB_ERROR_INPUT,
+                        "step %" PRId64 ": the loss is %g and the gradient of %s is not "
+                        "finite; the weights are those before this step",
+                        t->step + 1, loss, name ? name : "no single parameter");
+}
+
+/* On this processor; the update is left out when loss or norm are not finite. */
+static enum fb_status step_here(struct fb_trainer *t, double *loss, double *norm,
+                                struct fb_error *error)
 {
     const struct fb_graph *g = t->run.graph;
-    t->run.training = true;
-    t->run.dropout_seed = t->seed + 0x9e3779b97f4a7c15U * ((uint64_t)t->step + 1);
     enum fb_status status = fb_graph_run_forward(&t->run, error);
     if (status != FB_OK)
         return status;
@@ -66,18 +90,27 @@ enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_err
     status = fb_graph_run_backward(&t->run, error);
     if (status != FB_OK)
         return status;
-    const double norm = fb_nn_clip_norm(t->run.param_gradients, g->trained_floats, 0.0);
-    if (!isfinite(*loss) || !isfinite(norm)) {
-        const char *name = culprit(t);
-        return fb_error_set(error, FB_ERROR_INPUT,
-                            "step %" PRId64 ": the loss is %g and the gradient of %s is not "
-                            "finite; the weights are those before this step",
-                            t->step + 1, *loss, name ? name : "no single parameter");
-    }
+    *norm = fb_nn_clip_norm(t->run.param_gradients, g->trained_floats, 0.0);
+    if (!isfinite(*loss) || !isfinite(*norm))
+        return FB_OK;
     (void)fb_nn_clip_norm(t->run.param_gradients, g->trained_floats, t->clip_norm);
     fb_nn_optimiser_step(&t->optimiser, t->run.params, t->m, t->v, t->run.param_gradients, t->decay,
                          g->trained_floats, t->step + 1, fb_nn_schedule_at(&t->schedule, t->step),
                          g->threads);
+    return FB_OK;
+}
+
+enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+{
+    double norm = 0.0;
+    t->run.training = true;
+    t->run.dropout_seed = t->seed + 0x9e3779b97f4a7c15U * ((uint64_t)t->step + 1);
+    const enum fb_status status = t->device ? fb_trainer_device_step(t, loss, &norm, error)
+                                            : step_here(t, loss, &norm, error);
+    if (status != FB_OK)
+        return status;
+    if (!isfinite(*loss) || !isfinite(norm))
+        return refuse_step(t, *loss, error);
     t->step++;
     return FB_OK;
 }

@@ -7,7 +7,10 @@
 #define FB_TRAINER_H
 
 #include "graph_run.h"
+#include "nn_cuda.h"
 #include "nn_optimiser.h"
+
+struct fb_trainer_device;
 
 struct fb_trainer {
     struct fb_graph_run run;
@@ -18,12 +21,20 @@ struct fb_trainer {
     int64_t step;     /* steps done */
     float *m, *v;
     unsigned char *decay;
-    const int32_t *targets; /* of the batch: one per row of the logits */
+    const int32_t *targets;           /* of the batch: one per row of the logits */
+    struct fb_trainer_device *device; /* NULL: trained on this processor */
 };
 
 /* Allocates from the graph's arena and draws the weights. */
 enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph *graph,
                                uint64_t seed, struct fb_error *error) FB_MUST_CHECK;
+
+/* Moves a trainer whose graph was built for a device there (backend FB_CUDA); everything below then
+ * works as before. FB_ERROR_DEVICE without one. */
+enum fb_status fb_trainer_use_device(struct fb_trainer *trainer, enum fb_nn_precision precision,
+                                     struct fb_error *error) FB_MUST_CHECK;
+/* Gives the device's memory back; nothing to do on the processor. */
+void fb_trainer_release(struct fb_trainer *trainer);
 
 /* One step on the batch that run.ids, run.row_mask, the input values and targets hold. *loss is the
  * loss before the step. A loss or a gradient that is not finite changes nothing:

@@ -7,41 +7,39 @@
 
 enum { TASK_COUNT = 16384 };
 
-/* theta = keep theta - step m / (sqrt(v) / root + eps), or theta -= plain m while RAdam is not yet
- * certain of v. Weight decay where it applies is in keep. */
-struct update {
+struct job {
     const struct fb_nn_optimiser *o;
+    struct fb_nn_update u;
     float *theta, *m, *v;
     const float *g;
     const unsigned char *decay;
     int64_t count;
-    double step, root, keep;
-    int adaptive;
 };
 
 static void update_task(void *context, int64_t task, int thread)
 {
     (void)thread;
-    const struct update *u = context;
-    const int64_t end = (task + 1) * TASK_COUNT < u->count ? (task + 1) * TASK_COUNT : u->count;
-    const double b1 = u->o->beta1, b2 = u->o->beta2, eps = u->o->eps;
+    const struct job *j = context;
+    const struct fb_nn_update *u = &j->u;
+    const int64_t end = (task + 1) * TASK_COUNT < j->count ? (task + 1) * TASK_COUNT : j->count;
+    const double b1 = j->o->beta1, b2 = j->o->beta2, eps = j->o->eps;
     for (int64_t i = task * TASK_COUNT; i < end; i++) {
-        const double g = (double)u->g[i];
-        const double m = b1 * (double)u->m[i] + (1.0 - b1) * g;
-        const double v = b2 * (double)u->v[i] + (1.0 - b2) * g * g;
-        const double keep = !u->decay || u->decay[i] ? u->keep : 1.0;
+        const double g = (double)j->g[i];
+        const double m = b1 * (double)j->m[i] + (1.0 - b1) * g;
+        const double v = b2 * (double)j->v[i] + (1.0 - b2) * g * g;
+        const double keep = !j->decay || j->decay[i] ? u->keep : 1.0;
         const double change = u->adaptive ? m / (sqrt(v) / u->root + eps) : m;
-        u->m[i] = (float)m;
-        u->v[i] = (float)v;
-        u->theta[i] = (float)(keep * (double)u->theta[i] - u->step * change);
+        j->m[i] = (float)m;
+        j->v[i] = (float)v;
+        j->theta[i] = (float)(keep * (double)j->theta[i] - u->step * change);
     }
 }
 
 /* The rectification of Liu et al. 2020, algorithm 2, and their certainty bound of 5. */
-static void set_radam(struct update *u, int64_t t, double lr)
+static void set_radam(struct fb_nn_update *u, const struct fb_nn_optimiser *o, int64_t t, double lr)
 {
-    const double b1_t = pow(u->o->beta1, (double)t), b2_t = pow(u->o->beta2, (double)t);
-    const double rho_inf = 2.0 / (1.0 - u->o->beta2) - 1.0;
+    const double b1_t = pow(o->beta1, (double)t), b2_t = pow(o->beta2, (double)t);
+    const double rho_inf = 2.0 / (1.0 - o->beta2) - 1.0;
     const double rho = rho_inf - 2.0 * (double)t * b2_t / (1.0 - b2_t);
     u->root = 1.0;
     u->adaptive = rho >= 5.0;
@@ -51,22 +49,12 @@ static void set_radam(struct update *u, int64_t t, double lr)
                         (rho_inf - 2.0));
 }
 
-void fb_nn_optimiser_step(const struct fb_nn_optimiser *o, float *theta, float *m, float *v,
-                          const float *g, const unsigned char *decay, int64_t count, int64_t t,
-                          double lr, int threads)
+struct fb_nn_update fb_nn_optimiser_update(const struct fb_nn_optimiser *o, int64_t t, double lr)
 {
-    struct update u = {.o = o,
-                       .g = g,
-                       .decay = decay,
-                       .count = count,
-                       .keep = 1.0 - lr * o->weight_decay,
-                       .adaptive = 1};
-    u.theta = theta;
-    u.m = m;
-    u.v = v;
     const double b1_t = pow(o->beta1, (double)t), root = sqrt(1.0 - pow(o->beta2, (double)t));
+    struct fb_nn_update u = {.keep = 1.0 - lr * o->weight_decay, .adaptive = true};
     if (o->kind == FB_NN_RADAM) {
-        set_radam(&u, t, lr);
+        set_radam(&u, o, t, lr);
     } else if (o->kind == FB_NN_ADAM_RAW_EPS) {
         u.step = lr * root / (1.0 - b1_t);
         u.root = 1.0;
@@ -74,7 +62,19 @@ void fb_nn_optimiser_step(const struct fb_nn_optimiser *o, float *theta, float *
         u.step = lr / (1.0 - b1_t);
         u.root = root;
     }
-    fb_parallel_for(threads, (count + TASK_COUNT - 1) / TASK_COUNT, update_task, &u);
+    return u;
+}
+
+void fb_nn_optimiser_step(const struct fb_nn_optimiser *o, float *theta, float *m, float *v,
+                          const float *g, const unsigned char *decay, int64_t count, int64_t t,
+                          double lr, int threads)
+{
+    struct job job = {
+        .o = o, .u = fb_nn_optimiser_update(o, t, lr), .g = g, .decay = decay, .count = count};
+    job.theta = theta;
+    job.m = m;
+    job.v = v;
+    fb_parallel_for(threads, (count + TASK_COUNT - 1) / TASK_COUNT, update_task, &job);
 }
 
 double fb_nn_clip_norm(float *g, int64_t count, double most)

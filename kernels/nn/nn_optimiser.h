@@ -8,7 +8,12 @@
 #ifndef FB_NN_OPTIMISER_H
 #define FB_NN_OPTIMISER_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum fb_nn_optimiser_kind {
     /* Kingma and Ba 2015 with decoupled decay (Loshchilov and Hutter 2019), as torch's AdamW and
@@ -25,6 +30,16 @@ struct fb_nn_optimiser {
     enum fb_nn_optimiser_kind kind;
     double beta1, beta2, eps, weight_decay;
 };
+
+/* What step t does at learning rate lr: theta = keep theta - step m / (sqrt(v) / root + eps), or,
+ * where RAdam is not yet certain of v, theta = keep theta - step m. keep is 1 where no decay
+ * applies.
+ */
+struct fb_nn_update {
+    double step, root, keep;
+    bool adaptive;
+};
+struct fb_nn_update fb_nn_optimiser_update(const struct fb_nn_optimiser *o, int64_t t, double lr);
 
 /* One step at learning rate lr over theta[count], gradient g; decay[count] is 1 where the weight
  * decay applies and 0 where not, NULL where it applies to all. Threads change nothing but time. */
@@ -54,4 +69,7 @@ struct fb_nn_schedule {
 /* The learning rate of a step counted from 0. */
 double fb_nn_schedule_at(const struct fb_nn_schedule *schedule, int64_t step);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -92,6 +92,7 @@ struct fb_graph_op {
 struct fb_graph {
     struct fb_arena *arena; /* borrowed; owns the tables */
     int threads;
+    enum fb_backend backend; /* FB_CPU, unless set between init and finish */
     int64_t batch;
     struct fb_graph_tensor *tensors;
     int tensor_count;
@@ -102,6 +103,7 @@ struct fb_graph {
     int logits; /* the tensor that the loss reads */
     /* known after fb_graph_finish: floats, and bytes of scratch */
     int64_t param_floats, trained_floats, activation_floats, aux_floats;
+    int64_t border_floats; /* of the activations: inputs and logits, which come first */
     size_t scratch_bytes;
     enum fb_status status;
     struct fb_error *error; /* of the first mistake, borrowed from init to finish */

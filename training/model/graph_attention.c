@@ -21,6 +21,11 @@ enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op
     const struct fb_attention *attention = op->attention->attention;
     const struct fb_mechanism *mechanism = attention->mechanism;
     const struct fb_problem problem = problem_of(g, op);
+    if (attention->backend != g->backend)
+        return fb_error_set(g->error, FB_ERROR_USAGE,
+                            "model: %s/%s computes on %s, the model on %s", mechanism->name,
+                            attention->variant, fb_backend_name(attention->backend),
+                            fb_backend_name(g->backend));
     enum fb_status status = fb_attention_supports(attention, &problem, FB_BOTH, g->error);
     if (status != FB_OK)
         return fb_error_prefix(g->error, "model: %s", mechanism->name);
@@ -31,6 +36,13 @@ enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op
     return op->constants ? mechanism->prepare(&problem, op->attention->constants_seed,
                                               op->constants, g->error)
                          : FB_ERROR_MEMORY;
+}
+
+size_t fb_graph_attention_constants_bytes(const struct fb_graph *g, const struct fb_graph_op *op)
+{
+    const struct fb_mechanism *mechanism = op->attention->attention->mechanism;
+    const struct fb_problem problem = problem_of(g, op);
+    return mechanism->constants_bytes ? mechanism->constants_bytes(&problem) : 0;
 }
 
 static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_graph_op *op,
@@ -52,6 +64,7 @@ static struct fb_call call_of(const struct fb_graph_run *run, const struct fb_gr
         .saved = run->training ? run->aux + op->aux : NULL,
         .scratch = run->scratch,
         .threads = run->graph->threads,
+        .stream = run->stream,
     };
 }
 

@@ -9,6 +9,9 @@
 enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,
                                           struct fb_sizes *sizes) FB_MUST_CHECK;
 
+/* Bytes of the constants that prepare draws; 0 where the mechanism has none. */
+size_t fb_graph_attention_constants_bytes(const struct fb_graph *g, const struct fb_graph_op *op);
+
 enum fb_status fb_graph_attention_forward(const struct fb_graph_run *run,
                                           const struct fb_graph_op *op,
                                           struct fb_error *error) FB_MUST_CHECK;

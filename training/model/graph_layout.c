@@ -28,17 +28,29 @@ static void lay_out_params(struct fb_graph *g)
     }
 }
 
-static void lay_out_tensors(struct fb_graph *g)
+/* Inputs and logits first: of a model on a device the host holds these alone. */
+static enum fb_status lay_out_tensors(struct fb_graph *g)
 {
-    for (int i = 0; i < g->tensor_count; i++) {
-        struct fb_graph_tensor *t = &g->tensors[i];
-        if (t->storage == i) {
+    bool *inner = fb_arena_alloc(g->arena, (size_t)g->tensor_count, sizeof *inner, g->error);
+    if (!inner)
+        return FB_ERROR_MEMORY;
+    for (int i = 0; i < g->op_count; i++)
+        inner[g->tensors[g->ops[i].out].storage] = true;
+    inner[g->tensors[g->logits].storage] = false;
+    for (int is_inner = 0; is_inner < 2; is_inner++) {
+        for (int i = 0; i < g->tensor_count; i++) {
+            struct fb_graph_tensor *t = &g->tensors[i];
+            if (t->storage != i || inner[i] != (is_inner == 1))
+                continue;
             t->offset = g->activation_floats;
             g->activation_floats += aligned(t->rows * t->width);
-        } else {
-            t->offset = g->tensors[t->storage].offset;
         }
+        if (is_inner == 0)
+            g->border_floats = g->activation_floats;
     }
+    for (int i = 0; i < g->tensor_count; i++)
+        g->tensors[i].offset = g->tensors[g->tensors[i].storage].offset;
+    return FB_OK;
 }
 
 /* Backward visits the operations from the last to the first: the first to reach a tensor's
@@ -96,8 +108,9 @@ enum fb_status fb_graph_finish(struct fb_graph *g, int logits)
         return g->status;
     g->logits = logits;
     lay_out_params(g);
-    lay_out_tensors(g);
-    enum fb_status status = order_gradients(g);
+    enum fb_status status = lay_out_tensors(g);
+    if (status == FB_OK)
+        status = order_gradients(g);
     if (status == FB_OK)
         status = lay_out_aux(g);
     g->status = status;

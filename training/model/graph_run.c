@@ -2,71 +2,31 @@
 #include "graph_run.h"
 
 #include "graph_attention.h"
+#include "graph_device.h"
+#include "graph_step.h"
 #include "nn_dense.h"
 #include "nn_embedding.h"
 #include "nn_layernorm.h"
 
 #include <string.h>
 
-/* One operation with its tensors looked up. */
-struct step {
-    struct fb_graph_run *run;
-    const struct fb_graph_op *op;
-    const struct fb_graph_tensor *out, *in;
-    float *y, *dy, *x, *dx, *w, *dw, *b, *db;
-    int threads;
-};
-
-typedef enum fb_status (*step_fn)(const struct step *s, struct fb_error *error);
-
-/* The gradient of a parameter; NULL where it is not trained. */
-static float *gradient_of(const struct fb_graph_run *run, int param)
-{
-    const struct fb_graph *g = run->graph;
-    const bool trained = param >= 0 && g->params[param].offset < g->trained_floats;
-    return trained ? run->param_gradients + g->params[param].offset : NULL;
-}
-
-static struct step step_of(struct fb_graph_run *run, const struct fb_graph_op *op)
-{
-    const struct fb_graph *g = run->graph;
-    struct step s = {.run = run, .op = op, .out = &g->tensors[op->out], .threads = g->threads};
-    s.y = fb_graph_run_values(run, op->out);
-    s.dy = fb_graph_run_gradient(run, op->out);
-    if (op->in[0] >= 0) {
-        s.in = &g->tensors[op->in[0]];
-        s.x = fb_graph_run_values(run, op->in[0]);
-        s.dx = fb_graph_run_gradient(run, op->in[0]);
-    }
-    s.w = op->w >= 0 ? run->params + g->params[op->w].offset : NULL;
-    s.b = op->b >= 0 ? run->params + g->params[op->b].offset : NULL;
-    s.dw = gradient_of(run, op->w);
-    s.db = gradient_of(run, op->b);
-    return s;
-}
-
-static int64_t count_of(const struct fb_graph_tensor *t)
-{
-    return t->rows * t->width;
-}
-
 /* ---- the operations -------------------------------------------------------------------------- */
 
-static enum fb_status embedding_forward(const struct step *s, struct fb_error *error)
+static enum fb_status embedding_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     fb_nn_embedding_forward(s->y, s->w, s->run->ids, s->out->rows, s->out->width, s->threads);
     return FB_OK;
 }
 
-static enum fb_status embedding_backward(const struct step *s, struct fb_error *error)
+static enum fb_status embedding_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     fb_nn_embedding_backward(s->dw, s->dy, s->run->ids, s->out->rows, s->out->width, s->threads);
     return FB_OK;
 }
 
-static enum fb_status position_forward(const struct step *s, struct fb_error *error)
+static enum fb_status position_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     fb_nn_position_forward(s->y, s->x, s->w, s->out->rows / s->op->tokens, s->op->tokens,
@@ -74,17 +34,17 @@ static enum fb_status position_forward(const struct step *s, struct fb_error *er
     return FB_OK;
 }
 
-static enum fb_status position_backward(const struct step *s, struct fb_error *error)
+static enum fb_status position_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     if (s->dw)
         fb_nn_position_backward(s->dw, s->dy, s->out->rows / s->op->tokens, s->op->tokens,
                                 s->out->width);
-    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, count_of(s->out), s->threads);
+    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
-static enum fb_status prepend_forward(const struct step *s, struct fb_error *error)
+static enum fb_status prepend_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const int64_t width = s->out->width, tokens = s->op->tokens;
@@ -96,7 +56,7 @@ static enum fb_status prepend_forward(const struct step *s, struct fb_error *err
     return FB_OK;
 }
 
-static enum fb_status prepend_backward(const struct step *s, struct fb_error *error)
+static enum fb_status prepend_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const int64_t width = s->out->width, tokens = s->op->tokens;
@@ -110,12 +70,12 @@ static enum fb_status prepend_backward(const struct step *s, struct fb_error *er
     return FB_OK;
 }
 
-static struct fb_nn_dense dense_of(const struct step *s)
+static struct fb_nn_dense dense_of(const struct fb_graph_step *s)
 {
     return (struct fb_nn_dense){.rows = s->in->rows, .in = s->in->width, .out = s->out->width};
 }
 
-static enum fb_status dense_forward(const struct step *s, struct fb_error *error)
+static enum fb_status dense_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const struct fb_nn_dense d = dense_of(s);
@@ -123,7 +83,7 @@ static enum fb_status dense_forward(const struct step *s, struct fb_error *error
     return FB_OK;
 }
 
-static enum fb_status dense_backward(const struct step *s, struct fb_error *error)
+static enum fb_status dense_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const struct fb_nn_dense d = dense_of(s);
@@ -131,12 +91,12 @@ static enum fb_status dense_backward(const struct step *s, struct fb_error *erro
     return FB_OK;
 }
 
-static struct fb_nn_layernorm norm_of(const struct step *s)
+static struct fb_nn_layernorm norm_of(const struct fb_graph_step *s)
 {
     return (struct fb_nn_layernorm){s->in->rows, s->in->width, s->op->value};
 }
 
-static enum fb_status layernorm_forward(const struct step *s, struct fb_error *error)
+static enum fb_status layernorm_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const struct fb_nn_layernorm n = norm_of(s);
@@ -144,7 +104,7 @@ static enum fb_status layernorm_forward(const struct step *s, struct fb_error *e
     return FB_OK;
 }
 
-static enum fb_status layernorm_backward(const struct step *s, struct fb_error *error)
+static enum fb_status layernorm_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const struct fb_nn_layernorm n = norm_of(s);
@@ -153,107 +113,109 @@ static enum fb_status layernorm_backward(const struct step *s, struct fb_error *
     return FB_OK;
 }
 
-static enum fb_status activation_forward(const struct step *s, struct fb_error *error)
+static enum fb_status activation_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_activation_forward(s->op->activation, s->y, s->x, count_of(s->out), s->threads);
+    fb_nn_activation_forward(s->op->activation, s->y, s->x, fb_graph_tensor_count(s->out),
+                             s->threads);
     return FB_OK;
 }
 
-static enum fb_status activation_backward(const struct step *s, struct fb_error *error)
+static enum fb_status activation_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     fb_nn_activation_backward(s->op->activation, s->dx, s->op->add[0], s->dy, s->x,
-                              count_of(s->out), s->threads);
+                              fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
-static void drop(const struct step *s, float *to, bool add, const float *from)
+static void drop(const struct fb_graph_step *s, float *to, bool add, const float *from)
 {
     const struct fb_nn_dropout d = {.p = s->run->training ? s->op->value : 0.0F,
                                     .seed = s->run->dropout_seed,
                                     .stream = (uint64_t)s->op->stream};
-    fb_nn_dropout_apply(&d, to, add, from, count_of(s->out), s->threads);
+    fb_nn_dropout_apply(&d, to, add, from, fb_graph_tensor_count(s->out), s->threads);
 }
 
-static enum fb_status dropout_forward(const struct step *s, struct fb_error *error)
+static enum fb_status dropout_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     drop(s, s->y, false, s->x);
     return FB_OK;
 }
 
-static enum fb_status dropout_backward(const struct step *s, struct fb_error *error)
+static enum fb_status dropout_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     drop(s, s->dx, s->op->add[0], s->dy);
     return FB_OK;
 }
 
-static enum fb_status add_forward(const struct step *s, struct fb_error *error)
+static enum fb_status add_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const float *other = fb_graph_run_values(s->run, s->op->in[1]);
-    fb_nn_scale_apply(s->y, false, s->x, 1.0F, count_of(s->out), s->threads);
-    fb_nn_scale_apply(s->y, true, other, 1.0F, count_of(s->out), s->threads);
+    fb_nn_scale_apply(s->y, false, s->x, 1.0F, fb_graph_tensor_count(s->out), s->threads);
+    fb_nn_scale_apply(s->y, true, other, 1.0F, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
-static enum fb_status add_backward(const struct step *s, struct fb_error *error)
+static enum fb_status add_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     float *other = fb_graph_run_gradient(s->run, s->op->in[1]);
-    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, count_of(s->out), s->threads);
-    fb_nn_scale_apply(other, s->op->add[1], s->dy, 1.0F, count_of(s->out), s->threads);
+    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
+    fb_nn_scale_apply(other, s->op->add[1], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
-static enum fb_status scale_forward(const struct step *s, struct fb_error *error)
+static enum fb_status scale_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_scale_apply(s->y, false, s->x, s->op->value, count_of(s->out), s->threads);
+    fb_nn_scale_apply(s->y, false, s->x, s->op->value, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
-static enum fb_status scale_backward(const struct step *s, struct fb_error *error)
+static enum fb_status scale_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, s->op->value, count_of(s->out), s->threads);
+    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, s->op->value, fb_graph_tensor_count(s->out),
+                      s->threads);
     return FB_OK;
 }
 
-static void mask_rows(const struct step *s, float *to, bool add, const float *from)
+static void mask_rows(const struct fb_graph_step *s, float *to, bool add, const float *from)
 {
     const int64_t width = s->out->width;
     for (int64_t r = 0; r < s->out->rows; r++)
         fb_nn_scale_apply(to + r * width, add, from + r * width, s->run->row_mask[r], width, 1);
 }
 
-static enum fb_status mask_forward(const struct step *s, struct fb_error *error)
+static enum fb_status mask_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     mask_rows(s, s->y, false, s->x);
     return FB_OK;
 }
 
-static enum fb_status mask_backward(const struct step *s, struct fb_error *error)
+static enum fb_status mask_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     mask_rows(s, s->dx, s->op->add[0], s->dy);
     return FB_OK;
 }
 
-static enum fb_status attention_forward(const struct step *s, struct fb_error *error)
+static enum fb_status attention_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     return fb_graph_attention_forward(s->run, s->op, error);
 }
 
-static enum fb_status attention_backward(const struct step *s, struct fb_error *error)
+static enum fb_status attention_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     return fb_graph_attention_backward(s->run, s->op, error);
 }
 
-static enum fb_status pool_first_forward(const struct step *s, struct fb_error *error)
+static enum fb_status pool_first_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     for (int64_t b = 0; b < s->out->rows; b++)
@@ -263,19 +225,19 @@ static enum fb_status pool_first_forward(const struct step *s, struct fb_error *
 }
 
 /* Writes the whole gradient of the input unless it adds: rows that are not pooled have none. */
-static enum fb_status pool_first_backward(const struct step *s, struct fb_error *error)
+static enum fb_status pool_first_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const int64_t width = s->out->width;
     if (!s->op->add[0])
-        memset(s->dx, 0, (size_t)count_of(s->in) * sizeof *s->dx);
+        memset(s->dx, 0, (size_t)fb_graph_tensor_count(s->in) * sizeof *s->dx);
     for (int64_t b = 0; b < s->out->rows; b++)
         fb_nn_scale_apply(s->dx + b * s->op->tokens * width, true, s->dy + b * width, 1.0F, width,
                           1);
     return FB_OK;
 }
 
-static enum fb_status pool_mean_forward(const struct step *s, struct fb_error *error)
+static enum fb_status pool_mean_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const int64_t width = s->out->width, tokens = s->op->tokens;
@@ -286,7 +248,7 @@ static enum fb_status pool_mean_forward(const struct step *s, struct fb_error *e
     return FB_OK;
 }
 
-static enum fb_status pool_mean_backward(const struct step *s, struct fb_error *error)
+static enum fb_status pool_mean_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
     const int64_t width = s->out->width, tokens = s->op->tokens;
@@ -296,9 +258,7 @@ static enum fb_status pool_mean_backward(const struct step *s, struct fb_error *
     return FB_OK;
 }
 
-static const struct {
-    step_fn forward, backward;
-} operations[FB_OP_COUNT] = {
+static const struct fb_graph_functions operations[FB_OP_COUNT] = {
     [FB_OP_EMBEDDING] = {embedding_forward, embedding_backward},
     [FB_OP_POSITION] = {position_forward, position_backward},
     [FB_OP_PREPEND] = {prepend_forward, prepend_backward},
@@ -321,37 +281,50 @@ static float *floats(const struct fb_graph *g, int64_t count, struct fb_error *e
     return fb_arena_alloc(g->arena, (size_t)(count > 0 ? count : 1), sizeof(float), error);
 }
 
+/* On a device the host keeps parameters, inputs and logits alone. */
 enum fb_status fb_graph_run_init(struct fb_graph_run *run, const struct fb_graph *graph,
                                  struct fb_error *error)
 {
+    const bool here = graph->backend == FB_CPU;
+    const int64_t values = here ? graph->activation_floats : graph->border_floats;
     *run = (struct fb_graph_run){.graph = graph};
     run->params = floats(graph, graph->param_floats, error);
     run->param_gradients = run->params ? floats(graph, graph->trained_floats, error) : NULL;
-    run->activations = run->param_gradients ? floats(graph, graph->activation_floats, error) : NULL;
-    run->gradients = run->activations ? floats(graph, graph->activation_floats, error) : NULL;
-    run->aux = run->gradients ? floats(graph, graph->aux_floats, error) : NULL;
-    run->scratch =
-        run->aux ? fb_arena_alloc(graph->arena, graph->scratch_bytes + 1, 1, error) : NULL;
+    run->activations = run->param_gradients ? floats(graph, values, error) : NULL;
+    run->gradients = run->activations ? floats(graph, values, error) : NULL;
+    run->aux = run->gradients ? floats(graph, here ? graph->aux_floats : 0, error) : NULL;
+    run->scratch = run->aux
+                       ? fb_arena_alloc(graph->arena, here ? graph->scratch_bytes + 1 : 1, 1, error)
+                       : NULL;
     return run->scratch ? FB_OK : FB_ERROR_MEMORY;
+}
+
+enum fb_status fb_graph_run_steps(struct fb_graph_run *run,
+                                  const struct fb_graph_functions *functions, bool backward,
+                                  struct fb_error *error)
+{
+    const int count = run->graph->op_count;
+    enum fb_status status = FB_OK;
+    for (int i = 0; status == FB_OK && i < count; i++) {
+        const struct fb_graph_step s =
+            fb_graph_step_of(run, &run->graph->ops[backward ? count - 1 - i : i]);
+        const struct fb_graph_functions *f = &functions[s.op->kind];
+        status = backward ? f->backward(&s, error) : f->forward(&s, error);
+    }
+    return status;
 }
 
 enum fb_status fb_graph_run_forward(struct fb_graph_run *run, struct fb_error *error)
 {
-    enum fb_status status = FB_OK;
-    for (int i = 0; status == FB_OK && i < run->graph->op_count; i++) {
-        const struct step s = step_of(run, &run->graph->ops[i]);
-        status = operations[s.op->kind].forward(&s, error);
-    }
-    return status;
+    if (run->device)
+        return fb_graph_device_forward_through(run, error);
+    return fb_graph_run_steps(run, operations, false, error);
 }
 
 enum fb_status fb_graph_run_backward(struct fb_graph_run *run, struct fb_error *error)
 {
-    enum fb_status status = FB_OK;
+    if (run->device)
+        return fb_graph_device_backward_through(run, error);
     memset(run->param_gradients, 0, (size_t)run->graph->trained_floats * sizeof(float));
-    for (int i = run->graph->op_count - 1; status == FB_OK && i >= 0; i--) {
-        const struct step s = step_of(run, &run->graph->ops[i]);
-        status = operations[s.op->kind].backward(&s, error);
-    }
-    return status;
+    return fb_graph_run_steps(run, operations, true, error);
 }

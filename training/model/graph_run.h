@@ -7,10 +7,14 @@
 
 #include "graph.h"
 
+struct fb_graph_device;
+
 struct fb_graph_run {
     const struct fb_graph *graph;
+    struct fb_graph_device *device;  /* NULL: this processor; see graph_device.h */
+    void *stream;                    /* of a run on a device */
     float *params, *param_gradients; /* [param_floats], [trained_floats] */
-    float *activations, *gradients;  /* [activation_floats] each */
+    float *activations, *gradients;  /* [activation_floats] each; of a device: see graph.h */
     float *aux;
     void *scratch;
     /* the batch, set by the caller: token ids of the embedding, and the rows that count */

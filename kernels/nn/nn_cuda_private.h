@@ -1,0 +1,25 @@
+/* Between the sources of nn's device layers. */
+#ifndef FB_NN_CUDA_PRIVATE_H
+#define FB_NN_CUDA_PRIVATE_H
+
+#include "nn_cuda.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The first failure of the context stands until fb_nn_cuda_check. */
+void fb_nn_cuda_note(struct fb_nn_cuda *c, cudaError_t code, const char *what);
+/* The workspace for partial sums; NULL, and an error noted, when it has fewer floats. */
+float *fb_nn_cuda_partials(struct fb_nn_cuda *c, int64_t floats);
+
+/* sums [width] += the rows of x [rows, width]. */
+void fb_nn_cuda_columns_add(struct fb_nn_cuda *c, float *sums, const float *x, int64_t rows,
+                            int64_t width);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,162 @@
+/* Loss, norm of the gradient and update on the device: see nn_cuda.h. */
+#include "nn_cuda_private.h"
+#include "nn_loss.h"
+
+namespace
+{
+
+constexpr int kThreads = 256;
+constexpr int kNormBlocks = 256;
+
+cudaStream_t stream_of(const struct fb_nn_cuda *c)
+{
+    return (cudaStream_t)fb_nn_cuda_stream(c);
+}
+
+/* The sum over a block's threads, in every thread, in a fixed order. */
+__device__ double block_sum(double x)
+{
+    __shared__ double sums[kThreads];
+    sums[threadIdx.x] = x;
+    __syncthreads();
+    for (int i = kThreads / 2; i > 0; i /= 2) {
+        if ((int)threadIdx.x < i)
+            sums[threadIdx.x] += sums[threadIdx.x + i];
+        __syncthreads();
+    }
+    const double sum = sums[0];
+    __syncthreads();
+    return sum;
+}
+
+__device__ float block_max(float x)
+{
+    __shared__ float most[kThreads];
+    most[threadIdx.x] = x;
+    __syncthreads();
+    for (int i = kThreads / 2; i > 0; i /= 2) {
+        if ((int)threadIdx.x < i)
+            most[threadIdx.x] = fmaxf(most[threadIdx.x], most[threadIdx.x + i]);
+        __syncthreads();
+    }
+    const float result = most[0];
+    __syncthreads();
+    return result;
+}
+
+/* A block takes a row of logits. A NaN reaches the sum, which fmaxf alone would hide. */
+__global__ void loss_kernel(float *dlogits, double *row_loss, const float *logits,
+                            const int32_t *targets, int64_t classes, double scale)
+{
+    const int64_t row = blockIdx.x;
+    const float *in = logits + row * classes;
+    const int32_t target = targets[row];
+    float most = -INFINITY;
+    for (int64_t i = threadIdx.x; i < classes; i += kThreads)
+        most = fmaxf(most, in[i]);
+    most = block_max(most);
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < classes; i += kThreads)
+        sum += (double)expf(in[i] - most);
+    sum = block_sum(sum);
+    for (int64_t i = threadIdx.x; i < classes; i += kThreads) {
+        const double p = (double)expf(in[i] - most) / sum;
+        dlogits[row * classes + i] =
+            target == FB_NN_IGNORED ? 0.0f : (float)(scale * (i == target ? p - 1.0 : p));
+    }
+    if (threadIdx.x == 0)
+        row_loss[row] =
+            target == FB_NN_IGNORED ? 0.0 : log(sum) + (double)most - (double)in[target];
+}
+
+__global__ void loss_sum_kernel(struct fb_nn_cuda_verdict *verdict, const double *row_loss,
+                                int64_t rows, int64_t counted)
+{
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < rows; i += kThreads)
+        sum += row_loss[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        verdict->loss = counted > 0 ? sum / (double)counted : 0.0;
+}
+
+__global__ void squares_kernel(double *partials, const float *g, int64_t count)
+{
+    const int64_t first = count * blockIdx.x / gridDim.x,
+                  end = count * (blockIdx.x + 1) / gridDim.x;
+    double sum = 0.0;
+    for (int64_t i = first + threadIdx.x; i < end; i += kThreads)
+        sum += (double)g[i] * (double)g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = sum;
+}
+
+__global__ void norm_kernel(struct fb_nn_cuda_verdict *verdict, const double *partials)
+{
+    const double sum = block_sum(partials[threadIdx.x]);
+    if (threadIdx.x == 0)
+        verdict->norm = sqrt(sum);
+}
+
+__global__ void update_kernel(struct fb_nn_optimiser o, struct fb_nn_update u,
+                              const struct fb_nn_cuda_verdict *verdict, float *theta, float *m,
+                              float *v, const float *g, const unsigned char *decay, int64_t count,
+                              double clip_norm)
+{
+    const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    const double norm = verdict->norm;
+    if (i >= count || !isfinite(norm) || !isfinite(verdict->loss))
+        return;
+    const double scale = clip_norm / (norm + 1e-6);
+    const float clipped = clip_norm > 0.0 && scale < 1.0 ? (float)((double)g[i] * scale) : g[i];
+    const double grad = (double)clipped;
+    const double first = o.beta1 * (double)m[i] + (1.0 - o.beta1) * grad;
+    const double second = o.beta2 * (double)v[i] + (1.0 - o.beta2) * grad * grad;
+    const double keep = decay[i] ? u.keep : 1.0;
+    const double change = u.adaptive ? first / (sqrt(second) / u.root + o.eps) : first;
+    m[i] = (float)first;
+    v[i] = (float)second;
+    theta[i] = (float)(keep * (double)theta[i] - u.step * change);
+}
+
+} // namespace
+
+extern "C" void fb_nn_cuda_cross_entropy(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict,
+                                         float *dlogits, double *row_loss, const float *logits,
+                                         const int32_t *targets, int64_t rows, int64_t classes,
+                                         int64_t counted)
+{
+    const double scale = counted > 0 ? 1.0 / (double)counted : 0.0;
+    loss_kernel<<<(unsigned int)rows, kThreads, 0, stream_of(c)>>>(dlogits, row_loss, logits,
+                                                                   targets, classes, scale);
+    loss_sum_kernel<<<1, kThreads, 0, stream_of(c)>>>(verdict, row_loss, rows, counted);
+    fb_nn_cuda_note(c, cudaGetLastError(), "cross-entropy");
+}
+
+extern "C" int64_t fb_nn_cuda_norm_doubles(void)
+{
+    return kNormBlocks;
+}
+
+extern "C" void fb_nn_cuda_norm(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict,
+                                double *partials, const float *g, int64_t count)
+{
+    static_assert(kNormBlocks == kThreads, "one block adds up the partial sums");
+    squares_kernel<<<kNormBlocks, kThreads, 0, stream_of(c)>>>(partials, g, count);
+    norm_kernel<<<1, kThreads, 0, stream_of(c)>>>(verdict, partials);
+    fb_nn_cuda_note(c, cudaGetLastError(), "the norm of the gradient");
+}
+
+extern "C" void fb_nn_cuda_optimiser_step(struct fb_nn_cuda *c, const struct fb_nn_optimiser *o,
+                                          const struct fb_nn_cuda_verdict *verdict, float *theta,
+                                          float *m, float *v, const float *g,
+                                          const unsigned char *decay, int64_t count, int64_t t,
+                                          double lr, double clip_norm)
+{
+    const struct fb_nn_update update = fb_nn_optimiser_update(o, t, lr);
+    const int64_t blocks = (count + kThreads - 1) / kThreads;
+    update_kernel<<<(unsigned int)blocks, kThreads, 0, stream_of(c)>>>(
+        *o, update, verdict, theta, m, v, g, decay, count, clip_norm);
+    fb_nn_cuda_note(c, cudaGetLastError(), "the update of the parameters");
+}

@@ -1,0 +1,246 @@
+/* The operations of a model on a CUDA device, forward and backward, from one table. */
+#include "graph_device_steps.h"
+
+#include "graph_attention.h"
+
+static struct fb_nn_cuda *context_of(const struct fb_graph_step *s)
+{
+    return fb_graph_device_steps_context(s->run);
+}
+
+static enum fb_status embedding_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_embedding_forward(context_of(s), s->y, s->w, fb_graph_device_steps_tokens(s->run),
+                                 s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status embedding_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_embedding_backward(context_of(s), s->dw, s->dy, fb_graph_device_steps_tokens(s->run),
+                                  s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status position_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_position_forward(context_of(s), s->y, s->x, s->w, s->out->rows / s->op->tokens,
+                                s->op->tokens, s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status position_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    if (s->dw)
+        fb_nn_cuda_position_backward(context_of(s), s->dw, s->dy, s->out->rows / s->op->tokens,
+                                     s->op->tokens, s->out->width);
+    fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F,
+                           fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static enum fb_status prepend_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_prepend_forward(context_of(s), s->y, s->x, s->w, s->in->rows / s->op->tokens,
+                               s->op->tokens, s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status prepend_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_prepend_backward(context_of(s), s->dx, s->op->add[0], s->dw, s->dy,
+                                s->in->rows / s->op->tokens, s->op->tokens, s->out->width);
+    return FB_OK;
+}
+
+static struct fb_nn_dense dense_of(const struct fb_graph_step *s)
+{
+    return (struct fb_nn_dense){.rows = s->in->rows, .in = s->in->width, .out = s->out->width};
+}
+
+static enum fb_status dense_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    const struct fb_nn_dense d = dense_of(s);
+    fb_nn_cuda_dense_forward(context_of(s), &d, s->y, s->x, s->w, s->b);
+    return FB_OK;
+}
+
+static enum fb_status dense_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    const struct fb_nn_dense d = dense_of(s);
+    fb_nn_cuda_dense_backward(context_of(s), &d, s->dx, s->op->add[0], s->dw, s->db, s->dy, s->x,
+                              s->w);
+    return FB_OK;
+}
+
+static enum fb_status layernorm_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    const struct fb_nn_layernorm n = {s->in->rows, s->in->width, s->op->value};
+    fb_nn_cuda_layernorm_forward(context_of(s), &n, s->y, s->run->aux + s->op->aux, s->x, s->w,
+                                 s->b);
+    return FB_OK;
+}
+
+static enum fb_status layernorm_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    const struct fb_nn_layernorm n = {s->in->rows, s->in->width, s->op->value};
+    fb_nn_cuda_layernorm_backward(context_of(s), &n, s->dx, s->op->add[0], s->dw, s->db, s->dy,
+                                  s->x, s->run->aux + s->op->aux, s->w);
+    return FB_OK;
+}
+
+static enum fb_status activation_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_activation_forward(context_of(s), s->op->activation, s->y, s->x,
+                                  fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static enum fb_status activation_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_activation_backward(context_of(s), s->op->activation, s->dx, s->op->add[0], s->dy,
+                                   s->x, fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static void drop(const struct fb_graph_step *s, float *to, bool add, const float *from)
+{
+    const struct fb_nn_dropout d = {.p = s->run->training ? s->op->value : 0.0F,
+                                    .seed = s->run->dropout_seed,
+                                    .stream = (uint64_t)s->op->stream};
+    fb_nn_cuda_dropout_apply(context_of(s), &d, to, add, from, fb_graph_tensor_count(s->out));
+}
+
+static enum fb_status dropout_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    drop(s, s->y, false, s->x);
+    return FB_OK;
+}
+
+static enum fb_status dropout_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    drop(s, s->dx, s->op->add[0], s->dy);
+    return FB_OK;
+}
+
+static enum fb_status add_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_add(context_of(s), s->y, s->x, fb_graph_run_values(s->run, s->op->in[1]),
+                   fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static enum fb_status add_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    const int64_t count = fb_graph_tensor_count(s->out);
+    fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F, count);
+    fb_nn_cuda_scale_apply(context_of(s), fb_graph_run_gradient(s->run, s->op->in[1]),
+                           s->op->add[1], s->dy, 1.0F, count);
+    return FB_OK;
+}
+
+static enum fb_status scale_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_scale_apply(context_of(s), s->y, false, s->x, s->op->value,
+                           fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static enum fb_status scale_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, s->op->value,
+                           fb_graph_tensor_count(s->out));
+    return FB_OK;
+}
+
+static enum fb_status mask_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_mask_rows(context_of(s), s->y, false, s->x, s->run->row_mask, s->out->rows,
+                         s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status mask_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_mask_rows(context_of(s), s->dx, s->op->add[0], s->dy, s->run->row_mask, s->out->rows,
+                         s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status attention_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    return fb_graph_attention_forward(s->run, s->op, error);
+}
+
+static enum fb_status attention_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    return fb_graph_attention_backward(s->run, s->op, error);
+}
+
+static enum fb_status pool_first_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_pool_first_forward(context_of(s), s->y, s->x, s->out->rows, s->op->tokens,
+                                  s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status pool_first_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_pool_first_backward(context_of(s), s->dx, s->op->add[0], s->dy, s->out->rows,
+                                   s->op->tokens, s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status pool_mean_forward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_pool_mean_forward(context_of(s), s->y, s->x, s->out->rows, s->op->tokens,
+                                 s->out->width);
+    return FB_OK;
+}
+
+static enum fb_status pool_mean_backward(const struct fb_graph_step *s, struct fb_error *error)
+{
+    (void)error;
+    fb_nn_cuda_pool_mean_backward(context_of(s), s->dx, s->op->add[0], s->dy, s->out->rows,
+                                  s->op->tokens, s->out->width);
+    return FB_OK;
+}
+
+const struct fb_graph_functions fb_graph_device_functions[FB_OP_COUNT] = {
+    [FB_OP_EMBEDDING] = {embedding_forward, embedding_backward},
+    [FB_OP_POSITION] = {position_forward, position_backward},
+    [FB_OP_PREPEND] = {prepend_forward, prepend_backward},
+    [FB_OP_DENSE] = {dense_forward, dense_backward},
+    [FB_OP_LAYERNORM] = {layernorm_forward, layernorm_backward},
+    [FB_OP_ACTIVATION] = {activation_forward, activation_backward},
+    [FB_OP_DROPOUT] = {dropout_forward, dropout_backward},
+    [FB_OP_ADD] = {add_forward, add_backward},
+    [FB_OP_SCALE] = {scale_forward, scale_backward},
+    [FB_OP_MASK] = {mask_forward, mask_backward},
+    [FB_OP_ATTENTION] = {attention_forward, attention_backward},
+    [FB_OP_POOL_FIRST] = {pool_first_forward, pool_first_backward},
+    [FB_OP_POOL_MEAN] = {pool_mean_forward, pool_mean_backward},
+};

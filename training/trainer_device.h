@@ -1,0 +1,25 @@
+/* Training steps on a CUDA device: parameters and moments stay there from step to step. */
+#ifndef FB_TRAINER_DEVICE_H
+#define FB_TRAINER_DEVICE_H
+
+#include "trainer.h"
+
+enum fb_status fb_trainer_device_open(struct fb_trainer *trainer, enum fb_nn_precision precision,
+                                      struct fb_error *error) FB_MUST_CHECK;
+void fb_trainer_device_close(struct fb_trainer *trainer);
+
+/* As fb_trainer_step; *norm is that of the gradient before clipping. Loss or norm may not be
+ * finite: then nothing was changed. */
+enum fb_status fb_trainer_device_step(struct fb_trainer *trainer, double *loss, double *norm,
+                                      struct fb_error *error) FB_MUST_CHECK;
+
+/* Parameters and moments between the device and the host's blocks, which checkpoints read. */
+enum fb_status fb_trainer_device_fetch(const struct fb_trainer *trainer,
+                                       struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_device_put(struct fb_trainer *trainer,
+                                     struct fb_error *error) FB_MUST_CHECK;
+/* The gradient of the last step, to the host. */
+enum fb_status fb_trainer_device_fetch_gradient(struct fb_trainer *trainer,
+                                                struct fb_error *error) FB_MUST_CHECK;
+
+#endif
