@@ -137,19 +137,17 @@ static void test_standardising_uses_the_training_split(void **state)
     assert_true(fabsf(test.series[0].values[0] - 2.0F) < 1e-6F);
 }
 
-static void test_batches_are_cut_and_padded(void **state)
+static void test_series_are_cut_and_padded(void **state)
 {
     (void)state;
     struct fb_series_set set;
-    float values[2 * 2 * 1], mask[4];
-    int32_t labels[2];
-    const int64_t chosen[2] = {1, 0};
+    float values[2] = {9, 9};
+    int64_t length = 0;
     assert_int_equal(read_text(&set, HEADER "1,2,3:a\n4:b\n", NULL), FB_OK);
-    fb_series_batch(&set, chosen, 2, 2, values, mask, labels);
-    const float wanted[4] = {4, 0, 1, 2}, wanted_mask[4] = {1, 0, 1, 1};
-    assert_memory_equal(values, wanted, sizeof wanted);
-    assert_memory_equal(mask, wanted_mask, sizeof wanted_mask);
-    assert_true(labels[0] == 1 && labels[1] == 0);
+    fb_series_fill(&set, 0, 2, values, &length);
+    assert_true(values[0] == 1.0F && values[1] == 2.0F && length == 2);
+    fb_series_fill(&set, 1, 2, values, &length);
+    assert_true(values[0] == 4.0F && values[1] == 0.0F && length == 1);
 }
 
 int main(void)
@@ -160,7 +158,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_series_file_is_refused_with_its_line),
         cmocka_unit_test(test_a_test_split_has_the_training_splits_classes),
         cmocka_unit_test(test_standardising_uses_the_training_split),
-        cmocka_unit_test(test_batches_are_cut_and_padded),
+        cmocka_unit_test(test_series_are_cut_and_padded),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

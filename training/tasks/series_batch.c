@@ -46,17 +46,13 @@ enum fb_status fb_series_standardise(struct fb_series_set *train, struct fb_seri
     return FB_OK;
 }
 
-void fb_series_batch(const struct fb_series_set *set, const int64_t *chosen, int64_t count,
-                     int64_t tokens, float *values, float *mask, int32_t *labels)
+void fb_series_fill(const struct fb_series_set *set, int64_t index, int64_t tokens, float *values,
+                    int64_t *length)
 {
-    const int64_t width = set->dimensions;
-    memset(values, 0, (size_t)(count * tokens * width) * sizeof *values);
-    for (int64_t i = 0; i < count; i++) {
-        const struct fb_series *s = &set->series[chosen[i]];
-        const int64_t kept = s->length < tokens ? s->length : tokens;
-        memcpy(values + i * tokens * width, s->values, (size_t)(kept * width) * sizeof *values);
-        for (int64_t t = 0; t < tokens; t++)
-            mask[i * tokens + t] = t < kept ? 1.0F : 0.0F;
-        labels[i] = s->label;
-    }
+    const struct fb_series *s = &set->series[index];
+    const int64_t kept = s->length < tokens ? s->length : tokens;
+    const size_t row = (size_t)set->dimensions * sizeof *values;
+    memcpy(values, s->values, (size_t)kept * row);
+    memset(values + kept * set->dimensions, 0, (size_t)(tokens - kept) * row);
+    *length = kept;
 }

@@ -36,9 +36,9 @@ enum fb_status fb_series_read(struct fb_series_set *set, const char *path,
 enum fb_status fb_series_standardise(struct fb_series_set *train, struct fb_series_set *test,
                                      struct fb_error *error) FB_MUST_CHECK;
 
-/* One batch of `tokens` steps from series chosen by index: longer ones are cut, shorter ones padded
- * with zeros. values [count, tokens, dimensions], mask [count, tokens] 1 on real steps. */
-void fb_series_batch(const struct fb_series_set *set, const int64_t *chosen, int64_t count,
-                     int64_t tokens, float *values, float *mask, int32_t *labels);
+/* One series of exactly `tokens` steps: a longer one is cut, a shorter one padded with zeros.
+ * values [tokens, dimensions]; *length are the steps that are real. */
+void fb_series_fill(const struct fb_series_set *set, int64_t index, int64_t tokens, float *values,
+                    int64_t *length);
 
 #endif
