@@ -29,7 +29,7 @@ enum fb_nn_precision {
 struct fb_nn_cuda;
 
 /* Opens cuBLASLt on a stream of its own. workspace_floats: for the partial sums of the functions
- * below, fb_nn_cuda_sums_floats of the largest. Without CUDA or a device: FB_ERROR_DEVICE. */
+ * below, the largest that one of them takes. Without CUDA or a device: FB_ERROR_DEVICE. */
 enum fb_status fb_nn_cuda_open(struct fb_nn_cuda **context, enum fb_nn_precision precision,
                                int64_t workspace_floats, struct fb_error *error) FB_MUST_CHECK;
 void fb_nn_cuda_close(struct fb_nn_cuda *context); /* NULL: nothing */
@@ -37,8 +37,10 @@ void *fb_nn_cuda_stream(const struct fb_nn_cuda *context);
 /* The first error since the last call; does not wait for the device. */
 enum fb_status fb_nn_cuda_check(struct fb_nn_cuda *context, struct fb_error *error) FB_MUST_CHECK;
 
-/* Floats of workspace that column sums over [rows, width] take, and embeddings of that many ids. */
+/* Floats of workspace that column sums over [rows, width] take (dense layers), the gradients of
+ * layer normalisation, and embeddings of that many ids. */
 int64_t fb_nn_cuda_sums_floats(int64_t rows, int64_t width);
+int64_t fb_nn_cuda_norm_floats(int64_t rows, int64_t width);
 int64_t fb_nn_cuda_embedding_floats(int64_t count, int64_t vocabulary, int64_t width);
 
 void fb_nn_cuda_dense_forward(struct fb_nn_cuda *c, const struct fb_nn_dense *d, float *y,
@@ -54,17 +56,18 @@ void fb_nn_cuda_layernorm_backward(struct fb_nn_cuda *c, const struct fb_nn_laye
                                    bool add_dx, float *dgain, float *dbias, const float *dy,
                                    const float *x, const float *stats, const float *gain);
 
-void fb_nn_cuda_activation_forward(struct fb_nn_cuda *c, enum fb_nn_activation kind, float *y,
-                                   const float *x, int64_t count);
-void fb_nn_cuda_activation_backward(struct fb_nn_cuda *c, enum fb_nn_activation kind, float *dx,
-                                    bool add_dx, const float *dy, const float *x, int64_t count);
+void fb_nn_cuda_activation_forward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
+                                   const struct fb_nn_dropout *dropout, float *y, const float *x,
+                                   int64_t count);
+void fb_nn_cuda_activation_backward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
+                                    const struct fb_nn_dropout *dropout, float *dx, bool add_dx,
+                                    const float *dy, const float *x, int64_t count);
 void fb_nn_cuda_dropout_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout, float *y,
                               bool add, const float *x, int64_t count);
+void fb_nn_cuda_sum_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout, float *y,
+                          const float *a, const float *b, int64_t count);
 void fb_nn_cuda_scale_apply(struct fb_nn_cuda *c, float *y, bool add, const float *x, float scale,
                             int64_t count);
-/* out = a + b. */
-void fb_nn_cuda_add(struct fb_nn_cuda *c, float *out, const float *a, const float *b,
-                    int64_t count);
 /* Rows of y [rows, width] = (or +=) rows of x, each times its factor. */
 void fb_nn_cuda_mask_rows(struct fb_nn_cuda *c, float *y, bool add, const float *x,
                           const float *factors, int64_t rows, int64_t width);
@@ -86,9 +89,10 @@ void fb_nn_cuda_embedding_forward(struct fb_nn_cuda *c, float *y, const float *t
 void fb_nn_cuda_embedding_backward(struct fb_nn_cuda *c, float *dtable, const float *dy,
                                    const struct fb_nn_cuda_tokens *tokens, int64_t width);
 
-void fb_nn_cuda_position_forward(struct fb_nn_cuda *c, float *y, const float *x,
-                                 const float *positions, int64_t batch, int64_t tokens,
-                                 int64_t width);
+/* y = drop(x + positions). */
+void fb_nn_cuda_position_forward(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout,
+                                 float *y, const float *x, const float *positions, int64_t batch,
+                                 int64_t tokens, int64_t width);
 void fb_nn_cuda_position_backward(struct fb_nn_cuda *c, float *dpositions, const float *dy,
                                   int64_t batch, int64_t tokens, int64_t width);
 

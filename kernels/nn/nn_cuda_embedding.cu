@@ -7,14 +7,19 @@ namespace
 {
 
 constexpr int kThreads = 256;
+constexpr int kRows = 8;
 constexpr int kColumns = 64;
 
+/* A block takes kRows ids, its threads the columns. */
 __global__ void gather_kernel(float *y, const float *table, const int32_t *ids, int64_t count,
                               int64_t width)
 {
-    const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
-    if (i < count * width)
-        y[i] = table[ids[i / width] * width + i % width];
+    const int64_t first = (int64_t)blockIdx.x * kRows;
+    for (int64_t i = first; i < first + kRows && i < count; i++) {
+        const float *row = table + (int64_t)ids[i] * width;
+        for (int64_t c = threadIdx.x; c < width; c += kThreads)
+            y[i * width + c] = row[c];
+    }
 }
 
 /* partials [segments, width]: the sum of a segment's rows, in order. */
@@ -50,7 +55,7 @@ __global__ void segments_add_kernel(float *dtable, const float *partials, const 
 extern "C" void fb_nn_cuda_embedding_forward(struct fb_nn_cuda *c, float *y, const float *table,
                                              const struct fb_nn_cuda_tokens *tokens, int64_t width)
 {
-    const int64_t blocks = (tokens->count * width + kThreads - 1) / kThreads;
+    const int64_t blocks = (tokens->count + kRows - 1) / kRows;
     gather_kernel<<<(unsigned int)blocks, kThreads, 0, (cudaStream_t)fb_nn_cuda_stream(c)>>>(
         y, table, tokens->ids, tokens->count, width);
     fb_nn_cuda_note(c, cudaGetLastError(), "embedding");

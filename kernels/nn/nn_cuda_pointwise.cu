@@ -2,6 +2,7 @@
  * Element-wise layers on the device: see nn_cuda.h. A thread takes four neighbouring values (16
  * bytes) at a time; the buffers start on such a boundary, the last values are taken one by one.
  */
+#include "nn_cuda_dropout.cuh"
 #include "nn_cuda_private.h"
 
 namespace
@@ -50,17 +51,19 @@ template <int kind> __device__ __forceinline__ float slope_of(float x)
 
 /* What one value becomes: f(i, x_i). */
 template <int kind> struct activation {
-    __device__ float operator()(int64_t, float x) const
+    struct fb_nn_cuda_keep keep;
+    __device__ float operator()(int64_t i, float x) const
     {
-        return value_of<kind>(x);
+        return keep(i, value_of<kind>(x));
     }
 };
 
 template <int kind> struct slope {
+    struct fb_nn_cuda_keep keep;
     const float *x;
     __device__ float operator()(int64_t i, float dy) const
     {
-        return slope_of<kind>(x[i]) * dy;
+        return slope_of<kind>(x[i]) * keep(i, dy);
     }
 };
 
@@ -73,10 +76,11 @@ struct scaled {
 };
 
 struct sum {
+    struct fb_nn_cuda_keep keep;
     const float *other;
     __device__ float operator()(int64_t i, float x) const
     {
-        return x + other[i];
+        return x + keep(i, other[i]);
     }
 };
 
@@ -86,26 +90,6 @@ struct row_scaled {
     __device__ float operator()(int64_t i, float x) const
     {
         return factors[i / width] * x;
-    }
-};
-
-/* splitmix64's finaliser, as nn_pointwise.c draws: the same values are dropped on both. */
-__host__ __device__ inline uint64_t mixed(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-}
-
-struct dropped {
-    uint64_t key;
-    uint32_t bound;
-    float scale;
-    __device__ float operator()(int64_t i, float x) const
-    {
-        const uint64_t bits = mixed(key + 0x9e3779b97f4a7c15ULL * ((uint64_t)i / 2 + 1));
-        const uint32_t draw = (uint32_t)(i % 2 == 0 ? bits : bits >> 32);
-        return draw < bound ? 0.0f : scale * x;
     }
 };
 
@@ -145,49 +129,48 @@ void map(struct fb_nn_cuda *c, float *y, bool add, const float *x, int64_t count
 } // namespace
 
 extern "C" void fb_nn_cuda_activation_forward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
-                                              float *y, const float *x, int64_t count)
+                                              const struct fb_nn_dropout *dropout, float *y,
+                                              const float *x, int64_t count)
 {
+    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(dropout);
     if (kind == FB_NN_GELU_ERF)
-        map(c, y, false, x, count, activation<FB_NN_GELU_ERF>(), "gelu");
+        map(c, y, false, x, count, activation<FB_NN_GELU_ERF>{keep}, "gelu");
     else if (kind == FB_NN_GELU_TANH)
-        map(c, y, false, x, count, activation<FB_NN_GELU_TANH>(), "gelu");
+        map(c, y, false, x, count, activation<FB_NN_GELU_TANH>{keep}, "gelu");
     else
-        map(c, y, false, x, count, activation<FB_NN_RELU>(), "relu");
+        map(c, y, false, x, count, activation<FB_NN_RELU>{keep}, "relu");
 }
 
 extern "C" void fb_nn_cuda_activation_backward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
-                                               float *dx, bool add_dx, const float *dy,
-                                               const float *x, int64_t count)
+                                               const struct fb_nn_dropout *dropout, float *dx,
+                                               bool add_dx, const float *dy, const float *x,
+                                               int64_t count)
 {
+    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(dropout);
     if (kind == FB_NN_GELU_ERF)
-        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_ERF>{x}, "gelu's gradient");
+        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_ERF>{keep, x}, "gelu's gradient");
     else if (kind == FB_NN_GELU_TANH)
-        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_TANH>{x}, "gelu's gradient");
+        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_TANH>{keep, x}, "gelu's gradient");
     else
-        map(c, dx, add_dx, dy, count, slope<FB_NN_RELU>{x}, "relu's gradient");
+        map(c, dx, add_dx, dy, count, slope<FB_NN_RELU>{keep, x}, "relu's gradient");
 }
 
-extern "C" void fb_nn_cuda_dropout_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *d,
+extern "C" void fb_nn_cuda_dropout_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout,
                                          float *y, bool add, const float *x, int64_t count)
 {
-    const dropped f = {mixed(d->seed + mixed(d->stream)), (uint32_t)((double)d->p * 4294967296.0),
-                       1.0f / (1.0f - d->p)};
-    if (d->p > 0.0f)
-        map(c, y, add, x, count, f, "dropout");
-    else
-        map(c, y, add, x, count, scaled{1.0f}, "dropout");
+    map(c, y, add, x, count, fb_nn_cuda_keep_of(dropout), "dropout");
+}
+
+extern "C" void fb_nn_cuda_sum_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout,
+                                     float *y, const float *a, const float *b, int64_t count)
+{
+    map(c, y, false, a, count, sum{fb_nn_cuda_keep_of(dropout), b}, "adding");
 }
 
 extern "C" void fb_nn_cuda_scale_apply(struct fb_nn_cuda *c, float *y, bool add, const float *x,
                                        float scale, int64_t count)
 {
     map(c, y, add, x, count, scaled{scale}, "scaling");
-}
-
-extern "C" void fb_nn_cuda_add(struct fb_nn_cuda *c, float *out, const float *a, const float *b,
-                               int64_t count)
-{
-    map(c, out, false, a, count, sum{b}, "adding");
 }
 
 extern "C" void fb_nn_cuda_mask_rows(struct fb_nn_cuda *c, float *y, bool add, const float *x,

@@ -15,21 +15,26 @@ enum fb_nn_activation {
     FB_NN_ACTIVATION_COUNT
 };
 
-void fb_nn_activation_forward(enum fb_nn_activation kind, float *y, const float *x, int64_t count,
-                              int threads);
-/* dx = f'(x) dy, or dx += . */
-void fb_nn_activation_backward(enum fb_nn_activation kind, float *dx, bool add_dx, const float *dy,
-                               const float *x, int64_t count, int threads);
-
 /* Dropout: each value is kept with probability 1 - p and scaled by 1 / (1 - p). Which are kept is
- * a function of (seed, stream, index) alone, so backward draws the same again: it is this function
- * applied to dy. p in [0, 1). */
+ * a function of (seed, stream, index) alone, so backward draws the same again. p in [0, 1). */
 struct fb_nn_dropout {
     float p;
     uint64_t seed, stream;
 };
 void fb_nn_dropout_apply(const struct fb_nn_dropout *dropout, float *y, bool add, const float *x,
                          int64_t count, int threads);
+
+/* y = drop(f(x)). */
+void fb_nn_activation_forward(enum fb_nn_activation kind, const struct fb_nn_dropout *dropout,
+                              float *y, const float *x, int64_t count, int threads);
+/* dx = f'(x) drop(dy), or dx += . */
+void fb_nn_activation_backward(enum fb_nn_activation kind, const struct fb_nn_dropout *dropout,
+                               float *dx, bool add_dx, const float *dy, const float *x,
+                               int64_t count, int threads);
+
+/* y = a + drop(b). */
+void fb_nn_sum_apply(const struct fb_nn_dropout *dropout, float *y, const float *a, const float *b,
+                     int64_t count, int threads);
 
 /* y = scale x, or y += scale x. */
 void fb_nn_scale_apply(float *y, bool add, const float *x, float scale, int64_t count, int threads);

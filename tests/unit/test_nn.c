@@ -159,11 +159,13 @@ static void test_layernorm_rows_have_mean_zero_and_variance_one(void **state)
     free(a);
 }
 
+static const struct fb_nn_dropout no_dropout = {.p = 0.0F, .seed = 0, .stream = 0};
+static const struct fb_nn_dropout some_dropout = {.p = 0.25F, .seed = 3, .stream = 8};
 static enum fb_nn_activation activation;
 
 static void run_activation(struct arrays *a)
 {
-    fb_nn_activation_forward(activation, a->y, a->x, 500, 2);
+    fb_nn_activation_forward(activation, &some_dropout, a->y, a->x, 500, 2);
 }
 
 static void test_activation_slopes_match_differences(void **state)
@@ -174,7 +176,7 @@ static void test_activation_slopes_match_differences(void **state)
         activation = (enum fb_nn_activation)kind;
         for (int i = 0; i < 500; i++) /* a kink has no slope */
             a->x[i] += fabsf(a->x[i]) < 0.05F ? 0.1F : 0.0F;
-        fb_nn_activation_backward(activation, a->dx, false, a->dy, a->x, 500, 2);
+        fb_nn_activation_backward(activation, &some_dropout, a->dx, false, a->dy, a->x, 500, 2);
         check_gradient(a, run_activation, 500, a->x, a->dx, 500, "x");
         free(a);
     }
@@ -186,12 +188,28 @@ static void test_activations_have_their_published_values(void **state)
     (void)state;
     const float x[3] = {1.0F, -1.0F, 0.0F};
     float y[3];
-    fb_nn_activation_forward(FB_NN_GELU_ERF, y, x, 3, 1);
+    fb_nn_activation_forward(FB_NN_GELU_ERF, &no_dropout, y, x, 3, 1);
     assert_true(fabsf(y[0] - 0.8413447F) < 1e-6F && fabsf(y[1] + 0.1586553F) < 1e-6F);
-    fb_nn_activation_forward(FB_NN_GELU_TANH, y, x, 3, 1);
+    fb_nn_activation_forward(FB_NN_GELU_TANH, &no_dropout, y, x, 3, 1);
     assert_true(fabsf(y[0] - 0.8411920F) < 1e-6F && y[2] == 0.0F);
-    fb_nn_activation_forward(FB_NN_RELU, y, x, 3, 1);
+    fb_nn_activation_forward(FB_NN_RELU, &no_dropout, y, x, 3, 1);
     assert_true(y[0] == 1.0F && y[1] == 0.0F);
+}
+
+static void test_dropout_comes_with_sums_and_activations(void **state)
+{
+    (void)state;
+    float x[400], y[400], expected[400];
+    fb_random_fill_normal_f32(x, 400, 1.0F, 5, 0, 1);
+    fb_nn_activation_forward(FB_NN_GELU_TANH, &no_dropout, expected, x, 400, 1);
+    fb_nn_dropout_apply(&some_dropout, expected, false, expected, 400, 1);
+    fb_nn_activation_forward(FB_NN_GELU_TANH, &some_dropout, y, x, 400, 2);
+    assert_memory_equal(y, expected, sizeof y);
+    fb_nn_dropout_apply(&some_dropout, expected, false, x, 400, 1);
+    for (int i = 0; i < 400; i++)
+        expected[i] = x[i] + expected[i];
+    fb_nn_sum_apply(&some_dropout, y, x, x, 400, 2);
+    assert_memory_equal(y, expected, sizeof y);
 }
 
 static void test_dropout_keeps_its_share_and_repeats(void **state)
@@ -277,6 +295,7 @@ int main(void)
         cmocka_unit_test(test_layernorm_rows_have_mean_zero_and_variance_one),
         cmocka_unit_test(test_activation_slopes_match_differences),
         cmocka_unit_test(test_activations_have_their_published_values),
+        cmocka_unit_test(test_dropout_comes_with_sums_and_activations),
         cmocka_unit_test(test_dropout_keeps_its_share_and_repeats),
         cmocka_unit_test(test_embedding_gradients_match_differences),
         cmocka_unit_test(test_sinusoid_has_its_first_values),

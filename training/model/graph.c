@@ -123,9 +123,9 @@ int fb_graph_embedding(struct fb_graph *g, int table, int64_t rows)
     return output(op);
 }
 
-int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens)
+int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens, double p)
 {
-    return same_shape(g, FB_OP_POSITION, in, table, -1, 0.0, tokens);
+    return same_shape(g, FB_OP_POSITION, in, table, -1, p, tokens);
 }
 
 int fb_graph_prepend(struct fb_graph *g, int in, int row, int64_t tokens)
@@ -162,22 +162,19 @@ int fb_graph_layernorm(struct fb_graph *g, int in, int gain, int bias, double ep
     return same_shape(g, FB_OP_LAYERNORM, in, gain, bias, eps, 0);
 }
 
-int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind)
+int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind, double p)
 {
-    const int out = same_shape(g, FB_OP_ACTIVATION, in, -1, -1, 0.0, 0);
+    const int out = same_shape(g, FB_OP_ACTIVATION, in, -1, -1, p, 0);
     if (out >= 0)
         g->ops[g->op_count - 1].activation = kind;
     return out;
 }
 
-int fb_graph_dropout(struct fb_graph *g, int in, double p)
+int fb_graph_add(struct fb_graph *g, int a, int b, double p)
 {
-    return p > 0.0 ? same_shape(g, FB_OP_DROPOUT, in, -1, -1, p, 0) : in;
-}
-
-int fb_graph_add(struct fb_graph *g, int a, int b)
-{
-    const int out = same_shape(g, FB_OP_ADD, a, -1, -1, 0.0, 0);
+    if (g->status == FB_OK && g->tensors[a].storage == g->tensors[b].storage)
+        return fail(g, FB_ERROR_USAGE, "a sum needs two tensors; a multiple of one is a scale");
+    const int out = same_shape(g, FB_OP_ADD, a, -1, -1, p, 0);
     if (out >= 0)
         g->ops[g->op_count - 1].in[1] = b;
     return out;

@@ -45,8 +45,9 @@ struct fb_graph_param {
 
 struct fb_graph_tensor {
     int64_t rows, width;
-    int64_t offset; /* floats, in the block of activations and in that of their gradients */
-    int storage;    /* the tensor whose memory this is: itself, or what it views */
+    int64_t offset;          /* floats, in the block of activations */
+    int64_t gradient_offset; /* and in that of their gradients; a sum's first input has the sum's */
+    int storage;             /* the tensor whose memory this is: itself, or what it views */
 };
 
 /* Which attention a model uses: every mechanism and variant of the registry is one. */
@@ -64,7 +65,6 @@ enum fb_graph_op_kind {
     FB_OP_DENSE,
     FB_OP_LAYERNORM,
     FB_OP_ACTIVATION,
-    FB_OP_DROPOUT,
     FB_OP_ADD,
     FB_OP_SCALE,
     FB_OP_MASK,
@@ -79,11 +79,11 @@ struct fb_graph_op {
     int out, in[3];
     int w, b;       /* parameters, or -1 */
     bool add[3];    /* whether the gradient of in[i] is added to what stands there */
-    float value;    /* layernorm: epsilon; dropout: p; scale: factor */
+    float value;    /* layernorm: epsilon; scale: factor; position, activation, sum: dropout's p */
     int64_t tokens; /* rows of one sequence, where the operation knows sequences */
     int64_t heads;  /* attention */
     int64_t aux;    /* floats, in the auxiliary block: statistics, what attention saves */
-    int64_t stream; /* dropout: one per operation */
+    int64_t stream; /* of dropout: one per operation */
     enum fb_nn_activation activation;
     const struct fb_graph_attention *attention;
     void *constants; /* attention: what prepare wrote, in the arena */
@@ -102,8 +102,8 @@ struct fb_graph {
     int op_count;
     int logits; /* the tensor that the loss reads */
     /* known after fb_graph_finish: floats, and bytes of scratch */
-    int64_t param_floats, trained_floats, activation_floats, aux_floats;
-    int64_t border_floats; /* of the activations: inputs and logits, which come first */
+    int64_t param_floats, trained_floats, activation_floats, gradient_floats, aux_floats;
+    int64_t border_floats; /* of activations and gradients: inputs and logits, which come first */
     size_t scratch_bytes;
     enum fb_status status;
     struct fb_error *error; /* of the first mistake, borrowed from init to finish */
@@ -117,15 +117,15 @@ int fb_graph_param(struct fb_graph *g, struct fb_graph_init init, bool decay, in
                    const int64_t *shape, const char *format, ...) FB_PRINTF(6, 7);
 int fb_graph_values(struct fb_graph *g, int64_t rows, int64_t width); /* filled by the caller */
 
-/* Operations; each returns its output. */
+/* Operations; each returns its output. Dropout with probability p comes with the operations that it
+ * follows: a model pays no passes over memory for it. */
 int fb_graph_embedding(struct fb_graph *g, int table, int64_t rows); /* of the batch's ids */
-int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens);
+int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens, double p);
 int fb_graph_prepend(struct fb_graph *g, int in, int row, int64_t tokens); /* one row a sequence */
 int fb_graph_dense(struct fb_graph *g, int in, int w, int b);
 int fb_graph_layernorm(struct fb_graph *g, int in, int gain, int bias, double eps);
-int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind);
-int fb_graph_dropout(struct fb_graph *g, int in, double p); /* p = 0: the input itself */
-int fb_graph_add(struct fb_graph *g, int a, int b);
+int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind, double p);
+int fb_graph_add(struct fb_graph *g, int a, int b, double p); /* a + drop(b) */
 int fb_graph_scale(struct fb_graph *g, int in, double factor);
 int fb_graph_mask(struct fb_graph *g, int in); /* rows times the batch's row_mask */
 int fb_graph_attention(struct fb_graph *g, const struct fb_graph_attention *attention, int q, int k,

@@ -46,20 +46,32 @@ size_t fb_graph_attention_constants_bytes(const struct fb_graph *g, const struct
 }
 
 static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_graph_op *op,
-                                int tensor, float *block)
+                                int tensor, float *data)
 {
     const struct fb_graph_tensor *t = &run->graph->tensors[tensor];
-    return fb_tensor_dense(block + t->offset, FB_F32, FB_BNHD, t->rows / op->tokens, op->heads,
-                           op->tokens, t->width / op->heads);
+    return fb_tensor_dense(data, FB_F32, FB_BNHD, t->rows / op->tokens, op->heads, op->tokens,
+                           t->width / op->heads);
+}
+
+static struct fb_tensor value_of(const struct fb_graph_run *run, const struct fb_graph_op *op,
+                                 int tensor)
+{
+    return view_of(run, op, tensor, fb_graph_run_values(run, tensor));
+}
+
+static struct fb_tensor gradient_of(const struct fb_graph_run *run, const struct fb_graph_op *op,
+                                    int tensor)
+{
+    return view_of(run, op, tensor, fb_graph_run_gradient(run, tensor));
 }
 
 static struct fb_call call_of(const struct fb_graph_run *run, const struct fb_graph_op *op)
 {
     return (struct fb_call){
-        .q = view_of(run, op, op->in[0], run->activations),
-        .k = view_of(run, op, op->in[1], run->activations),
-        .v = view_of(run, op, op->in[2], run->activations),
-        .out = view_of(run, op, op->out, run->activations),
+        .q = value_of(run, op, op->in[0]),
+        .k = value_of(run, op, op->in[1]),
+        .v = value_of(run, op, op->in[2]),
+        .out = value_of(run, op, op->out),
         .constants = op->constants,
         .saved = run->training ? run->aux + op->aux : NULL,
         .scratch = run->scratch,
@@ -81,9 +93,9 @@ enum fb_status fb_graph_attention_backward(const struct fb_graph_run *run,
 {
     const struct fb_problem problem = problem_of(run->graph, op);
     struct fb_call call = call_of(run, op);
-    call.dout = view_of(run, op, op->out, run->gradients);
-    call.dq = view_of(run, op, op->in[0], run->gradients);
-    call.dk = view_of(run, op, op->in[1], run->gradients);
-    call.dv = view_of(run, op, op->in[2], run->gradients);
+    call.dout = gradient_of(run, op, op->out);
+    call.dq = gradient_of(run, op, op->in[0]);
+    call.dk = gradient_of(run, op, op->in[1]);
+    call.dv = gradient_of(run, op, op->in[2]);
     return fb_attention_backward(op->attention->attention, &problem, &call, error);
 }

@@ -80,8 +80,10 @@ static int64_t survey(struct fb_graph_device *d)
         const struct fb_graph_op *op = &g->ops[i];
         const struct fb_graph_tensor *out = &g->tensors[op->out];
         int64_t floats = 0;
-        if (op->kind == FB_OP_DENSE || op->kind == FB_OP_LAYERNORM)
+        if (op->kind == FB_OP_DENSE)
             floats = fb_nn_cuda_sums_floats(out->rows, out->width);
+        if (op->kind == FB_OP_LAYERNORM)
+            floats = fb_nn_cuda_norm_floats(out->rows, out->width);
         if (op->kind == FB_OP_EMBEDDING) {
             d->tokens.count = out->rows;
             d->vocabulary = g->params[op->w].shape[0];
@@ -100,7 +102,7 @@ static void lay_out(struct fb_graph_device *d, struct plot *plot)
     d->there.params = take_floats(plot, g->param_floats);
     d->there.param_gradients = take_floats(plot, g->trained_floats);
     d->there.activations = take_floats(plot, g->activation_floats);
-    d->there.gradients = take_floats(plot, g->activation_floats);
+    d->there.gradients = take_floats(plot, g->gradient_floats);
     d->there.aux = take_floats(plot, g->aux_floats);
     d->there.scratch = take(plot, g->scratch_bytes);
     d->ids = take(plot, (size_t)d->tokens.count * sizeof *d->ids);
@@ -296,9 +298,9 @@ enum fb_status fb_graph_device_backward_through(struct fb_graph_run *run, struct
 {
     struct fb_graph_run *there = &run->device->there;
     const struct fb_graph_tensor *logits = &run->graph->tensors[run->graph->logits];
-    enum fb_status status =
-        send(run->device, there->gradients + logits->offset, run->gradients + logits->offset,
-             (size_t)(logits->rows * logits->width) * sizeof(float), error);
+    enum fb_status status = send(run->device, there->gradients + logits->gradient_offset,
+                                 run->gradients + logits->gradient_offset,
+                                 (size_t)(logits->rows * logits->width) * sizeof(float), error);
     if (status == FB_OK)
         status = fb_graph_device_backward(run, error);
     if (status == FB_OK)

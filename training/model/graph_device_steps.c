@@ -27,19 +27,25 @@ static enum fb_status embedding_backward(const struct fb_graph_step *s, struct f
 static enum fb_status position_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_position_forward(context_of(s), s->y, s->x, s->w, s->out->rows / s->op->tokens,
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_cuda_position_forward(context_of(s), &d, s->y, s->x, s->w, s->out->rows / s->op->tokens,
                                 s->op->tokens, s->out->width);
     return FB_OK;
 }
 
+/* As on the processor, the gradient behind dropout takes the place of the output's. */
 static enum fb_status position_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    const int64_t count = fb_graph_tensor_count(s->out);
+    if (d.p > 0.0F)
+        fb_nn_cuda_dropout_apply(context_of(s), &d, s->dy, false, s->dy, count);
     if (s->dw)
         fb_nn_cuda_position_backward(context_of(s), s->dw, s->dy, s->out->rows / s->op->tokens,
                                      s->op->tokens, s->out->width);
-    fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F,
-                           fb_graph_tensor_count(s->out));
+    if (s->dx != s->dy)
+        fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F, count);
     return FB_OK;
 }
 
@@ -102,7 +108,8 @@ static enum fb_status layernorm_backward(const struct fb_graph_step *s, struct f
 static enum fb_status activation_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_activation_forward(context_of(s), s->op->activation, s->y, s->x,
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_cuda_activation_forward(context_of(s), s->op->activation, &d, s->y, s->x,
                                   fb_graph_tensor_count(s->out));
     return FB_OK;
 }
@@ -110,48 +117,31 @@ static enum fb_status activation_forward(const struct fb_graph_step *s, struct f
 static enum fb_status activation_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_activation_backward(context_of(s), s->op->activation, s->dx, s->op->add[0], s->dy,
-                                   s->x, fb_graph_tensor_count(s->out));
-    return FB_OK;
-}
-
-static void drop(const struct fb_graph_step *s, float *to, bool add, const float *from)
-{
-    const struct fb_nn_dropout d = {.p = s->run->training ? s->op->value : 0.0F,
-                                    .seed = s->run->dropout_seed,
-                                    .stream = (uint64_t)s->op->stream};
-    fb_nn_cuda_dropout_apply(context_of(s), &d, to, add, from, fb_graph_tensor_count(s->out));
-}
-
-static enum fb_status dropout_forward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    drop(s, s->y, false, s->x);
-    return FB_OK;
-}
-
-static enum fb_status dropout_backward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    drop(s, s->dx, s->op->add[0], s->dy);
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_cuda_activation_backward(context_of(s), s->op->activation, &d, s->dx, s->op->add[0],
+                                   s->dy, s->x, fb_graph_tensor_count(s->out));
     return FB_OK;
 }
 
 static enum fb_status add_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_add(context_of(s), s->y, s->x, fb_graph_run_values(s->run, s->op->in[1]),
-                   fb_graph_tensor_count(s->out));
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_cuda_sum_apply(context_of(s), &d, s->y, s->x, fb_graph_run_values(s->run, s->op->in[1]),
+                         fb_graph_tensor_count(s->out));
     return FB_OK;
 }
 
+/* The second input first: the first may have the output's gradient as its own. */
 static enum fb_status add_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
     const int64_t count = fb_graph_tensor_count(s->out);
-    fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F, count);
-    fb_nn_cuda_scale_apply(context_of(s), fb_graph_run_gradient(s->run, s->op->in[1]),
-                           s->op->add[1], s->dy, 1.0F, count);
+    fb_nn_cuda_dropout_apply(context_of(s), &d, fb_graph_run_gradient(s->run, s->op->in[1]),
+                             s->op->add[1], s->dy, count);
+    if (s->dx != s->dy)
+        fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F, count);
     return FB_OK;
 }
 
@@ -236,7 +226,6 @@ const struct fb_graph_functions fb_graph_device_functions[FB_OP_COUNT] = {
     [FB_OP_DENSE] = {dense_forward, dense_backward},
     [FB_OP_LAYERNORM] = {layernorm_forward, layernorm_backward},
     [FB_OP_ACTIVATION] = {activation_forward, activation_backward},
-    [FB_OP_DROPOUT] = {dropout_forward, dropout_backward},
     [FB_OP_ADD] = {add_forward, add_backward},
     [FB_OP_SCALE] = {scale_forward, scale_backward},
     [FB_OP_MASK] = {mask_forward, mask_backward},

@@ -28,31 +28,6 @@ static void lay_out_params(struct fb_graph *g)
     }
 }
 
-/* Inputs and logits first: of a model on a device the host holds these alone. */
-static enum fb_status lay_out_tensors(struct fb_graph *g)
-{
-    bool *inner = fb_arena_alloc(g->arena, (size_t)g->tensor_count, sizeof *inner, g->error);
-    if (!inner)
-        return FB_ERROR_MEMORY;
-    for (int i = 0; i < g->op_count; i++)
-        inner[g->tensors[g->ops[i].out].storage] = true;
-    inner[g->tensors[g->logits].storage] = false;
-    for (int is_inner = 0; is_inner < 2; is_inner++) {
-        for (int i = 0; i < g->tensor_count; i++) {
-            struct fb_graph_tensor *t = &g->tensors[i];
-            if (t->storage != i || inner[i] != (is_inner == 1))
-                continue;
-            t->offset = g->activation_floats;
-            g->activation_floats += aligned(t->rows * t->width);
-        }
-        if (is_inner == 0)
-            g->border_floats = g->activation_floats;
-    }
-    for (int i = 0; i < g->tensor_count; i++)
-        g->tensors[i].offset = g->tensors[g->tensors[i].storage].offset;
-    return FB_OK;
-}
-
 /* Backward visits the operations from the last to the first: the first to reach a tensor's
  * gradient writes it, the others add. */
 static enum fb_status order_gradients(struct fb_graph *g)
@@ -77,6 +52,70 @@ static enum fb_status order_gradients(struct fb_graph *g)
                                     "model: attention must be the only reader of its inputs");
         }
     }
+    return FB_OK;
+}
+
+/* Whether the operation hands its output's gradient on to its first input as it is, and that input
+ * has none yet: then both share one place. A view's gradient is read in another shape: not there.
+ */
+static bool hands_gradient_on(const struct fb_graph *g, const struct fb_graph_op *op)
+{
+    const int in = op->in[0], out = op->out;
+    return (op->kind == FB_OP_ADD || op->kind == FB_OP_POSITION) && in >= 0 && !op->add[0] &&
+           g->tensors[in].storage == in && g->tensors[out].storage == out;
+}
+
+/* home[i]: the tensor whose gradient has the place that tensor i's has. */
+static void find_homes(const struct fb_graph *g, int *home)
+{
+    for (int i = 0; i < g->tensor_count; i++)
+        home[i] = g->tensors[i].storage;
+    for (int i = g->op_count - 1; i >= 0; i--)
+        if (hands_gradient_on(g, &g->ops[i]))
+            home[g->ops[i].in[0]] = home[g->ops[i].out];
+    for (int i = 0; i < g->tensor_count; i++)
+        home[i] = home[g->tensors[i].storage];
+}
+
+/* Places for the tensors that stand for themselves in `stands`: inputs and logits first, since of a
+ * model on a device the host holds these alone. Returns the floats. */
+static int64_t lay_out_block(struct fb_graph *g, const int *stands, const bool *inner,
+                             int64_t *offsets)
+{
+    int64_t floats = 0;
+    for (int is_inner = 0; is_inner < 2; is_inner++) {
+        for (int i = 0; i < g->tensor_count; i++) {
+            if (stands[i] != i || inner[i] != (is_inner == 1))
+                continue;
+            offsets[i] = floats;
+            floats += aligned(g->tensors[i].rows * g->tensors[i].width);
+        }
+        if (is_inner == 0)
+            g->border_floats = floats > g->border_floats ? floats : g->border_floats;
+    }
+    return floats;
+}
+
+static enum fb_status lay_out_tensors(struct fb_graph *g)
+{
+    const size_t count = (size_t)g->tensor_count;
+    bool *inner = fb_arena_alloc(g->arena, count, sizeof *inner, g->error);
+    int *stands = inner ? fb_arena_alloc(g->arena, count, sizeof *stands, g->error) : NULL;
+    int64_t *offsets = stands ? fb_arena_alloc(g->arena, count, sizeof *offsets, g->error) : NULL;
+    if (!offsets)
+        return FB_ERROR_MEMORY;
+    for (int i = 0; i < g->op_count; i++)
+        inner[g->tensors[g->ops[i].out].storage] = true;
+    inner[g->tensors[g->logits].storage] = false;
+    for (int i = 0; i < g->tensor_count; i++)
+        stands[i] = g->tensors[i].storage;
+    g->activation_floats = lay_out_block(g, stands, inner, offsets);
+    for (int i = 0; i < g->tensor_count; i++)
+        g->tensors[i].offset = offsets[stands[i]];
+    find_homes(g, stands);
+    g->gradient_floats = lay_out_block(g, stands, inner, offsets);
+    for (int i = 0; i < g->tensor_count; i++)
+        g->tensors[i].gradient_offset = offsets[stands[i]];
     return FB_OK;
 }
 
@@ -108,9 +147,9 @@ enum fb_status fb_graph_finish(struct fb_graph *g, int logits)
         return g->status;
     g->logits = logits;
     lay_out_params(g);
-    enum fb_status status = lay_out_tensors(g);
+    enum fb_status status = order_gradients(g);
     if (status == FB_OK)
-        status = order_gradients(g);
+        status = lay_out_tensors(g);
     if (status == FB_OK)
         status = lay_out_aux(g);
     g->status = status;

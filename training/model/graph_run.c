@@ -29,18 +29,27 @@ static enum fb_status embedding_backward(const struct fb_graph_step *s, struct f
 static enum fb_status position_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
     fb_nn_position_forward(s->y, s->x, s->w, s->out->rows / s->op->tokens, s->op->tokens,
                            s->out->width);
+    if (d.p > 0.0F)
+        fb_nn_dropout_apply(&d, s->y, false, s->y, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
+/* The gradient behind dropout takes the place of the output's, which nothing reads after this. */
 static enum fb_status position_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    if (d.p > 0.0F)
+        fb_nn_dropout_apply(&d, s->dy, false, s->dy, fb_graph_tensor_count(s->out), s->threads);
     if (s->dw)
         fb_nn_position_backward(s->dw, s->dy, s->out->rows / s->op->tokens, s->op->tokens,
                                 s->out->width);
-    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
+    if (s->dx != s->dy)
+        fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out),
+                          s->threads);
     return FB_OK;
 }
 
@@ -116,7 +125,8 @@ static enum fb_status layernorm_backward(const struct fb_graph_step *s, struct f
 static enum fb_status activation_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_activation_forward(s->op->activation, s->y, s->x, fb_graph_tensor_count(s->out),
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_activation_forward(s->op->activation, &d, s->y, s->x, fb_graph_tensor_count(s->out),
                              s->threads);
     return FB_OK;
 }
@@ -124,48 +134,31 @@ static enum fb_status activation_forward(const struct fb_graph_step *s, struct f
 static enum fb_status activation_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_activation_backward(s->op->activation, s->dx, s->op->add[0], s->dy, s->x,
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_activation_backward(s->op->activation, &d, s->dx, s->op->add[0], s->dy, s->x,
                               fb_graph_tensor_count(s->out), s->threads);
-    return FB_OK;
-}
-
-static void drop(const struct fb_graph_step *s, float *to, bool add, const float *from)
-{
-    const struct fb_nn_dropout d = {.p = s->run->training ? s->op->value : 0.0F,
-                                    .seed = s->run->dropout_seed,
-                                    .stream = (uint64_t)s->op->stream};
-    fb_nn_dropout_apply(&d, to, add, from, fb_graph_tensor_count(s->out), s->threads);
-}
-
-static enum fb_status dropout_forward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    drop(s, s->y, false, s->x);
-    return FB_OK;
-}
-
-static enum fb_status dropout_backward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    drop(s, s->dx, s->op->add[0], s->dy);
     return FB_OK;
 }
 
 static enum fb_status add_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    const float *other = fb_graph_run_values(s->run, s->op->in[1]);
-    fb_nn_scale_apply(s->y, false, s->x, 1.0F, fb_graph_tensor_count(s->out), s->threads);
-    fb_nn_scale_apply(s->y, true, other, 1.0F, fb_graph_tensor_count(s->out), s->threads);
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_sum_apply(&d, s->y, s->x, fb_graph_run_values(s->run, s->op->in[1]),
+                    fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
+/* The second input first: the first may have the output's gradient as its own. */
 static enum fb_status add_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    float *other = fb_graph_run_gradient(s->run, s->op->in[1]);
-    fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
-    fb_nn_scale_apply(other, s->op->add[1], s->dy, 1.0F, fb_graph_tensor_count(s->out), s->threads);
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    fb_nn_dropout_apply(&d, fb_graph_run_gradient(s->run, s->op->in[1]), s->op->add[1], s->dy,
+                        fb_graph_tensor_count(s->out), s->threads);
+    if (s->dx != s->dy)
+        fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out),
+                          s->threads);
     return FB_OK;
 }
 
@@ -265,7 +258,6 @@ static const struct fb_graph_functions operations[FB_OP_COUNT] = {
     [FB_OP_DENSE] = {dense_forward, dense_backward},
     [FB_OP_LAYERNORM] = {layernorm_forward, layernorm_backward},
     [FB_OP_ACTIVATION] = {activation_forward, activation_backward},
-    [FB_OP_DROPOUT] = {dropout_forward, dropout_backward},
     [FB_OP_ADD] = {add_forward, add_backward},
     [FB_OP_SCALE] = {scale_forward, scale_backward},
     [FB_OP_MASK] = {mask_forward, mask_backward},
@@ -287,11 +279,12 @@ enum fb_status fb_graph_run_init(struct fb_graph_run *run, const struct fb_graph
 {
     const bool here = graph->backend == FB_CPU;
     const int64_t values = here ? graph->activation_floats : graph->border_floats;
+    const int64_t gradients = here ? graph->gradient_floats : graph->border_floats;
     *run = (struct fb_graph_run){.graph = graph};
     run->params = floats(graph, graph->param_floats, error);
     run->param_gradients = run->params ? floats(graph, graph->trained_floats, error) : NULL;
     run->activations = run->param_gradients ? floats(graph, values, error) : NULL;
-    run->gradients = run->activations ? floats(graph, values, error) : NULL;
+    run->gradients = run->activations ? floats(graph, gradients, error) : NULL;
     run->aux = run->gradients ? floats(graph, here ? graph->aux_floats : 0, error) : NULL;
     run->scratch = run->aux
                        ? fb_arena_alloc(graph->arena, here ? graph->scratch_bytes + 1 : 1, 1, error)

@@ -14,7 +14,7 @@ struct fb_graph_run {
     struct fb_graph_device *device;  /* NULL: this processor; see graph_device.h */
     void *stream;                    /* of a run on a device */
     float *params, *param_gradients; /* [param_floats], [trained_floats] */
-    float *activations, *gradients;  /* [activation_floats] each; of a device: see graph.h */
+    float *activations, *gradients;  /* [activation_floats], [gradient_floats] */
     float *aux;
     void *scratch;
     /* the batch, set by the caller: token ids of the embedding, and the rows that count */
@@ -43,7 +43,7 @@ static inline float *fb_graph_run_values(const struct fb_graph_run *run, int ten
 
 static inline float *fb_graph_run_gradient(const struct fb_graph_run *run, int tensor)
 {
-    return run->gradients + run->graph->tensors[tensor].offset;
+    return run->gradients + run->graph->tensors[tensor].gradient_offset;
 }
 
 #endif

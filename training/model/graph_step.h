@@ -52,6 +52,14 @@ static inline int64_t fb_graph_tensor_count(const struct fb_graph_tensor *t)
     return t->rows * t->width;
 }
 
+/* The dropout that comes with the operation. */
+static inline struct fb_nn_dropout fb_graph_step_dropout(const struct fb_graph_step *s)
+{
+    return (struct fb_nn_dropout){.p = s->run->training ? s->op->value : 0.0F,
+                                  .seed = s->run->dropout_seed,
+                                  .stream = (uint64_t)s->op->stream};
+}
+
 /* Every operation by its function, forward in order or backward in reverse. */
 enum fb_status fb_graph_run_steps(struct fb_graph_run *run,
                                   const struct fb_graph_functions *functions, bool backward,

@@ -24,16 +24,16 @@ static int block(struct fb_graph *g, const struct fb_model_encoder *m, int x, in
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm1", index);
     int y = fb_model_norm(g, x, NORM_EPS, true, name);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".attention", index);
-    y = fb_graph_dropout(g, fb_model_attention(g, y, &attention, name), m->dropout);
-    x = fb_graph_add(g, x, y);
+    y = fb_model_attention(g, y, &attention, name);
+    x = fb_graph_add(g, x, y, m->dropout);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm2", index);
     y = fb_model_norm(g, x, NORM_EPS, true, name);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".mlp.fc1", index);
-    y = fb_graph_activation(g, fb_model_dense(g, y, m->d_ff, &mlp, name), FB_NN_GELU_TANH);
-    y = fb_graph_dropout(g, y, m->dropout);
+    y = fb_graph_activation(g, fb_model_dense(g, y, m->d_ff, &mlp, name), FB_NN_GELU_TANH,
+                            m->dropout);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".mlp.fc2", index);
-    y = fb_graph_dropout(g, fb_model_dense(g, y, m->d_model, &mlp, name), m->dropout);
-    return fb_graph_add(g, x, y);
+    y = fb_model_dense(g, y, m->d_model, &mlp, name);
+    return fb_graph_add(g, x, y, m->dropout);
 }
 
 static int positions(struct fb_graph *g, const struct fb_model_encoder *m, int x, int64_t tokens)
@@ -42,7 +42,7 @@ static int positions(struct fb_graph *g, const struct fb_model_encoder *m, int x
     const struct fb_graph_init start = {m->learned_positions ? FB_INIT_NORMAL : FB_INIT_SINUSOID,
                                         0.02};
     const int table = fb_graph_param(g, start, m->learned_positions, 2, shape, "posembed.weight");
-    return fb_graph_position(g, x, table, tokens);
+    return fb_graph_position(g, x, table, tokens, m->dropout);
 }
 
 int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
@@ -59,7 +59,7 @@ int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
         x = fb_graph_prepend(g, x, cls, tokens);
         tokens++;
     }
-    x = fb_graph_dropout(g, positions(g, m, x, tokens), m->dropout);
+    x = positions(g, m, x, tokens);
     for (int64_t i = 0; i < m->layers; i++)
         x = block(g, m, x, tokens, i);
     x = fb_model_norm(g, x, NORM_EPS, true, "encoder_norm");
@@ -67,8 +67,9 @@ int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
                                    : fb_graph_pool_first(g, x, tokens);
     if (m->pairs)
         x = fb_graph_view(g, x, m->batch, 2 * m->d_model);
-    x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &head, "head.0"), FB_NN_RELU);
+    x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &head, "head.0"), FB_NN_RELU, 0.0);
     if (m->pairs)
-        x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff / 2, &head, "head.1"), FB_NN_RELU);
+        x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff / 2, &head, "head.1"), FB_NN_RELU,
+                                0.0);
     return fb_model_dense(g, x, m->classes, &head, "head.out");
 }

@@ -22,16 +22,16 @@ static int block(struct fb_graph *g, const struct fb_model_language *m, int x, i
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".ln_1", index);
     int y = fb_model_norm(g, x, NORM_EPS, false, name);
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".attn", index);
-    y = fb_graph_dropout(g, fb_model_attention(g, y, &attention, name), m->dropout);
-    x = fb_graph_add(g, x, y);
+    y = fb_model_attention(g, y, &attention, name);
+    x = fb_graph_add(g, x, y, m->dropout);
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".ln_2", index);
     y = fb_model_norm(g, x, NORM_EPS, false, name);
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".mlp.c_fc", index);
-    y = fb_graph_activation(g, fb_model_dense(g, y, 4 * m->d_model, &linear, name),
-                            FB_NN_GELU_TANH);
+    y = fb_graph_activation(g, fb_model_dense(g, y, 4 * m->d_model, &linear, name), FB_NN_GELU_TANH,
+                            0.0);
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".mlp.c_proj", index);
-    y = fb_graph_dropout(g, fb_model_dense(g, y, m->d_model, &last, name), m->dropout);
-    return fb_graph_add(g, x, y);
+    y = fb_model_dense(g, y, m->d_model, &last, name);
+    return fb_graph_add(g, x, y, m->dropout);
 }
 
 int fb_model_language_build(struct fb_graph *g, const struct fb_model_language *m)
@@ -43,7 +43,7 @@ int fb_model_language_build(struct fb_graph *g, const struct fb_model_language *
     const int wte = fb_graph_param(g, normal, false, 2, words, "transformer.wte.weight");
     const int wpe = fb_graph_param(g, normal, false, 2, places, "transformer.wpe.weight");
     int x = fb_graph_embedding(g, wte, m->batch * m->tokens);
-    x = fb_graph_dropout(g, fb_graph_position(g, x, wpe, m->tokens), m->dropout);
+    x = fb_graph_position(g, x, wpe, m->tokens, m->dropout);
     for (int64_t i = 0; i < m->layers; i++)
         x = block(g, m, x, i);
     x = fb_model_norm(g, x, NORM_EPS, false, "transformer.ln_f");

@@ -19,16 +19,16 @@ static int layer(struct fb_graph *g, const struct fb_model_series *m, int x, int
     char name[FB_GRAPH_NAME_MAX];
     const struct fb_attention_block block = {m->attention, m->heads, m->tokens, m->d_model, linear};
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".attention", index);
-    int y = fb_graph_dropout(g, fb_model_attention(g, x, &block, name), m->dropout);
+    int y = fb_model_attention(g, x, &block, name);
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".norm1", index);
-    x = fb_model_norm(g, fb_graph_add(g, x, y), NORM_EPS, true, name);
+    x = fb_model_norm(g, fb_graph_add(g, x, y, m->dropout), NORM_EPS, true, name);
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".conv1", index);
-    y = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &convolution, name), FB_NN_GELU_ERF);
-    y = fb_graph_dropout(g, y, m->dropout);
+    y = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &convolution, name), FB_NN_GELU_ERF,
+                            m->dropout);
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".conv2", index);
-    y = fb_graph_dropout(g, fb_model_dense(g, y, m->d_model, &convolution, name), m->dropout);
+    y = fb_model_dense(g, y, m->d_model, &convolution, name);
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".norm2", index);
-    return fb_model_norm(g, fb_graph_add(g, x, y), NORM_EPS, true, name);
+    return fb_model_norm(g, fb_graph_add(g, x, y, m->dropout), NORM_EPS, true, name);
 }
 
 int fb_model_series_build(struct fb_graph *g, const struct fb_model_series *m, int *input)
@@ -39,11 +39,11 @@ int fb_model_series_build(struct fb_graph *g, const struct fb_model_series *m, i
     x = fb_graph_scale(g, x, sqrt((double)m->d_model));
     const int table = fb_graph_param(g, (struct fb_graph_init){FB_INIT_UNIFORM, 0.02}, true, 3,
                                      positions, "pos_enc.pe");
-    x = fb_graph_dropout(g, fb_graph_position(g, x, table, m->tokens), m->dropout);
+    x = fb_graph_position(g, x, table, m->tokens, m->dropout);
     for (int64_t i = 0; i < m->layers; i++)
         x = layer(g, m, x, i);
     x = fb_model_norm(g, x, NORM_EPS, true, "encoder.norm");
-    x = fb_graph_dropout(g, fb_graph_activation(g, x, FB_NN_GELU_ERF), m->dropout);
+    x = fb_graph_activation(g, x, FB_NN_GELU_ERF, m->dropout);
     x = fb_graph_view(g, fb_graph_mask(g, x), m->batch, m->tokens * m->d_model);
     return fb_model_dense(g, x, m->classes, &linear, "output_layer");
 }
