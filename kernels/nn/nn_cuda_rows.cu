@@ -230,8 +230,7 @@ void columns_add(struct fb_nn_cuda *c, float *sums, const float *x, int64_t rows
         return;
     const dim3 grid(blocks_for(width, columns), (unsigned int)slices);
     slice_kernel<<<grid, columns, 0, stream_of(c)>>>(partials, x, rows, width, slices, f);
-    slices_add_kernel<<<blocks_for(width, columns), columns, 0, stream_of(c)>>>(sums, partials,
-                                                                                width, slices);
+    add_slices(c, sums, partials, width, slices);
     fb_nn_cuda_note(c, cudaGetLastError(), "summing columns");
 }
 
