@@ -122,6 +122,6 @@ enum fb_status fb_worker_fill(struct fb_worker *worker, struct fb_error *error)
     const enum fb_status status = prepare_constants(worker, error);
     if (status != FB_OK)
         return status;
-    return worker->device != NULL ? fb_worker_device_upload(worker, error)
-                                  : fb_worker_poison(worker, error);
+    return worker->device != NULL && worker->peer == NULL ? fb_worker_device_upload(worker, error)
+                                                          : fb_worker_poison(worker, error);
 }

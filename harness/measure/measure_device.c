@@ -159,6 +159,10 @@ enum fb_status fb_worker_device_peak(const struct fb_worker *worker, int64_t *by
 {
     const struct fb_worker_device *device = worker->device;
     size_t now = 0;
+    if (worker->peer != NULL) { /* the growth would hold its context and its pools */
+        *bytes = worker->peer->device_peak_bytes;
+        return FB_OK;
+    }
     const enum fb_status status = fb_cuda_free_bytes(&now, error);
     const size_t growth = device->free_bytes > now ? device->free_bytes - now : 0;
     *bytes = (int64_t)(device->bytes[SLOT_SCRATCH] + device->bytes[SLOT_SAVED] + growth);
@@ -235,6 +239,16 @@ static enum fb_status take_device_time(struct fb_worker *worker, int64_t calls, 
     return status;
 }
 
+/* Of an external program, both times at once. */
+static enum fb_status take_program_times(struct fb_worker *worker, int64_t calls, double *sample_s,
+                                         struct fb_error *error)
+{
+    double host_s;
+    const enum fb_status status = fb_peer_call_device(worker, calls, &host_s, sample_s, error);
+    *sample_s /= (double)calls;
+    return status == FB_OK ? keep_host_time(worker->device, host_s / (double)calls, error) : status;
+}
+
 static bool is_throttled(struct fb_worker *worker)
 {
     struct fb_worker_device *device = worker->device;
@@ -250,10 +264,12 @@ enum fb_status fb_worker_device_sample(struct fb_worker *worker, int64_t calls, 
 {
     struct fb_worker_device *device = worker->device;
     bool throttled = false;
-    enum fb_status status = take_host_time(worker, calls, error);
+    const bool external = worker->peer != NULL;
+    enum fb_status status = external ? FB_OK : take_host_time(worker, calls, error);
     do {
         if (status == FB_OK)
-            status = take_device_time(worker, calls, sample_s, error);
+            status = external ? take_program_times(worker, calls, sample_s, error)
+                              : take_device_time(worker, calls, sample_s, error);
         throttled = status == FB_OK && is_throttled(worker);
     } while (throttled && device->retries_left-- > 0);
     if (throttled)

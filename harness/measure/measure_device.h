@@ -1,7 +1,8 @@
 /*
  * A worker whose variant runs on a GPU. The tensors of the worker stay on the host, where they are
  * drawn and judged; each has a copy on the device, and what only the kernels see (scratch, saved,
- * state) exists there alone. Private to this room.
+ * state) exists there alone. Of an external program, which has copies of its own, only the floor is
+ * measured here. Private to this room.
  */
 #ifndef FB_MEASURE_DEVICE_H
 #define FB_MEASURE_DEVICE_H
@@ -41,13 +42,15 @@ enum fb_status fb_worker_device_fetch(struct fb_worker *worker,
                                       struct fb_error *error) FB_MUST_CHECK;
 
 /* What the pass occupies beside inputs and outputs, and what the calls so far have made the
- * device's memory in use grow by (libraries allocate on their own). */
+ * device's memory in use grow by (libraries allocate on their own). Of an external program what it
+ * says of itself, or -1. */
 enum fb_status fb_worker_device_peak(const struct fb_worker *worker, int64_t *bytes,
                                      struct fb_error *error) FB_MUST_CHECK;
 
 /* One sample: calls timed on the device behind a blocking kernel, after evicting the L2 cache when
- * cold; beside it, once more without the blocking kernel, as the host sees it. A sample whose clock
- * is below three quarters of the highest is taken again, a bounded number of times, and marked. */
+ * cold; beside it, once more without the blocking kernel, as the host sees it. An external program
+ * does both on its own. A sample whose clock is below three quarters of the highest is taken again,
+ * a bounded number of times, and marked. */
 enum fb_status fb_worker_device_sample(struct fb_worker *worker, int64_t calls, double *sample_s,
                                        struct fb_error *error) FB_MUST_CHECK;
 /* Evidence into the result: host time, clock, throttling. */

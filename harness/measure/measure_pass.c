@@ -170,7 +170,7 @@ enum fb_status fb_worker_rewind(struct fb_worker *worker, int64_t calls, struct 
 enum fb_status fb_worker_poison(struct fb_worker *worker, struct fb_error *error)
 {
     struct fb_check_outputs outputs;
-    if (worker->device != NULL)
+    if (worker->device != NULL && worker->peer == NULL)
         return fb_worker_device_poison(worker, error);
     fb_worker_outputs(worker, &outputs);
     fb_check_poison(&outputs, worker->item->threads);

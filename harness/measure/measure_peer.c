@@ -6,7 +6,6 @@
 #include "measure_worker.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +32,7 @@ enum fb_status fb_peer_open(struct fb_worker *worker, struct fb_error *error)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for an external program");
     worker->peer = peer;
     peer->process.socket_fd = -1;
+    peer->device_peak_bytes = -1;
     peer->failure = FB_MEASURE_SKIPPED; /* a program that is not there */
     peer->memory_fd = memfd_create("flowbench-tensors", MFD_CLOEXEC);
     enum fb_status status = fb_peer_find(worker->item->program, path, error);
@@ -41,7 +41,8 @@ enum fb_status fb_peer_open(struct fb_worker *worker, struct fb_error *error)
     if (status == FB_OK)
         status = fb_peer_start(path, peer->memory_fd, &peer->process, error);
     if (status == FB_OK)
-        status = ask(worker, FB_PEER_HELLO, fb_peer_say_hello(), &answer, error);
+        status =
+            ask(worker, FB_PEER_HELLO, fb_peer_say_hello(worker->item->device), &answer, error);
     if (status == FB_OK)
         (void)snprintf(worker->result->program_version, sizeof worker->result->program_version,
                        "%.*s", (int)sizeof worker->result->program_version - 1, answer.text);
@@ -131,19 +132,35 @@ enum fb_status fb_peer_prepare(struct fb_worker *worker, struct fb_error *error)
         status = ask(worker, FB_PEER_PREPARE,
                      fb_peer_say_prepare(worker->item, &peer->tensors, FB_PEER_MEMORY_FD), &answer,
                      error);
+    if (status == FB_OK)
+        peer->device_peak_bytes = answer.device_peak_bytes;
     return status;
+}
+
+static enum fb_status call(struct fb_worker *worker, int64_t calls, bool evict,
+                           struct fb_peer_answer *answer, struct fb_error *error)
+{
+    const enum fb_status status =
+        ask(worker, FB_PEER_CALL, fb_peer_say_call(calls, evict), answer, error);
+    return status == FB_OK ? fb_peer_check_times(worker->item->device, answer, error) : status;
 }
 
 enum fb_status fb_peer_call(struct fb_worker *worker, int64_t calls, double *time_s,
                             struct fb_error *error)
 {
     struct fb_peer_answer answer;
-    const enum fb_status status =
-        ask(worker, FB_PEER_CALL, fb_peer_say_call(calls), &answer, error);
-    if (status == FB_OK && !isnan(answer.device_time_s))
-        return fb_error_set(error, FB_ERROR_INPUT,
-                            "the program tells a device_time_s, which device: cpu does not have");
+    const enum fb_status status = call(worker, calls, false, &answer, error);
     *time_s = answer.time_s;
+    return status;
+}
+
+enum fb_status fb_peer_call_device(struct fb_worker *worker, int64_t calls, double *host_s,
+                                   double *device_s, struct fb_error *error)
+{
+    struct fb_peer_answer answer;
+    const enum fb_status status = call(worker, calls, fb_worker_is_cold(worker), &answer, error);
+    *host_s = answer.time_s;
+    *device_s = answer.device_time_s;
     return status;
 }
 

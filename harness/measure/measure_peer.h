@@ -15,6 +15,7 @@ struct fb_peer {
     struct fb_peer_tensors tensors;
     int memory_fd;
     unsigned char *memory;          /* tensors.total_bytes of it, shared with the program */
+    int64_t device_peak_bytes;      /* as the program says; -1: it does not */
     enum fb_measure_status failure; /* the row's status when a call here has failed */
 };
 
@@ -22,9 +23,13 @@ struct fb_peer {
 enum fb_status fb_peer_open(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
 /* Hands over the case and the inputs; untimed. */
 enum fb_status fb_peer_prepare(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;
-/* That many calls in a row; the seconds that the program's clock counted. */
+/* That many calls in a row: the seconds of all of them by the program's clock. */
 enum fb_status fb_peer_call(struct fb_worker *worker, int64_t calls, double *time_s,
                             struct fb_error *error) FB_MUST_CHECK;
+/* The same on a device, from cold caches when the settings ask for it, timed by the program's clock
+ * and, once more, by the device's. */
+enum fb_status fb_peer_call_device(struct fb_worker *worker, int64_t calls, double *host_s,
+                                   double *device_s, struct fb_error *error) FB_MUST_CHECK;
 /* What the last call wrote, into the worker's own outputs; elements that it did not write are
  * poison. */
 enum fb_status fb_peer_fetch(struct fb_worker *worker, struct fb_error *error) FB_MUST_CHECK;

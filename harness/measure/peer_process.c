@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,20 @@ extern char **environ;
 
 /* ---- finding --------------------------------------------------------------------------------- */
 
+/* Beside the program that runs: of a tree that was installed or packed and then moved. */
+static bool find_moved_adapter(const char *file, char path[FB_PEER_PATH_SIZE])
+{
+    char program[FB_PEER_PATH_SIZE / 2];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[length > 0 ? length : 0] = '\0';
+    char *end = strrchr(program, '/');
+    if (end == NULL)
+        return false;
+    *end = '\0';
+    (void)snprintf(path, FB_PEER_PATH_SIZE, "%s/../share/flowbench/external/%s", program, file);
+    return access(path, R_OK) == 0;
+}
+
 static bool find_adapter(const char *file, char path[FB_PEER_PATH_SIZE])
 {
     static const char *const dirs[] = {FLOWBENCH_SOURCE_DIR "/baselines/external",
@@ -31,7 +46,7 @@ static bool find_adapter(const char *file, char path[FB_PEER_PATH_SIZE])
         if (access(path, R_OK) == 0)
             return true;
     }
-    return false;
+    return find_moved_adapter(file, path);
 }
 
 static bool is_python(const char *path)
@@ -50,7 +65,8 @@ enum fb_status fb_peer_find(const char *program, char path[FB_PEER_PATH_SIZE],
                    : fb_error_set(error, FB_ERROR_USAGE,
                                   "the adapter %s is neither in " FLOWBENCH_SOURCE_DIR
                                   "/baselines/external nor in " FLOWBENCH_DATA_DIR
-                                  "/external: install flowbench again",
+                                  "/external nor in ../share/flowbench/external of the program's "
+                                  "folder: install flowbench again",
                                   file);
     (void)snprintf(path, FB_PEER_PATH_SIZE, "%s", program);
     if (access(path, is_python(path) ? R_OK : X_OK) == 0)
@@ -292,11 +308,12 @@ enum fb_status fb_peer_ask(struct fb_peer_process *process, enum fb_peer_request
     if (answer->verdict != FB_PEER_DONE)
         return fb_error_set(error, FB_ERROR_DEVICE, "%s", answer->text);
     /* Its clock may count less than ours, which includes the way there and back; never more. */
-    if (request == FB_PEER_CALL && answer->time_s > *wall_s)
+    const double device_s = isnan(answer->device_time_s) ? 0.0 : answer->device_time_s;
+    if (request == FB_PEER_CALL && answer->time_s + device_s > *wall_s)
         return fb_error_set(error, FB_ERROR_INPUT,
                             "the program claims %.6g s for what took %.6g s with the way there and "
                             "back",
-                            answer->time_s, *wall_s);
+                            answer->time_s + device_s, *wall_s);
     return FB_OK;
 }
 

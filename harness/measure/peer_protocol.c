@@ -8,9 +8,10 @@
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-json_t *fb_peer_say_hello(void)
+json_t *fb_peer_say_hello(enum fb_backend device)
 {
-    return json_pack("{s:s, s:i}", "request", "hello", "protocol", FB_PEER_PROTOCOL);
+    return json_pack("{s:s, s:i, s:s}", "request", "hello", "protocol", FB_PEER_PROTOCOL, "device",
+                     fb_backend_name(device));
 }
 
 static json_t *four(const int64_t values[4])
@@ -43,9 +44,10 @@ json_t *fb_peer_say_prepare(const struct fb_case *item, const struct fb_peer_ten
                      (json_int_t)tensors->total_bytes, "tensors", object);
 }
 
-json_t *fb_peer_say_call(int64_t calls)
+json_t *fb_peer_say_call(int64_t calls, bool evict)
 {
-    return json_pack("{s:s, s:I}", "request", "call", "calls", (json_int_t)calls);
+    return json_pack("{s:s, s:I, s:b}", "request", "call", "calls", (json_int_t)calls, "evict",
+                     evict);
 }
 
 json_t *fb_peer_say_store(void)
@@ -108,6 +110,18 @@ static enum fb_status read_hello(const json_t *json, struct fb_peer_answer *answ
     return FB_OK;
 }
 
+static enum fb_status read_ready(const json_t *json, struct fb_peer_answer *answer,
+                                 struct fb_error *error)
+{
+    const json_t *peak = json_object_get(json, "device_peak_bytes");
+    if (!json_is_true(json_object_get(json, "ready")))
+        return not_agreed(error, "prepare is answered with ready: true");
+    if (peak != NULL && (!json_is_integer(peak) || json_integer_value(peak) < 0))
+        return not_agreed(error, "device_peak_bytes is an integer of at least 0, or absent");
+    answer->device_peak_bytes = peak != NULL ? (int64_t)json_integer_value(peak) : -1;
+    return FB_OK;
+}
+
 static bool read_time(const json_t *json, double *time_s)
 {
     *time_s = json_number_value(json);
@@ -160,8 +174,10 @@ enum fb_status fb_peer_parse(enum fb_peer_request request, const char *line, siz
                              struct fb_error *error)
 {
     json_error_t where;
-    *answer = (struct fb_peer_answer){
-        .verdict = FB_PEER_DONE, .time_s = (double)NAN, .device_time_s = (double)NAN};
+    *answer = (struct fb_peer_answer){.verdict = FB_PEER_DONE,
+                                      .time_s = (double)NAN,
+                                      .device_time_s = (double)NAN,
+                                      .device_peak_bytes = -1};
     json_t *json = json_loadb(line, length, JSON_REJECT_DUPLICATES, &where);
     enum fb_status status = FB_OK;
     if (!json_is_object(json)) {
@@ -176,8 +192,7 @@ enum fb_status fb_peer_parse(enum fb_peer_request request, const char *line, siz
             status = read_hello(json, answer, error);
             break;
         case FB_PEER_PREPARE:
-            if (!json_is_true(json_object_get(json, "ready")))
-                status = not_agreed(error, "prepare is answered with ready: true");
+            status = read_ready(json, answer, error);
             break;
         case FB_PEER_CALL:
             status = read_times(json, answer, error);
@@ -189,4 +204,20 @@ enum fb_status fb_peer_parse(enum fb_peer_request request, const char *line, siz
     }
     json_decref(json);
     return status;
+}
+
+enum fb_status fb_peer_check_times(enum fb_backend device, const struct fb_peer_answer *answer,
+                                   struct fb_error *error)
+{
+    const bool told = !isnan(answer->device_time_s);
+    if (device == FB_CPU && told)
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "the program tells a device_time_s, which device: cpu does not have");
+    if (device != FB_CPU && !told)
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "the program tells no device_time_s: on device: %s a call is answered "
+                            "with time_s, seen by the host, and device_time_s, by the device's "
+                            "clock",
+                            fb_backend_name(device));
+    return FB_OK;
 }

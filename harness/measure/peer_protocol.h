@@ -35,10 +35,11 @@ struct fb_peer_tensors {
 };
 
 /* New documents, NULL when memory is short. */
-json_t *fb_peer_say_hello(void);
+json_t *fb_peer_say_hello(enum fb_backend device);
 json_t *fb_peer_say_prepare(const struct fb_case *item, const struct fb_peer_tensors *tensors,
                             int memory_fd);
-json_t *fb_peer_say_call(int64_t calls);
+/* evict: on a device, whose caches only the program's own kernels reach in time. */
+json_t *fb_peer_say_call(int64_t calls, bool evict);
 json_t *fb_peer_say_store(void);
 
 enum fb_peer_verdict {
@@ -53,6 +54,7 @@ struct fb_peer_answer {
     char text[FB_PEER_TEXT_SIZE]; /* the version after hello; the reason unless done */
     double time_s;                /* call: host time of all its calls together */
     double device_time_s;         /* call: of the device's own clock; NaN where it has none */
+    int64_t device_peak_bytes;    /* prepare: beside inputs and outputs; -1: it does not say */
 };
 
 /* Reads a line without its end. `tensors` are those that were prepared (NULL before): after `store`
@@ -60,5 +62,10 @@ struct fb_peer_answer {
 enum fb_status fb_peer_parse(enum fb_peer_request request, const char *line, size_t length,
                              const struct fb_peer_tensors *tensors, struct fb_peer_answer *answer,
                              struct fb_error *error) FB_MUST_CHECK;
+
+/* Whether an answer to `call` has the times of the device: the program's clock alone on a CPU, the
+ * device's clock, too, elsewhere. */
+enum fb_status fb_peer_check_times(enum fb_backend device, const struct fb_peer_answer *answer,
+                                   struct fb_error *error) FB_MUST_CHECK;
 
 #endif

@@ -160,10 +160,7 @@ static enum fb_status resolve_peer(const struct fb_plan_machine *machine, struct
                                    struct fb_case *item, struct fb_error *error)
 {
     char reason[200];
-    if (item->device != FB_CPU) {
-        return set_skip(arena, item, error, "external programs are measured on device: cpu");
-    }
-    if (item->isa == machine->best_isa) {
+    if (item->device != FB_CPU || item->isa == machine->best_isa) {
         return fb_peer_attention(item, arena, error);
     }
     (void)snprintf(reason, sizeof reason,

@@ -23,6 +23,7 @@ struct state {
     unsigned char *memory;
     char variant[64];
     int causal;
+    int on_device; /* which it only pretends: it computes here, and tells two times */
     struct tensor q, k, v, out;
     float *result; /* [B,H,L,M] */
 };
@@ -104,6 +105,8 @@ static void prepare(struct state *state, const json_t *request)
     snprintf(state->variant, sizeof state->variant, "%s",
              json_string_value(json_object_get(item, "variant")));
     state->causal = json_is_true(json_object_get(item, "causal"));
+    state->on_device = strcmp(json_string_value(json_object_get(item, "device")), "cpu") != 0 &&
+                       !is(state, "fake-no-clock");
     state->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     state->q = find(state, tensors, "q");
     state->k = find(state, tensors, "k");
@@ -116,6 +119,8 @@ static void prepare(struct state *state, const json_t *request)
         say(json_pack("{s:s}", "skip", "this fake does not serve it; take another"));
     else if (is(state, "fake-oom"))
         say(json_pack("{s:s}", "oom", "no memory for the fake"));
+    else if (state->on_device)
+        say(json_pack("{s:b, s:i}", "ready", 1, "device_peak_bytes", 4096));
     else
         say(json_pack("{s:b}", "ready", 1));
 }
@@ -138,6 +143,9 @@ static void call(struct state *state, const json_t *request)
         say(json_pack("{s:s}", "error", "the fake has failed\non two lines"));
     else if (is(state, "fake-slow-clock"))
         say(json_pack("{s:f}", "time_s", 1e6));
+    else if (state->on_device || is(state, "fake-device"))
+        say(json_pack("{s:f, s:f}", "time_s", (now_s() - start_s) / 2.0, "device_time_s",
+                      (now_s() - start_s) / 2.0));
     else
         say(json_pack("{s:f}", "time_s", now_s() - start_s));
     fflush(stdout);

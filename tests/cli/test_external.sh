@@ -51,9 +51,9 @@ rm -rf run
 
 # Each misbehaviour is one row.
 write_external 'fake-ok, fake-crash, fake-exit, fake-garbage, fake-error, fake-skip,
-    fake-oom, fake-slow-clock, fake-wrong, fake-nan, fake-shape, fake-unwritten' "$FAKE"
+    fake-oom, fake-slow-clock, fake-wrong, fake-nan, fake-shape, fake-unwritten, fake-device' "$FAKE"
 expect_exit 3 run external.yaml --out run
-expect_complete run 12
+expect_complete run 13
 expect_row fake-ok ok 'fake 1.0'
 expect_row fake-crash crash 'killed by signal 11'
 expect_row fake-exit error 'exit code 7'
@@ -62,6 +62,7 @@ expect_row fake-error error 'the fake has failed on two lines'
 expect_row fake-skip skipped 'does not serve it'
 expect_row fake-oom oom 'no memory for the fake'
 expect_row fake-slow-clock error 'the program claims 1e+06 s'
+expect_row fake-device error 'device: cpu does not have'
 expect_row fake-wrong wrong ''
 expect_row fake-nan wrong 'NaN or infinite'
 expect_row fake-shape error 'does not have the shape'
@@ -91,6 +92,24 @@ chmod +x new
 write_external fake-ok ./new
 expect_exit 3 run external.yaml --out run
 expect_row fake-ok error 'speaks protocol 2'
+rm -rf run
+
+# On a GPU a program tells two times and its memory; where there is none, its rows say so.
+write_external 'fake-ok, fake-no-clock' "$FAKE"
+sed -i 's/threads: 1}/device: cuda}/' external.yaml
+printf 'hardware: [{device: cuda, optional: true}]\n' >> external.yaml
+if "$FLOWBENCH" info | grep -q multiprocessors; then
+    expect_exit 3 run external.yaml --out run
+    expect_row fake-ok ok 'fake 1.0'
+    expect_row fake-no-clock error 'tells no device_time_s'
+    for column in time_median_s time_host_median_s floor_s err_rel; do
+        [ -n "$(cell $column fake-ok)" ] || fail "fake-ok on a GPU has no $column"
+    done
+    [ "$(cell mem_peak_bytes fake-ok)" = 4096 ] || fail "its memory is not what it says"
+else
+    expect_exit 0 run external.yaml --out run
+    expect_row fake-ok skipped 'no CUDA device'
+fi
 rm -rf run
 
 # What the protocol has no words for is skipped before anything starts.

@@ -79,6 +79,10 @@ static void test_good_answers_are_read(void **state)
         parse(FB_PEER_HELLO, "{\"protocol\": 1, \"version\": \"T 2\"}", &answer, &error), FB_OK);
     assert_string_equal(answer.text, "T 2");
     assert_int_equal(parse(FB_PEER_PREPARE, "{\"ready\":true}", &answer, &error), FB_OK);
+    assert_int_equal(answer.device_peak_bytes, -1);
+    assert_int_equal(
+        parse(FB_PEER_PREPARE, "{\"ready\":true,\"device_peak_bytes\":7}", &answer, &error), FB_OK);
+    assert_int_equal(answer.device_peak_bytes, 7);
     assert_int_equal(parse(FB_PEER_CALL, "{\"time_s\": 1e-3, \"other\": [1]}", &answer, &error),
                      FB_OK);
     assert_true(answer.time_s > 0.9e-3 && answer.time_s < 1.1e-3);
@@ -128,6 +132,9 @@ static void test_hostile_answers_are_refused_in_words(void **state)
         {FB_PEER_HELLO, "{\"protocol\":9,\"version\":\"x\"}", "speaks protocol 9"},
         {FB_PEER_HELLO, "{\"protocol\":1,\"protocol\":1,\"version\":\"x\"}", "one JSON object"},
         {FB_PEER_PREPARE, "{\"ready\":1}", "ready: true"},
+        {FB_PEER_PREPARE, "{\"ready\":true,\"device_peak_bytes\":-1}", "at least 0"},
+        {FB_PEER_PREPARE, "{\"ready\":true,\"device_peak_bytes\":1.5}", "an integer"},
+        {FB_PEER_PREPARE, "{\"ready\":true,\"device_peak_bytes\":1e30}", "an integer"},
         {FB_PEER_CALL, "{\"time_s\":0}", "above 0"},
         {FB_PEER_CALL, "{\"time_s\":-1}", "above 0"},
         {FB_PEER_CALL, "{\"time_s\":\"1\"}", "above 0"},
@@ -149,6 +156,39 @@ static void test_hostile_answers_are_refused_in_words(void **state)
             fail_msg("'%s' is refused with: %s", cases[i].line, error.text);
         }
     }
+}
+
+static void test_requests_name_device_and_eviction(void **state)
+{
+    (void)state;
+    const char *device;
+    int calls, evict;
+    json_t *json = fb_peer_say_hello(FB_CUDA);
+    assert_int_equal(json_unpack(json, "{s:s}", "device", &device), 0);
+    assert_string_equal(device, "cuda");
+    json_decref(json);
+    json = fb_peer_say_call(3, true);
+    assert_int_equal(json_unpack(json, "{s:i, s:b}", "calls", &calls, "evict", &evict), 0);
+    assert_int_equal(calls, 3);
+    assert_true(evict);
+    json_decref(json);
+}
+
+/* A device has a clock of its own, a CPU has not. */
+static void test_times_fit_the_device(void **state)
+{
+    (void)state;
+    struct fb_peer_answer answer;
+    struct fb_error error;
+    assert_int_equal(parse(FB_PEER_CALL, "{\"time_s\": 2}", &answer, &error), FB_OK);
+    assert_int_equal(fb_peer_check_times(FB_CPU, &answer, &error), FB_OK);
+    assert_int_equal(fb_peer_check_times(FB_CUDA, &answer, &error), FB_ERROR_INPUT);
+    assert_non_null(strstr(error.text, "tells no device_time_s: on device: cuda"));
+    assert_int_equal(parse(FB_PEER_CALL, "{\"time_s\": 2, \"device_time_s\": 1}", &answer, &error),
+                     FB_OK);
+    assert_int_equal(fb_peer_check_times(FB_CUDA, &answer, &error), FB_OK);
+    assert_int_equal(fb_peer_check_times(FB_CPU, &answer, &error), FB_ERROR_INPUT);
+    assert_non_null(strstr(error.text, "device: cpu does not have"));
 }
 
 /* A line ends where its length says: sanitizers see a byte too much. */
@@ -191,6 +231,8 @@ int main(void)
         cmocka_unit_test(test_good_answers_are_read),
         cmocka_unit_test(test_refusals_answer_every_request),
         cmocka_unit_test(test_hostile_answers_are_refused_in_words),
+        cmocka_unit_test(test_requests_name_device_and_eviction),
+        cmocka_unit_test(test_times_fit_the_device),
         cmocka_unit_test(test_no_byte_beyond_the_line_is_read),
         cmocka_unit_test(test_deep_and_long_answers_are_refused),
     };

@@ -19,6 +19,14 @@ static bool has_device(enum fb_backend backend)
     return backend == FB_CPU;
 }
 
+static bool has_every_device(enum fb_backend backend)
+{
+    (void)backend;
+    return true;
+}
+
+static const struct fb_plan_machine gpu_machine = {
+    .threads = 4, .best_isa = FB_ISA_AVX512, .has_isa = has_isa, .has_device = has_every_device};
 static const struct fb_plan_machine scalar_machine = {
     .threads = 4, .best_isa = FB_ISA_SCALAR, .has_isa = has_scalar_only, .has_device = has_device};
 static const struct fb_plan_machine wide_machine = {
@@ -182,6 +190,34 @@ static void test_plan_absent_hardware_optional_skips_required_refuses(void **sta
           &wide_machine);
     assert_int_equal(p.status, FB_ERROR_USAGE);
     assert_non_null(strstr(p.error.text, "t.yaml:2:17: error: this machine has no neon"));
+    free_plan(&p);
+}
+
+/* On a GPU there is one host thread and no instruction set to choose. */
+static void test_plan_external_programs_run_on_processors_and_gpus(void **state)
+{
+    (void)state;
+    struct planned p;
+    build(&p,
+          "suite: s\nhardware: [{device: cpu}, {device: cuda, dtype: bf16}]\n"
+          "sweep: {mechanism: {name: external, computes: softmax, program: torch, "
+          "variant: torch-cudnn}, seq_len: 8, pass: [forward, both]}\n",
+          NULL, &gpu_machine);
+    assert_int_equal(p.status, FB_OK);
+    assert_int_equal(p.plan.cases_count, 4);
+    int on_gpu = 0;
+    for (size_t i = 0; i < p.plan.cases_count; i++) {
+        const struct fb_case *item = &p.plan.cases[i];
+        assert_null(item->skip_reason);
+        assert_non_null(item->attention);
+        assert_int_equal(item->attention->backend, item->device);
+        if (item->device == FB_CUDA) {
+            assert_int_equal(item->threads, 1);
+            assert_int_equal(item->isa, FB_ISA_ANY);
+            on_gpu++;
+        }
+    }
+    assert_int_equal(on_gpu, 2);
     free_plan(&p);
 }
 
@@ -445,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_plan_id_is_stable),
         cmocka_unit_test(test_plan_what_is_not_served_is_a_skip_with_its_reason),
         cmocka_unit_test(test_plan_absent_hardware_optional_skips_required_refuses),
+        cmocka_unit_test(test_plan_external_programs_run_on_processors_and_gpus),
         cmocka_unit_test(test_plan_best_isa_is_the_strongest_built_one),
         cmocka_unit_test(test_plan_counting_is_on_one_thread_and_what_valgrind_executes),
         cmocka_unit_test(test_plan_filter_conditions),
