@@ -1,19 +1,23 @@
 """PyTorch as an external program of flowbench: docs/external-protocol.md is what it speaks.
 
-Each variant is attention as a PyTorch user writes or calls it, on tensors of PyTorch's own:
+Each variant is attention as a PyTorch user writes or calls it, on tensors of PyTorch's own
+(torch_attention.py):
 
   torch-official   Flow-Attention in PyTorch operations as its authors published it: bidirectional
                    through two matrix products; causal through the cumulative sum of all outer
                    products, N x d x d numbers per head
-  torch-compiled   the same through torch.compile
   torch-chunked    causal Flow-Attention and causal linear attention as a careful user would write
                    them: the same normalisers, then chunks of 128 tokens instead of N outer products
-  torch-sdpa       softmax: torch.nn.functional.scaled_dot_product_attention
   torch-linear     linear attention, elu(x) + 1, in PyTorch operations; causal as torch-official
+  torch-performer  FAVOR+ in PyTorch operations
+  torch-compiled   torch-official through torch.compile; likewise torch-chunked-compiled,
+                   torch-linear-compiled and torch-performer-compiled
+  torch-sdpa       softmax: torch.nn.functional.scaled_dot_product_attention; torch-cudnn and
+                   torch-flash hold it to that backend
   torch-window     local attention: scaled_dot_product_attention with a banded mask
+  torch-flex       local attention: FlexAttention, compiled, with the window's blocks
 
-Flow-Attention follows the paper (Wu et al., ICML 2022) at its published defaults: phi sigmoid, the
-competition clamped to -1 .. 1, epsilon 1e-6 on both factors of the four inner products.
+On device: cuda they are timed by torch_device.py.
 """
 
 import ctypes
@@ -25,8 +29,9 @@ import sys
 import time
 
 PROTOCOL = 1
-EPSILON = 1e-6
-CHUNK = 128
+
+# How PyTorch says that a kernel does not exist for what was asked.
+NOT_SERVED = ("No available kernel", "No viable backend", "does not support backward")
 
 # Inductor's pool of compilers would outlive a case that is killed, and compete with what is timed.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -45,154 +50,6 @@ def answer(**fields):
     ANSWERS.flush()
 
 
-# ---- attention ----------------------------------------------------------------------------------
-
-
-def flow(torch, q, k, v):
-    """[B, H, N, D], bidirectional."""
-    length, sources = q.shape[2], k.shape[2]
-    q, k = torch.sigmoid(q), torch.sigmoid(k)
-    incoming = 1.0 / ((q + EPSILON) * (k.sum(2, keepdim=True) + EPSILON)).sum(-1)
-    outgoing = 1.0 / ((k + EPSILON) * (q.sum(2, keepdim=True) + EPSILON)).sum(-1)
-    k_outgoing = (k * outgoing[..., None]).sum(2, keepdim=True)
-    q_incoming = (q * incoming[..., None]).sum(2, keepdim=True)
-    conserved_sink = ((q + EPSILON) * (k_outgoing + EPSILON)).sum(-1)
-    conserved_source = ((k + EPSILON) * (q_incoming + EPSILON)).sum(-1).clamp(-1.0, 1.0)
-    allocation = torch.sigmoid(conserved_sink * (float(length) / float(sources)))
-    competition = torch.softmax(conserved_source, dim=-1) * float(sources)
-    kv = k.transpose(-2, -1) @ (v * competition[..., None])
-    return ((q * incoming[..., None]) @ kv) * allocation[..., None]
-
-
-def flow_causal_parts(torch, q, k):
-    """phi(q), phi(k), and per token the incoming flow, its count, allocation and competition."""
-    q, k = torch.sigmoid(q), torch.sigmoid(k)
-    count = torch.arange(1, q.shape[2] + 1, dtype=q.dtype, device=q.device)
-    incoming = count / ((q + EPSILON) * (k.cumsum(2) + EPSILON)).sum(-1)
-    outgoing = count / ((k + EPSILON) * (q.cumsum(2) + EPSILON)).sum(-1)
-    k_outgoing = (k * outgoing[..., None]).cumsum(2)
-    q_incoming = (q * incoming[..., None]).cumsum(2)
-    conserved_sink = ((q + EPSILON) * (k_outgoing + EPSILON)).sum(-1) / count
-    conserved_source = ((k + EPSILON) * (q_incoming + EPSILON)).sum(-1) / count
-    weight = torch.exp(conserved_source.clamp(-1.0, 1.0))
-    competition = count * weight / weight.cumsum(-1)
-    return q, k, incoming / count, torch.sigmoid(conserved_sink), competition
-
-
-def outer_sums(q, k, v):
-    """sum over j <= i of (q_i . k_j) v_j, through the cumulative sum of N outer products."""
-    sums = (k[..., :, None] * v[..., None, :]).cumsum(2)
-    return (q[..., None, :] @ sums).squeeze(-2)
-
-
-def chunked_sums(torch, q, k, v):
-    """The same in chunks: what came before as a state, what is inside as a masked product."""
-    length = q.shape[2]
-    pad = -length % CHUNK
-    if pad:
-        q, k, v = (torch.nn.functional.pad(x, (0, 0, 0, pad)) for x in (q, k, v))
-    q, k, v = (x.unflatten(2, (-1, CHUNK)) for x in (q, k, v))
-    states = k.transpose(-2, -1) @ v
-    before = states.cumsum(2) - states
-    inside = (q @ k.transpose(-2, -1)).tril() @ v
-    return (q @ before + inside).flatten(2, 3)[:, :, :length]
-
-
-def flow_causal(torch, q, k, v):
-    q, k, incoming, allocation, competition = flow_causal_parts(torch, q, k)
-    out = outer_sums(q * incoming[..., None], k, v * competition[..., None])
-    return out * allocation[..., None]
-
-
-def flow_causal_chunked(torch, q, k, v):
-    q, k, incoming, allocation, competition = flow_causal_parts(torch, q, k)
-    out = chunked_sums(torch, q * incoming[..., None], k, v * competition[..., None])
-    return out * allocation[..., None]
-
-
-def linear(torch, q, k, v):
-    q, k = torch.nn.functional.elu(q) + 1.0, torch.nn.functional.elu(k) + 1.0
-    normaliser = 1.0 / ((q * k.sum(2, keepdim=True)).sum(-1) + EPSILON)
-    return (q @ (k.transpose(-2, -1) @ v)) * normaliser[..., None]
-
-
-def linear_causal(torch, q, k, v):
-    q, k = torch.nn.functional.elu(q) + 1.0, torch.nn.functional.elu(k) + 1.0
-    normaliser = 1.0 / ((q * k.cumsum(2)).sum(-1) + EPSILON)
-    return outer_sums(q, k, v) * normaliser[..., None]
-
-
-def linear_causal_chunked(torch, q, k, v):
-    q, k = torch.nn.functional.elu(q) + 1.0, torch.nn.functional.elu(k) + 1.0
-    normaliser = 1.0 / ((q * k.cumsum(2)).sum(-1) + EPSILON)
-    return chunked_sums(torch, q, k, v) * normaliser[..., None]
-
-
-def softmax(causal):
-    def attend(torch, q, k, v):
-        return torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
-        )
-
-    return attend
-
-
-def window(causal, width):
-    def attend(torch, q, k, v):
-        distance = torch.arange(q.shape[2])[:, None] - torch.arange(k.shape[2])[None, :]
-        mask = (distance >= 0) & (distance <= width) if causal else distance.abs() <= width
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-    return attend
-
-
-# The parameters at which a variant computes what the mechanism defines; others are skipped.
-PLAIN = {
-    "flow": {
-        "phi": "sigmoid",
-        "clamp": 1.0,
-        "competition": "tokens",
-        "allocation": True,
-        "extra_eps": False,
-    },
-    "softmax": {},
-    "linear": {},
-}
-
-
-def find_function(case):
-    mechanism, variant, causal = case["mechanism"], case["variant"], case["causal"]
-    flows = {
-        ("torch-official", False): flow,
-        ("torch-compiled", False): flow,
-        ("torch-official", True): flow_causal,
-        ("torch-compiled", True): flow_causal,
-        ("torch-chunked", True): flow_causal_chunked,
-    }
-    linears = {
-        ("torch-linear", False): linear,
-        ("torch-linear", True): linear_causal,
-        ("torch-chunked", True): linear_causal_chunked,
-    }
-    if mechanism == "flow" and (variant, causal) in flows:
-        function = flows[variant, causal]
-    elif mechanism == "linear" and (variant, causal) in linears:
-        function = linears[variant, causal]
-    elif mechanism == "softmax" and variant == "torch-sdpa":
-        return softmax(causal)
-    elif mechanism == "local" and variant == "torch-window":
-        return window(causal, case["params"]["window"])
-    else:
-        direction = "causal" if causal else "bidirectional"
-        raise Skip(f"the PyTorch adapter has no {direction} {mechanism} called {variant}")
-    for name, value in PLAIN[mechanism].items():
-        if name in case["params"] and case["params"][name] != value:
-            raise Skip(f"the PyTorch adapter computes {mechanism} with {name}: {value} only")
-    if case["heads"] != case["kv_heads"]:
-        raise Skip(f"the PyTorch adapter computes {mechanism} with kv_heads = heads only")
-    return function
-
-
 def trim_memory():
     """Gives freed memory back, so that the growth of the next call is what the call needs."""
     try:
@@ -204,31 +61,92 @@ def trim_memory():
 # ---- one case -----------------------------------------------------------------------------------
 
 
-class Job:
-    def __init__(self, torch, request):
-        self.torch = torch
-        self.case = case = request["case"]
-        self.tensors = request["tensors"]
-        if case["device"] != "cpu":
-            raise Skip("this PyTorch adapter measures on device: cpu")
-        if case["pass"] not in ("forward", "backward", "both"):
-            raise Skip(f"the PyTorch adapter has no pass {case['pass']}")
-        torch.set_num_threads(case["threads"])
-        self.memory = mmap.mmap(request["memory"]["fd"], request["memory"]["bytes"])
-        self.gradients = case["pass"] != "forward"
-        self.function = find_function(case)
-        if case["variant"] == "torch-compiled":
-            self.function = torch.compile(self.function, dynamic=False)
-        self.inputs = [self.shared(name).clone() for name in ("q", "k", "v")]
-        for tensor in self.inputs:
-            tensor.requires_grad_(self.gradients)
-        self.dout = self.shared("dout").clone() if self.gradients else None
+class HostCase:
+    """function of q, k, v on the processor, dout or None."""
+
+    def __init__(self, torch, function, inputs, dout, which, threads):
+        self.torch, self.function, self.inputs = torch, function, inputs
+        self.dout, self.which = dout, which
+        self.peak_bytes = None  # the harness looks at the process itself
         self.out = None
+        torch.set_num_threads(threads)
         # Harness and program share the processors: its threads sleep while ours work.
         self.wake = torch.zeros(1 << 17)
         self.one_call()  # compiles, starts threads
         self.forget()
         trim_memory()
+
+    @property
+    def grads(self):
+        return [tensor.grad for tensor in self.inputs]
+
+    def forward(self):
+        if self.which != "forward":
+            self.out = self.function(*self.inputs)
+        else:
+            with self.torch.inference_mode():
+                self.out = self.function(*self.inputs)
+
+    def forget(self):
+        self.out = None
+        for tensor in self.inputs:
+            tensor.grad = None
+
+    def one_call(self):
+        self.forget()
+        if self.which == "backward":
+            self.forward()
+        self.wake.add_(1.0)
+        start = time.perf_counter()
+        if self.which != "backward":
+            self.forward()
+        if self.which != "forward":
+            self.out.backward(self.dout)
+        return time.perf_counter() - start
+
+    def call(self, calls, evict):
+        return {"time_s": math.fsum(self.one_call() for _ in range(calls))}
+
+
+class Job:
+    """The tensors of a case in the memory that is shared with the harness, and what computes it."""
+
+    def __init__(self, torch, request):
+        import torch_attention
+
+        self.torch = torch
+        self.tensors = request["tensors"]
+        self.memory = mmap.mmap(request["memory"]["fd"], request["memory"]["bytes"])
+        case = request["case"]
+        which, device = case["pass"], case["device"]
+        if which not in ("forward", "backward", "both"):
+            raise Skip(f"the PyTorch adapter has no pass {which}")
+        inputs = [self.copy_of(name, device) for name in ("q", "k", "v")]
+        for tensor in inputs:
+            tensor.requires_grad_(which != "forward")
+        dout = self.copy_of("dout", device) if which != "forward" else None
+        projection = None
+        if "constants" in self.tensors:
+            projection = self.copy_of("constants", device).reshape(-1, case["head_dim"])
+        if device != "cpu" and case["dtype"] != "f32":  # TF32 is finer than what went in
+            torch.set_float32_matmul_precision("high")
+        try:
+            function = torch_attention.find_function(case, projection)
+            if device == "cpu":
+                self.case = HostCase(torch, function, inputs, dout, which, case["threads"])
+            else:
+                import torch_device
+
+                self.case = torch_device.DeviceCase(function, inputs, dout, which)
+        except torch_attention.Skip as skip:
+            raise Skip(str(skip)) from skip
+        except RuntimeError as error:
+            if not any(words in str(error) for words in NOT_SERVED):
+                raise
+            raise Skip(
+                f"PyTorch {torch.__version__} has no kernel of {case['variant']} for "
+                f"{case['dtype']}, head_dim {case['head_dim']} and pass {which} on this device"
+            ) from error
 
     def shared(self, name):
         torch, tensor = self.torch, self.tensors[name]
@@ -243,39 +161,13 @@ class Job:
         )
         return flat.as_strided(tensor["shape"], tensor["strides"])
 
-    def forward(self):
-        if self.gradients:
-            self.out = self.function(self.torch, *self.inputs)
-        else:
-            with self.torch.inference_mode():
-                self.out = self.function(self.torch, *self.inputs)
-
-    def backward(self):
-        self.out.backward(self.dout)
-
-    def forget(self):
-        self.out = None
-        for tensor in self.inputs:
-            tensor.grad = None
-
-    def one_call(self):
-        which = self.case["pass"]
-        self.forget()
-        if which == "backward":
-            self.forward()
-        self.wake.add_(1.0)
-        start = time.perf_counter()
-        if which != "backward":
-            self.forward()
-        if which != "forward":
-            self.backward()
-        return time.perf_counter() - start
+    def copy_of(self, name, device):
+        shared = self.shared(name)
+        return shared.clone() if device == "cpu" else shared.to(device)
 
     def store(self):
         stored = {}
-        results = {"out": self.out}
-        for name, tensor in zip(("dq", "dk", "dv"), self.inputs):
-            results[name] = tensor.grad
+        results = dict(zip(("out", "dq", "dk", "dv"), (self.case.out, *self.case.grads)))
         for name, tensor in self.tensors.items():
             if tensor["role"] != "out":
                 continue
@@ -289,7 +181,7 @@ class Job:
 # ---- requests -----------------------------------------------------------------------------------
 
 
-def load_torch():
+def load_torch(device):
     try:
         import torch
     except ImportError as error:
@@ -297,19 +189,34 @@ def load_torch():
             f"PyTorch is not there ({error}); pip install torch, or set FLOWBENCH_PYTHON to the "
             "Python of an environment that has it"
         ) from error
+    if device != "cpu" and not torch.cuda.is_available():
+        raise Skip(
+            f"PyTorch {torch.__version__} sees no CUDA device; install a build for this driver's "
+            "CUDA, or set FLOWBENCH_PYTHON to the Python of an environment that has one"
+        )
     return torch
+
+
+def version_of(torch, device):
+    version = f"PyTorch {torch.__version__}"
+    if device != "cpu":
+        number = torch.backends.cudnn.version() or 0  # 9.19.0 is 91900
+        version += f", cuDNN {number // 10000}.{number // 100 % 100}.{number % 100}"
+    return version
 
 
 def serve(request, state):
     kind = request["request"]
     if kind == "hello":
-        state["torch"] = load_torch()
-        answer(protocol=PROTOCOL, version=f"PyTorch {state['torch'].__version__}")
+        device = request.get("device", "cpu")
+        state["torch"] = load_torch(device)
+        answer(protocol=PROTOCOL, version=version_of(state["torch"], device))
     elif kind == "prepare":
         state["job"] = Job(state["torch"], request)
-        answer(ready=True)
+        peak = state["job"].case.peak_bytes
+        answer(ready=True, **({} if peak is None else {"device_peak_bytes": peak}))
     elif kind == "call":
-        answer(time_s=math.fsum(state["job"].one_call() for _ in range(request["calls"])))
+        answer(**state["job"].case.call(request["calls"], request.get("evict", False)))
     elif kind == "store":
         state["job"].store()
     else:
@@ -327,7 +234,10 @@ def main():
             answer(oom=f"PyTorch: {error}")
         except Exception as error:  # of PyTorch or a compiler: one row, told in words
             text = " ".join(str(error).split())
-            memory = "not enough memory" in text or "can't allocate memory" in text
+            memory = any(
+                words in text
+                for words in ("not enough memory", "can't allocate memory", "out of memory")
+            )
             answer(**{"oom" if memory else "error": f"{type(error).__name__}: {text}"[:350]})
     sys.stdout.flush()
     os._exit(0)  # PyTorch's own end takes longer than a small case
