@@ -8,7 +8,8 @@
 #   tar xzf FILE.tgz && gpu-pack/gpu_check.sh --packed [--out DIR]     checks there
 #
 # --out DIR: where logs and the runs' folders go (default: results/gpu-check); --only STEP[,STEP...]:
-# info verify tests sanitize check measure. Exit code: 0 when every step passed.
+# info verify tests sanitize check measure, and peers, which is not among those by default: PyTorch
+# beside ours. Exit code: 0 when every step passed.
 # shellcheck disable=SC2317  # steps are called by name
 set -uo pipefail
 
@@ -52,6 +53,7 @@ make_pack() {
     strip "$to"/bin/*
     libraries_of "$to"/bin/* | xargs -I{} cp -L {} "$to/lib"
     cp -r "$root/suites" "$root/tests/golden" "$to"
+    mkdir -p "$to/share/flowbench" && cp -r "$root/baselines/external" "$to/share/flowbench"
     cp "$here/gpu_check.sh" "$to"
     tar -C "$stage" -czf "$pack" gpu-pack
     echo "packed: $pack"
@@ -110,6 +112,7 @@ sanitize() {
 
 check() { "$flowbench" run "$data/suites/gpu-check.yaml" --out "$out/check" && no_bad_rows "$out/check"; }
 measure() { "$flowbench" run "$data/suites/gpu.yaml" --out "$out/measure" && no_bad_rows "$out/measure"; }
+peers() { "$flowbench" run "$data/suites/gpu-peers.yaml" --out "$out/peers" && no_bad_rows "$out/peers"; }
 no_bad_rows() { ! grep -E ',(wrong|crash|error|timeout),' "$1/results.csv"; }
 
 if $packed; then
@@ -129,7 +132,7 @@ fi
 out=${out:-results/gpu-check}
 mkdir -p "$out"
 find_cublas || echo "no cuBLAS found: rows will lack their floor"
-for name in info verify tests sanitize check measure; do
+for name in info verify tests sanitize check measure peers; do
     step "$name" "$name"
 done
 exit $failed
