@@ -52,15 +52,17 @@ static void linear_write_chunk(const struct linear_kernel *w, const struct linea
         (sinks, dim, sources, s->keys, LINEAR_CHUNK, 1, v.rows, v.stride, out.rows, out.stride,
          false);
     }
-    FB_ISA_SYMBOL(fb_tile_gemm)
-    (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out.rows,
-     out.stride, sources > 0);
-    float within[LINEAR_CHUNK];
+    float within[LINEAR_CHUNK], reciprocals[LINEAR_CHUNK];
     if (sources > 0) {
         fb_rows_dot(s->keys, LINEAR_CHUNK, sinks, LINEAR_CHUNK, linear_ones, within);
     }
-    linear_normalise(w, head, first, sinks, s->queries, state + w->map->count * w->ld_value,
-                     sources > 0 ? within : NULL, out);
+    linear_reciprocals(w, head, first, sinks, s->queries, state + w->map->count * w->ld_value,
+                       sources > 0 ? within : NULL, reciprocals);
+    struct fb_tile_extra extra = linear_fetch_sinks(w, &at, first + LINEAR_CHUNK);
+    extra.scale = reciprocals;
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
+    (sinks, dim, w->map->count, s->queries, w->ld_features, 1, state, w->ld_value, out.rows,
+     out.stride, sources > 0, &extra);
     fb_rows_close(&call->out, block, out);
 }
 
@@ -101,7 +103,8 @@ static void linear_walk_slice(const struct linear_kernel *w, const struct linear
             linear_keys(w, fb_rows_load(&call->k, block, s->k_room), sources, peak, s->keys);
             fb_transpose(s->keys, w->ld_features, sources, w->map->count, s->transposed,
                          LINEAR_CHUNK);
-            linear_absorb(w, s->keys, v, sources, s->product, pending > 0);
+            struct fb_tile_extra extra = linear_fetch_chunk(w, &at, t + LINEAR_CHUNK, end);
+            linear_absorb(w, s->keys, v, sources, s->product, pending > 0, &extra);
             pending += sources;
         }
         linear_write_chunk(w, s, head, t, sinks, v, sources, state);

@@ -10,7 +10,6 @@
 #ifndef FB_LINEAR_DECODE_H
 #define FB_LINEAR_DECODE_H
 
-#include "linear/linear_outputs.h"
 #include "linear/linear_sums.h"
 #include "parallel.h"
 #include "rows.h"
@@ -166,10 +165,11 @@ static void linear_run_token(void *context, int64_t unit, int thread)
     for (int64_t round = 0; round < d->group; round++) {
         float *out = s.outs + round * d->ld_value;
         const int64_t h = kv_head * d->group + round;
-        const float denominator =
-            linear_dot(s.queries + round * d->ld_features, state.key_sum, d->ld_features) +
-            d->map->epsilon;
-        linear_scale_row(out, 1.0F / denominator, p->v_dim);
+        float share;
+        fb_rows_dot(s.queries + round * d->ld_features, 0, 1, d->ld_features, state.key_sum,
+                    &share);
+        share = 1.0F / (share + d->map->epsilon);
+        fb_rows_scale_in_place(out, 0, 1, d->ld_value, &share);
         fb_row_narrow(p->dtype, out, p->v_dim, fb_tensor_row(&call->out, b, h, 0));
     }
 }

@@ -166,11 +166,12 @@ static void linear_take_sources(const struct linear_gradient *g,
 /* product (+)= rows'^T phi. */
 static void linear_absorb_rows(const struct linear_gradient *g,
                                const struct linear_gradient_scratch *s, const float *extended,
-                               const float *phi, int64_t rows, bool accumulate)
+                               const float *phi, int64_t rows, bool accumulate,
+                               struct fb_tile_extra *extra)
 {
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (g->problem->v_dim + 1, g->ld_features, rows, extended, 1, g->ld_extended, phi, g->ld_features,
-     s->product, g->ld_features, accumulate);
+     s->product, g->ld_features, accumulate, extra);
 }
 
 /* Sums that grow block by block: in f32 (product) until enough tokens are pending, then in f64. */

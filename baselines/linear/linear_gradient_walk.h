@@ -5,32 +5,9 @@
 #ifndef FB_LINEAR_GRADIENT_WALK_H
 #define FB_LINEAR_GRADIENT_WALK_H
 
-#include "linear/linear_gradient_plan.h"
+#include "linear/linear_gradient_fetch.h"
 
-/* A block of tokens: the sinks and the sources among them. */
-struct linear_block {
-    int64_t first, sinks, sources;
-};
-
-static int64_t linear_slice_blocks(const struct linear_gradient *g)
-{
-    return g->slice_tokens / g->block_tokens;
-}
-
-/* The index-th block of a slice in the order in which the sums of a side grow. */
-static struct linear_block linear_block_at(const struct linear_gradient *g,
-                                           const struct linear_unit *u, int64_t slice,
-                                           enum linear_side side, int64_t index)
-{
-    const bool reverse = g->problem->causal && side == LINEAR_SINKS;
-    const int64_t number = reverse ? linear_slice_blocks(g) - 1 - index : index;
-    const int64_t first = slice * g->slice_tokens + number * g->block_tokens;
-    return (struct linear_block){
-        .first = first,
-        .sinks = linear_larger(0, linear_smaller(g->block_tokens, u->sinks - first)),
-        .sources = linear_larger(0, linear_smaller(g->block_tokens, u->sources - first)),
-    };
-}
+/* ---- sums ---------------------------------------------------------------------------------- */
 
 /* The sums of one slice of a side, from zero. */
 static void linear_sum_side(const struct linear_gradient *g,
@@ -45,14 +22,18 @@ static void linear_sum_side(const struct linear_gradient *g,
         if (rows == 0) {
             continue;
         }
+        const struct linear_block next = linear_block_after(g, &u, slice, side, i);
         if (side == LINEAR_SOURCES) {
+            struct fb_tile_extra extra = linear_fetch_keys(g, &u, &next, false);
             linear_take_sources(g, s, &u, x.first, rows);
-            linear_absorb_rows(g, s, s->extended_values, s->keys, rows, running.pending > 0);
+            linear_absorb_rows(g, s, s->extended_values, s->keys, rows, running.pending > 0,
+                               &extra);
         }
         for (int64_t round = 0; side == LINEAR_SINKS && round < g->group; round++) {
+            struct fb_tile_extra extra = linear_fetch_queries(g, &u, round, &x, &next, false);
             linear_take_sinks(g, s, &u, u.first_head + round, x.first, rows);
             linear_absorb_rows(g, s, s->extended_douts, s->queries, rows,
-                               running.pending > 0 || round > 0);
+                               running.pending > 0 || round > 0, &extra);
         }
         linear_advance(g, s, &running, rows, false);
     }
@@ -61,13 +42,14 @@ static void linear_sum_side(const struct linear_gradient *g,
 
 /* ---- gradients of one block ---------------------------------------------------------------- */
 
-/* slopes (+)= rows' . state: dphi from the sums of the other side. */
+/* slopes = rows' . state: dphi from the sums of the other side. */
 static void linear_slopes(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
-                          const float *extended, int64_t rows, const float *state, bool accumulate)
+                          const float *extended, int64_t rows, const float *state,
+                          struct fb_tile_extra *extra)
 {
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (rows, g->ld_features, g->problem->v_dim + 1, extended, g->ld_extended, 1, state,
-     g->ld_features, s->slopes, g->ld_features, accumulate);
+     g->ld_features, s->slopes, g->ld_features, false, extra);
 }
 
 static struct fb_row_range linear_block_sources(const struct linear_unit *u,
@@ -111,13 +93,14 @@ static void linear_turn(const struct linear_gradient *g, const struct linear_gra
 /* dv = phi(k) . turned; the caller closes it. */
 static struct fb_row_block linear_open_dv(const struct linear_gradient *g,
                                           const struct linear_gradient_scratch *s,
-                                          const struct linear_unit *u, const struct linear_block *x)
+                                          const struct linear_unit *u, const struct linear_block *x,
+                                          struct fb_tile_extra *extra)
 {
     const struct fb_row_block dv =
         fb_rows_open(&g->call->dv, linear_block_sources(u, x), s->dv_room);
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (x->sources, g->problem->v_dim, g->map->count, s->keys, g->ld_features, 1, s->turned,
-     g->ld_extended, dv.rows, dv.stride, false);
+     g->ld_extended, dv.rows, dv.stride, false, extra);
     return dv;
 }
 
@@ -131,11 +114,13 @@ static void linear_cross_sinks(const struct linear_gradient *g,
     struct linear_running running = linear_start(g, s, NULL, sums);
     for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
         const struct linear_block x = linear_block_at(g, &u, slice, LINEAR_SINKS, i);
+        const struct linear_block next = linear_block_after(g, &u, slice, LINEAR_SINKS, i);
         for (int64_t round = 0; x.sinks > 0 && round < g->group; round++) {
+            struct fb_tile_extra extra = linear_fetch_queries(g, &u, round, &x, &next, true);
             linear_take_sinks(g, s, &u, u.first_head + round, x.first, x.sinks);
             linear_absorb_rows(g, s, s->extended_douts, s->queries, x.sinks,
-                               running.pending > 0 || round > 0);
-            linear_slopes(g, s, s->extended_douts, x.sinks, state, false);
+                               running.pending > 0 || round > 0, &extra);
+            linear_slopes(g, s, s->extended_douts, x.sinks, state, &extra);
             linear_write_dq(g, s, &u, u.first_head + round, &x);
         }
         linear_advance(g, s, &running, x.sinks, false);
@@ -155,17 +140,20 @@ static void linear_apply_slice(const struct linear_gradient *g,
     }
     for (int64_t i = 0; i < linear_slice_blocks(g); i++) {
         const struct linear_block x = linear_block_at(g, &u, slice, side, i);
+        const struct linear_block next = linear_block_after(g, &u, slice, side, i);
         if (side == LINEAR_SINKS && x.sources > 0) {
+            struct fb_tile_extra extra = linear_fetch_keys(g, &u, &next, true);
             linear_take_sources(g, s, &u, x.first, x.sources);
-            linear_slopes(g, s, s->extended_values, x.sources, s->state, false);
+            linear_slopes(g, s, s->extended_values, x.sources, s->state, &extra);
             linear_write_dk(g, s, &u, &x);
-            const struct fb_row_block dv = linear_open_dv(g, s, &u, &x);
+            const struct fb_row_block dv = linear_open_dv(g, s, &u, &x, &extra);
             fb_rows_close(&g->call->dv, linear_block_sources(&u, &x), dv);
         }
         for (int64_t round = 0; side == LINEAR_SOURCES && x.sinks > 0 && round < g->group;
              round++) {
+            struct fb_tile_extra extra = linear_fetch_queries(g, &u, round, &x, &next, true);
             linear_take_sinks(g, s, &u, u.first_head + round, x.first, x.sinks);
-            linear_slopes(g, s, s->extended_douts, x.sinks, s->state, false);
+            linear_slopes(g, s, s->extended_douts, x.sinks, s->state, &extra);
             linear_write_dq(g, s, &u, u.first_head + round, &x);
         }
     }
@@ -177,15 +165,15 @@ static void linear_apply_slice(const struct linear_gradient *g,
  * of sinks at a time, so that a quarter of the pairs, beyond the diagonal, is not formed. */
 static void linear_pair(const struct linear_gradient *g, const struct linear_gradient_scratch *s,
                         const struct linear_block *x, const float *a, const float *b, int64_t ld,
-                        int64_t components)
+                        int64_t components, struct fb_tile_extra *extra)
 {
     const int64_t block = g->block_tokens;
     fb_transpose(b, ld, x->sources, components, s->turned, block);
     for (int64_t i = 0; i < x->sinks; i += block / 2) {
         const int64_t sinks = linear_smaller(block / 2, x->sinks - i);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (sinks, linear_smaller(i + sinks, x->sources), components, a + i * ld, ld, 1, s->turned,
-         block, s->pairs + i * block, block, false);
+         block, s->pairs + i * block, block, false, extra);
     }
     for (int64_t i = 0; i < x->sinks; i++) {
         const int64_t seen = linear_smaller(i + 1, x->sources);
@@ -215,15 +203,17 @@ static void linear_gather_pairs(const struct linear_gradient *g,
 /* dq of one block, then its sources join the sums. */
 static void linear_walk_sinks(const struct linear_gradient *g,
                               const struct linear_gradient_scratch *s, const struct linear_unit *u,
-                              const struct linear_block *x, const struct linear_running *sums)
+                              const struct linear_block *x, const struct linear_block *next,
+                              const struct linear_running *sums)
 {
     linear_take_sources(g, s, u, x->first, x->sources);
     for (int64_t round = 0; x->sinks > 0 && round < g->group; round++) {
+        struct fb_tile_extra extra = linear_fetch_queries(g, u, round, x, next, true);
         linear_take_sinks(g, s, u, u->first_head + round, x->first, x->sinks);
-        linear_slopes(g, s, s->extended_douts, x->sinks, sums->state, false);
+        linear_slopes(g, s, s->extended_douts, x->sinks, sums->state, &extra);
         if (x->sources > 0) {
             linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
-                        g->problem->v_dim + 1);
+                        g->problem->v_dim + 1, &extra);
             FB_ISA_SYMBOL(fb_tile_gemm_lower)
             (x->sinks, g->ld_features, x->sources, s->pairs, g->block_tokens, 1, s->keys,
              g->ld_features, s->slopes, g->ld_features, true);
@@ -231,20 +221,22 @@ static void linear_walk_sinks(const struct linear_gradient *g,
         linear_write_dq(g, s, u, u->first_head + round, x);
     }
     if (x->sources > 0) {
-        linear_absorb_rows(g, s, s->extended_values, s->keys, x->sources, sums->pending > 0);
+        struct fb_tile_extra extra = linear_fetch_keys(g, u, next, false);
+        linear_absorb_rows(g, s, s->extended_values, s->keys, x->sources, sums->pending > 0,
+                           &extra);
     }
 }
 
 /* The pairs of one block and one head of queries, in dphi(k) and dv. */
 static void linear_add_pairs(const struct linear_gradient *g,
                              const struct linear_gradient_scratch *s, const struct linear_block *x,
-                             struct fb_row_block dv)
+                             struct fb_row_block dv, struct fb_tile_extra *extra)
 {
     const struct fb_row_block slopes = {s->slopes, g->ld_features};
     linear_pair(g, s, x, s->extended_douts, s->extended_values, g->ld_extended,
-                g->problem->v_dim + 1);
+                g->problem->v_dim + 1, extra);
     linear_gather_pairs(g, s, x, s->queries, g->ld_features, g->ld_features, slopes);
-    linear_pair(g, s, x, s->queries, s->keys, g->ld_features, g->map->count);
+    linear_pair(g, s, x, s->queries, s->keys, g->ld_features, g->map->count, extra);
     linear_gather_pairs(g, s, x, s->extended_douts, g->ld_extended, g->problem->v_dim, dv);
 }
 
@@ -252,22 +244,24 @@ static void linear_add_pairs(const struct linear_gradient *g,
 static void linear_walk_sources(const struct linear_gradient *g,
                                 const struct linear_gradient_scratch *s,
                                 const struct linear_unit *u, const struct linear_block *x,
-                                const struct linear_running *sums)
+                                const struct linear_block *next, const struct linear_running *sums)
 {
     struct fb_row_block dv = {0};
     if (x->sources > 0) {
+        struct fb_tile_extra extra = linear_fetch_keys(g, u, next, true);
         linear_take_sources(g, s, u, x->first, x->sources);
-        linear_slopes(g, s, s->extended_values, x->sources, sums->state, false);
+        linear_slopes(g, s, s->extended_values, x->sources, sums->state, &extra);
         linear_turn(g, s, sums->state);
-        dv = linear_open_dv(g, s, u, x);
+        dv = linear_open_dv(g, s, u, x, &extra);
     }
     for (int64_t round = 0; x->sinks > 0 && round < g->group; round++) {
+        struct fb_tile_extra extra = linear_fetch_queries(g, u, round, x, next, false);
         linear_take_sinks(g, s, u, u->first_head + round, x->first, x->sinks);
         if (x->sources > 0) {
-            linear_add_pairs(g, s, x, dv);
+            linear_add_pairs(g, s, x, dv, &extra);
         }
         linear_absorb_rows(g, s, s->extended_douts, s->queries, x->sinks,
-                           sums->pending > 0 || round > 0);
+                           sums->pending > 0 || round > 0, &extra);
     }
     if (x->sources > 0) {
         linear_write_dk(g, s, u, x);
@@ -289,10 +283,11 @@ static void linear_walk_side(const struct linear_gradient *g,
         if (x.sinks == 0 && x.sources == 0) {
             continue;
         }
+        const struct linear_block next = linear_block_after(g, &u, slice, side, i);
         if (side == LINEAR_SOURCES) {
-            linear_walk_sinks(g, s, &u, &x, &sums);
+            linear_walk_sinks(g, s, &u, &x, &next, &sums);
         } else {
-            linear_walk_sources(g, s, &u, &x, &sums);
+            linear_walk_sources(g, s, &u, &x, &next, &sums);
         }
         linear_advance(g, s, &sums, side == LINEAR_SOURCES ? x.sources : x.sinks, false);
     }

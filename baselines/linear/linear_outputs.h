@@ -4,37 +4,13 @@
 #ifndef FB_LINEAR_OUTPUTS_H
 #define FB_LINEAR_OUTPUTS_H
 
-#include "linear/linear_plan.h"
+#include "linear/linear_fetch.h"
 
-FB_ALWAYS_INLINE float linear_dot(const float *a, const float *b, int64_t padded)
+/* reciprocals[i] = 1 / (phi(q_i) . z plus within (or NULL)); a training forward saves them. */
+static void linear_reciprocals(const struct linear_kernel *w, int64_t head, int64_t first,
+                               int64_t rows, const float *phi, const float *key_sum,
+                               const float *within, float *reciprocals)
 {
-    fb_vf sum = fb_vf_zero();
-    for (int64_t c = 0; c < padded; c += FB_VW) {
-        sum = fb_vf_fma(fb_vf_load(a + c), fb_vf_load(b + c), sum);
-    }
-    return fb_vf_sum(sum);
-}
-
-FB_ALWAYS_INLINE void linear_scale_row(float *row, float factor, int64_t count)
-{
-    const fb_vf f = fb_vf_set1(factor);
-    int64_t c = 0;
-    for (; c + FB_VW <= count; c += FB_VW) {
-        fb_vf_store(row + c, fb_vf_mul(f, fb_vf_load(row + c)));
-    }
-    if (c < count) {
-        const int64_t rest = count - c;
-        fb_vf_store_part(row + c, fb_vf_mul(f, fb_vf_load_part(row + c, rest)), rest);
-    }
-}
-
-/* Divides the rows of a block of outputs by their denominators, phi(q) . z plus within (or NULL),
- * which become reciprocals; a training forward saves these. */
-static void linear_normalise(const struct linear_kernel *w, int64_t head, int64_t first,
-                             int64_t rows, const float *phi, const float *key_sum,
-                             const float *within, struct fb_row_block out)
-{
-    float reciprocals[LINEAR_BLOCK_MAX];
     const fb_vf one = fb_vf_set1(1.0F);
     const fb_vf epsilon = fb_vf_set1(w->map->epsilon);
     fb_rows_dot(phi, w->ld_features, rows, w->ld_features, key_sum, reciprocals);
@@ -45,9 +21,6 @@ static void linear_normalise(const struct linear_kernel *w, int64_t head, int64_
             sum = fb_vf_add(sum, fb_vf_load_part(within + i, lanes));
         }
         fb_vf_store_part(reciprocals + i, fb_vf_div(one, sum), lanes);
-    }
-    for (int64_t i = 0; i < rows; i++) {
-        linear_scale_row(out.rows + i * out.stride, reciprocals[i], w->problem->v_dim);
     }
     if (w->call->saved != NULL) {
         memcpy(linear_saved_reciprocals(w->problem, w->call->saved, head) + first, reciprocals,
@@ -76,10 +49,13 @@ static void linear_write(const struct linear_kernel *w, const struct linear_scra
         const struct fb_row_block out = fb_rows_open(&call->out, block, s->out_room);
         const struct fb_row_block q = fb_rows_load(&call->q, block, s->k_room);
         w->map->queries(w->map->own, q.rows, q.stride, rows, s->keys, w->ld_features);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        float reciprocals[LINEAR_BLOCK_MAX];
+        linear_reciprocals(w, head, i, rows, s->keys, key_sum, NULL, reciprocals);
+        struct fb_tile_extra extra = linear_fetch_after(w, head, &at, i + rows, end);
+        extra.scale = reciprocals;
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (rows, dim, w->map->count, s->keys, w->ld_features, 1, state, w->ld_value, out.rows,
-         out.stride, false);
-        linear_normalise(w, head, i, rows, s->keys, key_sum, NULL, out);
+         out.stride, false, &extra);
         fb_rows_close(&call->out, block, out);
     }
 }

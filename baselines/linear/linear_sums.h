@@ -5,7 +5,7 @@
 #ifndef FB_LINEAR_SUMS_H
 #define FB_LINEAR_SUMS_H
 
-#include "linear/linear_plan.h"
+#include "linear/linear_fetch.h"
 
 static void linear_clear(double *sums, int64_t count)
 {
@@ -77,7 +77,8 @@ static void linear_round_sum(float *FB_RESTRICT state, const double *FB_RESTRICT
 
 /* product (+)= phi^T V and the column sums of phi, over the rows of one block. */
 static void linear_absorb(const struct linear_kernel *w, const float *phi, struct fb_row_block v,
-                          int64_t rows, float *product, bool accumulate)
+                          int64_t rows, float *product, bool accumulate,
+                          struct fb_tile_extra *extra)
 {
     const int64_t ld = w->ld_features;
     if (!accumulate && w->ld_value != w->problem->v_dim) {
@@ -85,9 +86,9 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, struc
             product[i] = 0.0F;
         }
     }
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (w->map->count, w->problem->v_dim, rows, phi, 1, ld, v.rows, v.stride, product, w->ld_value,
-     accumulate);
+     accumulate, extra);
     float *columns = product + w->map->count * w->ld_value;
     if (!accumulate) {
         fb_rows_zero(columns, ld);
@@ -151,8 +152,9 @@ static void linear_sum_slice(const struct linear_kernel *w, const struct linear_
         const int64_t rows = linear_smaller(w->block_tokens, end - j);
         const struct fb_row_range block = linear_source_rows(&at, j, rows);
         linear_keys(w, fb_rows_load(&call->k, block, s->k_room), rows, peak, s->keys);
+        struct fb_tile_extra extra = linear_fetch_sources(w, &at, j + rows, end);
         linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
-                      pending > 0);
+                      pending > 0, &extra);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -186,8 +188,9 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
             peak = found;
         }
         map->keys(map->own, k.rows, k.stride, rows, peak, 0.0F, s->keys, w->ld_features);
+        struct fb_tile_extra extra = linear_fetch_sources(w, &at, j + rows, end);
         linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
-                      pending > 0);
+                      pending > 0, &extra);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);

@@ -136,13 +136,14 @@ FB_ALWAYS_INLINE void window_differentiate(float *weights, float *slopes, int64_
  * groups. */
 static int window_take_sources(const struct window_kernel *w, const struct window_gradient *s,
                                const struct window_sinks *x, struct fb_row_block k, int64_t start,
-                               int64_t end, struct window_range *range)
+                               int64_t end, struct window_range *range, struct fb_tile_extra *extra)
 {
     const struct fb_row_range rows = window_source_rows(x->unit, start, end - start);
     const int groups = window_ranges(w, x->first, x->count, start, end, range);
-    window_multiply(range, groups, k, w->problem->qk_dim, s->queries, start, end, s->weights);
+    window_multiply(range, groups, k, w->problem->qk_dim, s->queries, start, end, s->weights,
+                    extra);
     window_multiply(range, groups, fb_rows_load(&w->call->v, rows, s->v_room), w->problem->v_dim,
-                    s->douts, start, end, s->slopes);
+                    s->douts, start, end, s->slopes, extra);
     for (int g = 0; g < groups; g++) {
         const int64_t lane = (int64_t)g * WINDOW_GROUP;
         const int64_t offset = (range[g].first - start) * WINDOW_SINKS + lane;
@@ -160,7 +161,8 @@ static int window_take_sources(const struct window_kernel *w, const struct windo
  * matrix begin at start. */
 static void window_scatter(const struct window_range *range, int groups, const float *matrix,
                            const struct window_sinks *x, struct fb_row_block rows, int64_t dim,
-                           struct fb_row_block gradient, int64_t start, int64_t end)
+                           struct fb_row_block gradient, int64_t start, int64_t end,
+                           struct fb_tile_extra *extra)
 {
     struct window_run run = {.end = start};
     while (window_next_run(range, groups, end, &run)) {
@@ -168,10 +170,10 @@ static void window_scatter(const struct window_range *range, int groups, const f
         const int64_t lanes =
             window_smaller((int64_t)run.end_group * WINDOW_GROUP, x->count) - lane;
         if (lanes > 0) {
-            FB_ISA_SYMBOL(fb_tile_gemm)
+            FB_ISA_SYMBOL(fb_tile_gemm_extra)
             (run.end - run.first, dim, lanes, matrix + (run.first - start) * WINDOW_SINKS + lane,
              WINDOW_SINKS, 1, rows.rows + lane * rows.stride, rows.stride,
-             gradient.rows + (run.first - start) * gradient.stride, gradient.stride, true);
+             gradient.rows + (run.first - start) * gradient.stride, gradient.stride, true, extra);
         }
     }
 }
@@ -184,12 +186,12 @@ static struct fb_row_block window_rows_from(struct fb_row_block block, int64_t r
 static void window_add_sources(const struct window_kernel *w, const struct window_gradient *s,
                                const struct window_sinks *x, const struct window_sources *y,
                                const struct window_range *range, int groups, int64_t start,
-                               int64_t end)
+                               int64_t end, struct fb_tile_extra *extra)
 {
     window_scatter(range, groups, s->slopes, x, x->q, w->problem->qk_dim,
-                   window_rows_from(y->dk, start - y->start), start, end);
+                   window_rows_from(y->dk, start - y->start), start, end, extra);
     window_scatter(range, groups, s->weights, x, x->dout, w->problem->v_dim,
-                   window_rows_from(y->dv, start - y->start), start, end);
+                   window_rows_from(y->dv, start - y->start), start, end, extra);
 }
 
 static void window_clear_rows(struct fb_row_block block, int64_t count, int64_t dim)
@@ -199,9 +201,60 @@ static void window_clear_rows(struct fb_row_block block, int64_t count, int64_t 
     }
 }
 
-/* One block of sinks against all it sees: dq, and unless y is NULL its share of dk and dv. */
+/* ---- what products fetch meanwhile --------------------------------------------------------- */
+
+/* Keys, values and their gradients of the sources first <= j < end, at most a block of them. */
+static struct fb_tile_extra window_fetch_sources(const struct window_kernel *w,
+                                                 const struct window_unit *u, int64_t first,
+                                                 int64_t end, bool gradients)
+{
+    const struct fb_call *call = w->call;
+    const struct fb_row_range rows =
+        window_source_rows(u, first, window_smaller(WINDOW_SOURCES, end - first));
+    struct fb_tile_extra extra = {
+        .fetch = {fb_rows_range(&call->k, rows), fb_rows_range(&call->v, rows)}};
+    if (gradients) {
+        extra.fetch[2] = fb_rows_range(&call->dk, rows);
+        extra.fetch[3] = fb_rows_range(&call->dv, rows);
+    }
+    return extra;
+}
+
+/* The block of sinks that starts at first, which may lie beyond the sequence: then none. */
+static struct fb_tile_extra window_fetch_sinks(const struct window_kernel *w,
+                                               const struct window_unit *u, int64_t first,
+                                               bool gradients)
+{
+    const struct fb_call *call = w->call;
+    const int64_t count = first < 0 ? 0 : window_smaller(WINDOW_SINKS, u->sinks - first);
+    const struct fb_row_range rows = window_sink_rows(u, first, count);
+    struct fb_tile_extra extra = {.fetch = {fb_rows_range(&call->q, rows),
+                                            fb_rows_range(&call->dout, rows),
+                                            fb_rows_range(&call->out, rows)}};
+    if (gradients) {
+        extra.fetch[3] = fb_rows_range(&call->dq, rows);
+    }
+    return extra;
+}
+
+/* The sources that the block of sinks from next_sink on sees beyond those low <= j < high. */
+static struct fb_tile_extra window_fetch_beyond(const struct window_kernel *w,
+                                                const struct window_unit *u, int64_t next_sink,
+                                                int64_t low, int64_t high, bool gradients)
+{
+    if (next_sink < 0 || next_sink >= u->sinks) {
+        return (struct fb_tile_extra){0};
+    }
+    const int64_t start = window_larger(0, next_sink - w->band.back);
+    const int64_t end = window_smaller(u->sources, next_sink + WINDOW_SINKS + w->band.ahead);
+    return end > high ? window_fetch_sources(w, u, window_larger(start, high), end, gradients)
+                      : window_fetch_sources(w, u, start, window_smaller(end, low), gradients);
+}
+
+/* One block of sinks against all it sees: dq, and unless y is NULL its share of dk and dv. The
+ * thread's next block of sinks, if there is one, starts at next_sink. */
 static void window_walk_sources(const struct window_kernel *w, const struct window_gradient *s,
-                                const struct window_unit *u, int64_t first_sink,
+                                const struct window_unit *u, int64_t first_sink, int64_t next_sink,
                                 const struct window_sources *y)
 {
     const int64_t dim = w->problem->qk_dim;
@@ -210,16 +263,24 @@ static void window_walk_sources(const struct window_kernel *w, const struct wind
     const int64_t high = window_smaller(u->sources, first_sink + x.count + w->band.ahead);
     const struct fb_row_range sinks = window_sink_rows(u, first_sink, x.count);
     const struct fb_row_block dq = fb_rows_open(&w->call->dq, sinks, s->dq_room);
+    struct fb_tile_extra after = window_fetch_sinks(w, u, next_sink, true);
+    struct fb_tile_extra beyond =
+        window_fetch_beyond(w, u, next_sink, low * WINDOW_SOURCES, high, y != NULL);
+    const bool wide = high - low * WINDOW_SOURCES > 3 * (int64_t)WINDOW_SOURCES;
     window_clear_rows(dq, x.count, dim);
     for (int64_t start = low * WINDOW_SOURCES; start < high; start += WINDOW_SOURCES) {
         struct window_range range[WINDOW_GROUPS];
         const int64_t end = window_smaller(u->sources, start + WINDOW_SOURCES);
         const struct fb_row_block k =
             fb_rows_load(&w->call->k, window_source_rows(u, start, end - start), s->k_room);
-        const int groups = window_take_sources(w, s, &x, k, start, end, range);
-        window_gather(range, groups, s->slopes, k, dim, start, x.count, dq.rows, dq.stride);
+        struct fb_tile_extra block = window_fetch_sources(w, u, end, high, y != NULL);
+        const bool ahead = wide && end < high;
+        const int groups =
+            window_take_sources(w, s, &x, k, start, end, range, ahead ? &block : &after);
+        struct fb_tile_extra *rest = ahead ? &block : &beyond;
+        window_gather(range, groups, s->slopes, k, dim, start, x.count, dq.rows, dq.stride, rest);
         if (y != NULL) {
-            window_add_sources(w, s, &x, y, range, groups, start, end);
+            window_add_sources(w, s, &x, y, range, groups, start, end, rest);
         }
     }
     fb_rows_close(&w->call->dq, sinks, dq);
@@ -238,8 +299,9 @@ static void window_walk_sinks(const struct window_kernel *w, const struct window
     for (int64_t first = low * WINDOW_SINKS; first < high; first += WINDOW_SINKS) {
         struct window_range range[WINDOW_GROUPS];
         const struct window_sinks x = window_take_sinks(w, s, u, first);
-        const int groups = window_take_sources(w, s, &x, k, start, end, range);
-        window_add_sources(w, s, &x, y, range, groups, start, end);
+        struct fb_tile_extra extra = window_fetch_sinks(w, u, first + WINDOW_SINKS, false);
+        const int groups = window_take_sources(w, s, &x, k, start, end, range, &extra);
+        window_add_sources(w, s, &x, y, range, groups, start, end, &extra);
     }
 }
 
@@ -284,7 +346,7 @@ static void window_run_sequence(void *context, int64_t task, int thread)
     for (int64_t round = 0; round < fb_baseline_group(w->problem); round++) {
         const struct window_unit u = window_shared_unit(w, task, round);
         for (int64_t first = 0; first < u.sinks; first += WINDOW_SINKS) {
-            window_walk_sources(w, &s, &u, first, &y);
+            window_walk_sources(w, &s, &u, first, first + WINDOW_SINKS, &y);
         }
     }
     window_close_sources(w, &own, &y, own.sources);
@@ -301,7 +363,8 @@ static void window_run_dq(void *context, int64_t task, int thread)
         window_unit_at(w, head / heads, head % heads, sequence % w->band.step);
     const int64_t first = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS;
     if (first < u.sinks) {
-        window_walk_sources(w, &s, &u, first, NULL);
+        const int64_t next = first - (int64_t)w->call->threads * WINDOW_SINKS;
+        window_walk_sources(w, &s, &u, first, next, NULL);
     }
 }
 

@@ -9,7 +9,7 @@
 #include "baseline_support.h"
 #include "fast_exp.h"
 #include "parallel.h"
-#include "row_block.h"
+#include "row_fetch.h"
 #include "tile_gemm.h"
 #include "transpose.h"
 #include "vector_math.h"
@@ -199,17 +199,17 @@ static bool window_next_run(const struct window_range *range, int groups, int64_
  * for each run, one product over just the groups that see it. */
 static void window_multiply(const struct window_range *range, int groups, struct fb_row_block from,
                             int64_t dim, const float *packed, int64_t start, int64_t end,
-                            float *out)
+                            float *out, struct fb_tile_extra *extra)
 {
     struct window_run run = {.end = start};
     while (window_next_run(range, groups, end, &run)) {
         const int64_t lane = (int64_t)run.first_group * WINDOW_GROUP;
         const int64_t lanes = (int64_t)run.end_group * WINDOW_GROUP - lane;
         if (lanes > 0) {
-            FB_ISA_SYMBOL(fb_tile_gemm)
+            FB_ISA_SYMBOL(fb_tile_gemm_extra)
             (run.end - run.first, lanes, dim, from.rows + (run.first - start) * from.stride,
              from.stride, 1, packed + lane, WINDOW_SINKS,
-             out + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, false);
+             out + (run.first - start) * WINDOW_SINKS + lane, WINDOW_SINKS, false, extra);
         }
     }
 }
@@ -218,7 +218,7 @@ static void window_multiply(const struct window_range *range, int groups, struct
  * one product for each run of groups that see the same sources. */
 static void window_gather(const struct window_range *range, int groups, const float *weights,
                           struct fb_row_block from, int64_t dim, int64_t start, int64_t sinks,
-                          float *sum, int64_t ld)
+                          float *sum, int64_t ld, struct fb_tile_extra *extra)
 {
     int g = 0;
     while (g < groups) {
@@ -230,10 +230,10 @@ static void window_gather(const struct window_range *range, int groups, const fl
         if (r.first < r.end) {
             const int64_t row = (int64_t)g * WINDOW_GROUP;
             const int64_t count = window_smaller((int64_t)next * WINDOW_GROUP, sinks) - row;
-            FB_ISA_SYMBOL(fb_tile_gemm)
+            FB_ISA_SYMBOL(fb_tile_gemm_extra)
             (count, dim, r.end - r.first, weights + (r.first - start) * WINDOW_SINKS + row, 1,
              WINDOW_SINKS, from.rows + (r.first - start) * from.stride, from.stride, sum + row * ld,
-             ld, true);
+             ld, true, extra);
         }
         g = next;
     }

@@ -117,13 +117,13 @@ static void window_rescale(const struct window_scratch *s, int64_t sinks, int64_
 /* One block of sources, start <= j < end, for the block of sinks that starts at first_sink. */
 static void window_source_block(const struct window_kernel *w, const struct window_scratch *s,
                                 const struct window_unit *u, int64_t first_sink, int64_t sinks,
-                                int64_t start, int64_t end)
+                                int64_t start, int64_t end, struct fb_tile_extra *extra)
 {
     const struct fb_row_range rows = window_source_rows(u, start, end - start);
     struct window_range range[WINDOW_GROUPS];
     const int groups = window_ranges(w, first_sink, sinks, start, end, range);
     window_multiply(range, groups, fb_rows_load(&w->call->k, rows, s->room), w->problem->qk_dim,
-                    s->queries, start, end, s->scores);
+                    s->queries, start, end, s->scores, extra);
     for (int g = 0; g < groups; g++) {
         const int64_t lane = (int64_t)g * WINDOW_GROUP;
         float *scores = s->scores + (range[g].first - start) * WINDOW_SINKS + lane;
@@ -135,7 +135,7 @@ static void window_source_block(const struct window_kernel *w, const struct wind
     }
     window_rescale(s, sinks, w->ld_sum);
     window_gather(range, groups, s->scores, fb_rows_load(&w->call->v, rows, s->room),
-                  w->problem->v_dim, start, sinks, s->sum, w->ld_sum);
+                  w->problem->v_dim, start, sinks, s->sum, w->ld_sum, extra);
 }
 
 /* out = sum / total; a sink without a source gives 0. */
@@ -165,6 +165,66 @@ static void window_write(const struct window_kernel *w, const struct window_scra
     fb_rows_close(&w->call->out, rows, to);
 }
 
+/* A block of sinks of one sequence, and the sources start <= j < end that it sees; none when it
+ * holds padding only. */
+struct window_task {
+    struct window_unit unit;
+    int64_t first_sink, sinks;
+    int64_t start, end;
+};
+
+static struct window_task window_task_at(const struct window_kernel *w, int64_t task)
+{
+    const int64_t sequence = task / w->sink_blocks;
+    const int64_t head = sequence / w->band.step;
+    const int64_t heads = w->problem->heads;
+    struct window_task t = {
+        .unit = window_unit_at(w, head / heads, head % heads, sequence % w->band.step),
+        /* The last sinks see the most when causal: they go first, so that no long task comes last.
+         */
+        .first_sink = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS,
+    };
+    t.sinks = window_smaller(WINDOW_SINKS, t.unit.sinks - t.first_sink);
+    t.start = window_larger(0, t.first_sink - w->band.back);
+    t.end = window_smaller(t.unit.sources, t.first_sink + t.sinks + w->band.ahead);
+    return t;
+}
+
+/* A task of more than two blocks of sources fetches the next block while it works on one. */
+static bool window_is_wide(const struct window_task *t)
+{
+    return t->end - t->start > 2 * (int64_t)WINDOW_SOURCES;
+}
+
+static struct fb_tile_extra window_fetch_block(const struct window_kernel *w,
+                                               const struct window_task *t, int64_t first)
+{
+    const struct fb_row_range rows =
+        window_source_rows(&t->unit, first, window_smaller(WINDOW_SOURCES, t->end - first));
+    return (struct fb_tile_extra){
+        .fetch = {fb_rows_range(&w->call->k, rows), fb_rows_range(&w->call->v, rows)}};
+}
+
+/* What the next task of this thread, most likely task `next`, reads first beyond what task t reads,
+ * and the place of its outputs. */
+static struct fb_tile_extra window_fetch_task(const struct window_kernel *w, int64_t next,
+                                              const struct window_task *t)
+{
+    if (next >= window_tasks(w)) {
+        return (struct fb_tile_extra){0};
+    }
+    struct window_task n = window_task_at(w, next);
+    const struct fb_row_range rows = window_sink_rows(&n.unit, n.first_sink, n.sinks);
+    if (n.unit.b == t->unit.b && n.unit.h == t->unit.h && n.unit.first == t->unit.first &&
+        !window_is_wide(&n)) {
+        n.end = window_smaller(n.end, t->start);
+    }
+    struct fb_tile_extra extra = window_fetch_block(w, &n, n.start);
+    extra.fetch[2] = fb_rows_range(&w->call->q, rows);
+    extra.fetch[3] = fb_rows_range(&w->call->out, rows);
+    return extra;
+}
+
 static void window_run_sinks(void *context, int64_t task, int thread)
 {
     const struct window_kernel *w = (const struct window_kernel *)context;
@@ -172,32 +232,28 @@ static void window_run_sinks(void *context, int64_t task, int thread)
     size_t bytes;
     const struct window_scratch s = window_scratch_at(
         p, (unsigned char *)w->call->scratch + (size_t)thread * w->thread_bytes, &bytes);
-    const int64_t sequence = task / w->sink_blocks;
-    const int64_t head = sequence / w->band.step;
-    const struct window_unit u =
-        window_unit_at(w, head / p->heads, head % p->heads, sequence % w->band.step);
-    /* The last sinks see the most when causal: they go first, so that no long task comes last. */
-    const int64_t first_sink = (w->sink_blocks - 1 - task % w->sink_blocks) * WINDOW_SINKS;
-    const int64_t sinks = window_smaller(WINDOW_SINKS, u.sinks - first_sink);
-    if (sinks <= 0) {
+    const struct window_task t = window_task_at(w, task);
+    const struct window_unit *u = &t.unit;
+    if (t.sinks <= 0) {
         return;
     }
-    window_pack(fb_rows_load(&w->call->q, window_sink_rows(&u, first_sink, sinks), s.room), sinks,
-                p->qk_dim, window_scale(p), s.queries);
+    window_pack(fb_rows_load(&w->call->q, window_sink_rows(u, t.first_sink, t.sinks), s.room),
+                t.sinks, p->qk_dim, window_scale(p), s.queries);
     for (int64_t i = 0; i < WINDOW_SINKS; i++) {
-        s.maximum[i] = u.missing > 0 ? 0.0F : WINDOW_UNSEEN;
-        s.total[i] = (float)u.missing;
+        s.maximum[i] = u->missing > 0 ? 0.0F : WINDOW_UNSEEN;
+        s.total[i] = (float)u->missing;
     }
     for (int64_t i = 0; i < WINDOW_SINKS * w->ld_sum; i++) {
         s.sum[i] = 0.0F;
     }
-    const int64_t start = window_larger(0, first_sink - w->band.back);
-    const int64_t end = window_smaller(u.sources, first_sink + sinks + w->band.ahead);
-    for (int64_t j = start; j < end; j += WINDOW_SOURCES) {
-        window_source_block(w, &s, &u, first_sink, sinks, j,
-                            window_smaller(end, j + WINDOW_SOURCES));
+    struct fb_tile_extra after = window_fetch_task(w, task + w->call->threads, &t);
+    for (int64_t j = t.start; j < t.end; j += WINDOW_SOURCES) {
+        const int64_t next = j + WINDOW_SOURCES;
+        struct fb_tile_extra block = window_fetch_block(w, &t, next);
+        window_source_block(w, &s, u, t.first_sink, t.sinks, j, window_smaller(t.end, next),
+                            window_is_wide(&t) && next < t.end ? &block : &after);
     }
-    window_write(w, &s, &u, first_sink, sinks);
+    window_write(w, &s, u, t.first_sink, t.sinks);
 }
 
 static void window_forward(const struct fb_problem *problem, const struct fb_call *call,

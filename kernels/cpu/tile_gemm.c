@@ -79,22 +79,22 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     FB_UNROLL
     for (int i = 0; i < rows; i++) {
         float *c = t->c + i * t->ldc;
-        if (t->scale != NULL) {
-            const fb_vf scale = fb_vf_set1(t->scale[i]);
-            FB_UNROLL
-            for (int j = 0; j < vectors; j++) {
-                sum[i][j] = fb_vf_mul(scale, sum[i][j]);
-            }
-        }
+        const bool scaled = t->scale != NULL;
+        const fb_vf scale = fb_vf_set1(scaled ? t->scale[i] : 1.0F);
         FB_UNROLL
         for (int j = 0; j < vectors; j++) {
-            if (partial && j == vectors - 1) {
-                const fb_vf old =
-                    t->accumulate ? fb_vf_load_part(c + j * FB_VW, t->last) : fb_vf_zero();
-                fb_vf_store_part(c + j * FB_VW, fb_vf_add(old, sum[i][j]), t->last);
+            const bool cut = partial && j == vectors - 1;
+            fb_vf total = sum[i][j];
+            if (t->accumulate) {
+                total = fb_vf_add(cut ? fb_vf_load_part(c + j * FB_VW, t->last)
+                                      : fb_vf_load(c + j * FB_VW),
+                                  total);
+            }
+            total = scaled ? fb_vf_mul(scale, total) : total;
+            if (cut) {
+                fb_vf_store_part(c + j * FB_VW, total, t->last);
             } else {
-                const fb_vf old = t->accumulate ? fb_vf_load(c + j * FB_VW) : fb_vf_zero();
-                fb_vf_store(c + j * FB_VW, fb_vf_add(old, sum[i][j]));
+                fb_vf_store(c + j * FB_VW, total);
             }
         }
     }

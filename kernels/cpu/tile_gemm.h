@@ -27,11 +27,11 @@ void fb_tile_gemm_neon(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx2(FB_TILE_GEMM_ARGS);
 void fb_tile_gemm_avx512(FB_TILE_GEMM_ARGS);
 
-enum { FB_TILE_RANGES = 3 };
+enum { FB_TILE_RANGES = 4 };
 
 /* What a product does beside C = A B or C += A B. A zeroed one changes nothing. */
 struct fb_tile_extra {
-    /* C = diag(scale) A B, m values; NULL: none. Without accumulation only. */
+    /* C = diag(scale) A B, or diag(scale) (C + A B) when accumulating, m values; NULL: none. */
     const float *scale;
     /* Memory that comes into the second-level cache meanwhile, range after range, a line per step
      * of k: the product's arithmetic hides its latency. Advanced past what was asked for. x86 only.

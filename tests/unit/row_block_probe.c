@@ -1,7 +1,7 @@
 /* Rows of any dtype behind plain functions, once per instruction set, for the tests. */
 #include "row_block_probe.h"
 
-#include "row_block.h"
+#include "row_fetch.h"
 
 void FB_ISA_SYMBOL(probe_row_widen)(enum fb_dtype dtype, const void *from, int64_t count, float *to)
 {
@@ -28,4 +28,12 @@ void FB_ISA_SYMBOL(probe_copy_rows)(const struct fb_tensor *from, const struct f
         }
     }
     fb_rows_close(to, rows, y);
+}
+
+struct probe_range FB_ISA_SYMBOL(probe_rows_range)(const struct fb_tensor *t, int64_t first,
+                                                   int64_t step, int64_t count)
+{
+    const struct fb_tile_range r =
+        fb_rows_range(t, (struct fb_row_range){0, 1, first, step, count});
+    return (struct probe_range){r.at, r.bytes};
 }

@@ -18,10 +18,13 @@ static const struct probe {
     void (*narrow)(enum fb_dtype dtype, const float *from, int64_t count, void *to);
     void (*copy)(const struct fb_tensor *from, const struct fb_tensor *to, int64_t first,
                  int64_t step, int64_t count, float *room);
+    struct probe_range (*range)(const struct fb_tensor *t, int64_t first, int64_t step,
+                                int64_t count);
 } probes[] = {
 #define PROBE(value, isa)                                                                          \
     {                                                                                              \
-        value, probe_row_widen_##isa, probe_row_narrow_##isa, probe_copy_rows_##isa                \
+        value, probe_row_widen_##isa, probe_row_narrow_##isa, probe_copy_rows_##isa,               \
+            probe_rows_range_##isa                                                                 \
     }
     PROBE(FB_ISA_SCALAR, scalar),
 #if defined(FB_BUILT_NEON)
@@ -115,12 +118,34 @@ static void test_rows_in_steps_are_copied_and_no_others(void **state)
         }
 }
 
+static void test_range_of_rows_covers_them_or_nothing(void **state)
+{
+    (void)state;
+    static float data[2 * 7 * 12];
+    const struct fb_tensor together = fb_tensor_dense(data, FB_F32, FB_BHND, 1, 2, 7, 12);
+    const struct fb_tensor half = fb_tensor_dense(data, FB_BF16, FB_BHND, 1, 2, 7, 12);
+    const struct fb_tensor apart = fb_tensor_dense(data, FB_F32, FB_BNHD, 1, 2, 7, 12);
+    for (int p = 0; p < PROBES; p++) {
+        const struct probe_range all = probes[p].range(&together, 2, 1, 5);
+        assert_ptr_equal(all.at, data + (7 + 2) * 12);
+        assert_int_equal(all.bytes, 5 * 12 * 4);
+        const struct probe_range halves = probes[p].range(&half, 0, 1, 7);
+        assert_ptr_equal(halves.at, (const char *)data + 7 * 12 * 2);
+        assert_int_equal(halves.bytes, 7 * 12 * 2);
+        assert_int_equal(probes[p].range(&together, 7, 1, 0).bytes, 0);
+        assert_int_equal(probes[p].range(&together, 9, 1, -2).bytes, 0);
+        assert_int_equal(probes[p].range(&together, 0, 2, 3).bytes, 0);
+        assert_int_equal(probes[p].range(&apart, 0, 1, 3).bytes, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_widen_of_every_value_is_that_of_dtype),
         cmocka_unit_test(test_narrow_of_random_bits_is_that_of_dtype),
         cmocka_unit_test(test_rows_in_steps_are_copied_and_no_others),
+        cmocka_unit_test(test_range_of_rows_covers_them_or_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
