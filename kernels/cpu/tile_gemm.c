@@ -25,17 +25,43 @@ struct tile {
     int64_t k;
     int64_t last; /* columns in the last vector, 1 .. FB_VW */
     bool accumulate;
-    const float *scale; /* of C's rows, or NULL */
-    const char *fetch;  /* lines to fetch, one a step */
+    const float *scale;                /* of C's rows, or NULL */
+    const char *fetch[FB_TILE_RANGES]; /* what to fetch next of each range */
 };
 
+/* Lines are fetched one in FETCH_PERIOD steps, as evenly as the product allows: at most as many can
+ * be under way at a time as the first-level cache has fill buffers, and what misses it meanwhile
+ * waits for them. Where panels are narrow a product has more steps. */
+enum { LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL };
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
-enum { CAN_FETCH = 1, LINE_BYTES = 64 };
+enum { CAN_FETCH = 1 };
 #define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
 #else
-enum { CAN_FETCH = 0, LINE_BYTES = 64 };
+enum { CAN_FETCH = 0 };
 #define FETCH_LINE(address) ((void)(address))
 #endif
+
+/* One step of k, p < t->k. */
+FB_ALWAYS_INLINE void run_step(const struct tile *t, const float *a, const float *b, const int rows,
+                               const int vectors, const bool unit_row, const bool partial,
+                               fb_vf sum[TILE_ROWS][TILE_VECTORS])
+{
+    const int64_t a_row = unit_row ? 1 : t->a_row;
+    fb_vf column[TILE_VECTORS];
+    FB_UNROLL
+    for (int j = 0; j < vectors; j++) {
+        column[j] = partial && j == vectors - 1 ? fb_vf_load_part(b + j * FB_VW, t->last)
+                                                : fb_vf_load(b + j * FB_VW);
+    }
+    FB_UNROLL
+    for (int i = 0; i < rows; i++) {
+        const fb_vf x = fb_vf_set1(a[i * a_row]);
+        FB_UNROLL
+        for (int j = 0; j < vectors; j++) {
+            sum[i][j] = fb_vf_fma(x, column[j], sum[i][j]);
+        }
+    }
+}
 
 /* rows, vectors, unit_row (a_row is 1), partial (the last vector is not full) and fetching are
  * constants at every call, so that the loops unroll into registers. */
@@ -50,30 +76,27 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
             sum[i][j] = fb_vf_zero();
         }
     }
-    const int64_t a_row = unit_row ? 1 : t->a_row;
-    const float *a = t->a;
-    const float *b = t->b;
-    const char *fetch = t->fetch;
-    for (int64_t p = 0; p < t->k; p++) {
-        if (fetching) {
-            FETCH_LINE(fetch);
-            fetch += LINE_BYTES;
-        }
-        fb_vf column[TILE_VECTORS];
-        FB_UNROLL
-        for (int j = 0; j < vectors; j++) {
-            column[j] = partial && j == vectors - 1 ? fb_vf_load_part(b + j * FB_VW, t->last)
-                                                    : fb_vf_load(b + j * FB_VW);
-        }
-        FB_UNROLL
-        for (int i = 0; i < rows; i++) {
-            const fb_vf x = fb_vf_set1(a[i * a_row]);
+    const float *a = t->a, *b = t->b;
+    int64_t p = 0;
+    if (fetching) {
+        const char *first = t->fetch[0], *second = t->fetch[1], *third = t->fetch[2];
+        for (; p + FETCH_PERIOD <= t->k; p += FETCH_PERIOD) {
+            FETCH_LINE(first);
+            const char *next = first + LINE_BYTES;
+            first = second;
+            second = third;
+            third = next;
             FB_UNROLL
-            for (int j = 0; j < vectors; j++) {
-                sum[i][j] = fb_vf_fma(x, column[j], sum[i][j]);
+            for (int step = 0; step < FETCH_PERIOD; step++) {
+                run_step(t, a, b, rows, vectors, unit_row, partial, sum);
+                a += t->a_col;
+                b += t->ldb;
             }
         }
-        a += unit_row ? t->a_col : (t->a_col == 1 ? 1 : t->a_col);
+    }
+    for (; p < t->k; p++) {
+        run_step(t, a, b, rows, vectors, unit_row, partial, sum);
+        a += t->a_col;
         b += t->ldb;
     }
     FB_UNROLL
@@ -166,19 +189,23 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Hands the tile its k lines of the first range that has any left. */
+/* Hands the tile its lines of each range; in place of a range that is empty, those of another. */
 static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
 {
+    const int64_t rounds = t->k / FETCH_PERIOD / FB_TILE_RANGES + 1;
+    const char *any = NULL;
+    for (int i = 0; i < FB_TILE_RANGES; i++) {
+        any = extra->fetch[i].bytes > 0 ? extra->fetch[i].at : any;
+    }
     for (int i = 0; i < FB_TILE_RANGES; i++) {
         struct fb_tile_range *range = &extra->fetch[i];
+        t->fetch[i] = range->bytes > 0 ? range->at : any;
         if (range->bytes > 0) {
-            t->fetch = range->at;
-            range->at += t->k * LINE_BYTES;
-            range->bytes -= t->k * LINE_BYTES;
-            return FETCHING;
+            range->at += rounds * LINE_BYTES;
+            range->bytes -= rounds * LINE_BYTES;
         }
     }
-    return PLAIN;
+    return any != NULL ? FETCHING : PLAIN;
 }
 
 /* Column panels outermost: a panel of B (k x TILE_VECTORS * FB_VW) stays in the first-level cache

@@ -33,9 +33,9 @@ enum { FB_TILE_RANGES = 4 };
 struct fb_tile_extra {
     /* C = diag(scale) A B, or diag(scale) (C + A B) when accumulating, m values; NULL: none. */
     const float *scale;
-    /* Memory that comes into the second-level cache meanwhile, range after range, a line per step
-     * of k: the product's arithmetic hides its latency. Advanced past what was asked for. x86 only.
-     */
+    /* Memory that comes into the second-level cache meanwhile, of each range a line in turn, spread
+     * over the steps of the product, whose arithmetic hides the latency. Advanced past what was
+     * asked for. x86 only. */
     struct fb_tile_range {
         const char *at;
         int64_t bytes;

@@ -138,19 +138,12 @@ FB_ALWAYS_INLINE __m512 fb_sigmoid4_denominator(struct fb_sigmoid4 table, __m512
     return _mm512_fmadd_ps(power, square, _mm512_set1_ps(1.0F));
 }
 
-/* How far ahead of the sigmoids their arguments are fetched, in floats: the latency of memory at
- * the rate of the sigmoids. The processor's own prefetching does not keep up. */
-enum { FB_SIGMOID4_AHEAD = 2048 };
-
 /* y = sigmoid(x) for 64 values; the magnitudes of x join *peak's maximum (NaN does not). */
 FB_ALWAYS_INLINE void fb_sigmoid4(struct fb_sigmoid4 table, const float *x, float *y, __m512 *peak)
 {
     const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
     const __m512 x2 = _mm512_loadu_ps(x + 32), x3 = _mm512_loadu_ps(x + 48);
     enum { LARGER_MAGNITUDE = 0xb };
-    for (int i = 0; i < 64; i += 16) {
-        _mm_prefetch((const char *)(x + FB_SIGMOID4_AHEAD + i), _MM_HINT_T1);
-    }
     *peak = _mm512_range_ps(*peak, x0, LARGER_MAGNITUDE);
     *peak = _mm512_range_ps(*peak, x1, LARGER_MAGNITUDE);
     *peak = _mm512_range_ps(*peak, x2, LARGER_MAGNITUDE);
