@@ -3,11 +3,11 @@
  * in flow.h.
  *
  * Forward: four phases over blocks of tokens, each needing the totals of the one before:
- *   1  sum phi(k), sum phi(q)
- *   2  w = sum alpha q
+ *   1  sum phi(k)
+ *   2  sum phi(q), w = sum alpha q
  *   3  u = sum beta k, e = exp(clamp o), Z = sum e, G = sum phi(k) (e v)^T        2SDM flop
  *   4  out = s alpha phi(q) G S/Z                                                 2LDM flop
- * u is not needed before phase 4, so that keys are seen twice only.
+ * w needs the keys' sum only and u is not needed before phase 4, so that both sides are seen twice.
  * A small clamp bounds the exponential, so that no maximum is needed; without one the maximum runs
  * along with the sums. Competition over heads puts two phases between 2 and 3: the scores of all
  * heads, and their softmax per token.
@@ -162,8 +162,9 @@ static void finish_ahead(struct flow_ahead *ahead, int side)
     }
 }
 
-/* A thread's part of the heads: each head's first phase runs between the products of the one
- * before. */
+/* A thread's part of the heads: each head's first two phases run between the products of the one
+ * before. What both heads keep block by block, phi(k) and the incoming flows, the new head writes
+ * behind the old one's reading. */
 static void run_heads(void *context, int64_t index, int thread)
 {
     struct flow_run *run = context;
@@ -179,12 +180,12 @@ static void run_heads(void *context, int64_t index, int thread)
         struct flow_task task = ahead.task;
         more = take_unit(run, thread, turn, &ahead, &states[turn]);
         task.ahead = more ? &ahead : NULL;
-        for (int phase = 1; phase < run->phase_count; phase++) {
+        for (int phase = FLOW_AHEAD_PHASES; phase < run->phase_count; phase++) {
             if (!is_needed(run, phase)) {
                 continue;
             }
             run_phase(&task, thread, &run->phases[phase]);
-            /* Keys first: both sides sum into the same accumulators. */
+            /* Keys first: incoming flows need their sum. */
             if (more && run->phases[phase].sides[FLOW_SOURCES].run != NULL) {
                 finish_ahead(&ahead, FLOW_SOURCES);
             }

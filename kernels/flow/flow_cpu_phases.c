@@ -69,29 +69,31 @@ static void add_first_vector(const struct flow_shape *s, const struct flow_slot 
     }
 }
 
-/* total + eps in float, from the sum in double; the padding stays zero. */
-static void finish_vector(const struct flow_task *t, float *total)
+static void add_two_vectors(const struct flow_shape *s, const struct flow_slot *slot, bool first,
+                            const struct flow_head *state)
 {
-    const struct flow_shape *s = &t->run->shape;
-    for (int64_t j = 0; j < s->cols; j++) {
-        total[j] = j < s->dim ? (float)(t->state->wide[j] + (double)FB_FLOW_EPSILON) : 0.0F;
+    for (int64_t j = 0; j < 2 * s->cols; j++) {
+        state->wide[j] = (first ? 0.0 : state->wide[j]) + (double)slot->vectors[j];
     }
 }
 
-/* ---- phase 1: sums of phi ------------------------------------------------------------------ */
+/* total + eps in float, from the index-th sum in double; the padding stays zero. */
+static void finish_vector(const struct flow_task *t, int index, float *total)
+{
+    const struct flow_shape *s = &t->run->shape;
+    const double *sum = t->state->wide + index * s->cols;
+    for (int64_t j = 0; j < s->cols; j++) {
+        total[j] = j < s->dim ? (float)(sum[j] + (double)FB_FLOW_EPSILON) : 0.0F;
+    }
+}
+
+/* ---- phase 1: the sum of phi(k) ------------------------------------------------------------ */
 
 static void sum_source_block(const struct flow_task *t, int64_t first, int64_t rows)
 {
     const struct flow_shape *s = &t->run->shape;
     const float *k = fb_flow_source_rows(t, first, rows, true);
     fb_rows_accumulate(k, s->cols, rows, s->cols, NULL, t->slot->vectors);
-}
-
-static void sum_sink_block(const struct flow_task *t, int64_t first, int64_t rows)
-{
-    int64_t stride;
-    const float *q = fb_flow_sink_rows(t, first, rows, true, &stride);
-    fb_rows_accumulate(q, stride, rows, t->run->shape.cols, NULL, t->slot->vectors);
 }
 
 static void sum_sources(const struct flow_task *t)
@@ -102,23 +104,45 @@ static void sum_sources(const struct flow_task *t)
     }
 }
 
+static void finish_source_sum(const struct flow_task *t)
+{
+    finish_vector(t, 0, t->state->totals.source_sum);
+}
+
+/* ---- phase 2: the sum of phi(q), incoming flows, conserved outgoing flow --------------------- */
+
+/* incoming of a block of sinks, written where the outputs will look for it if it is kept. */
+static float *incoming_of(const struct flow_task *t, int64_t first)
+{
+    return t->alpha != NULL ? t->alpha + first : t->worker->scalar[0];
+}
+
+static void sum_sink_block(const struct flow_task *t, int64_t first, int64_t rows)
+{
+    const int64_t cols = t->run->shape.cols;
+    float *alpha = incoming_of(t, first);
+    int64_t stride;
+    const float *q = fb_flow_sink_rows(t, first, rows, true, &stride);
+    fb_rows_accumulate(q, stride, rows, cols, NULL, t->slot->vectors);
+    fb_flow_incoming(t, q, stride, rows, t->state->totals.source_sum, alpha);
+    fb_rows_accumulate(q, stride, rows, cols, alpha, t->slot->vectors + cols);
+}
+
 static void sum_sinks(const struct flow_task *t)
 {
-    fb_rows_zero(t->slot->vectors, t->run->shape.cols);
+    fb_rows_zero(t->slot->vectors, 2 * t->run->shape.cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         sum_sink_block(t, i, flow_minimum(FLOW_BLOCK, t->last - i));
     }
 }
 
-static void finish_source_sum(const struct flow_task *t)
+static void finish_sinks(const struct flow_task *t)
 {
-    finish_vector(t, t->state->totals.source_sum);
+    finish_vector(t, 0, t->state->totals.sink_sum);
+    finish_vector(t, 1, t->state->totals.sink_flow);
 }
 
-static void finish_sink_sum(const struct flow_task *t)
-{
-    finish_vector(t, t->state->totals.sink_sum);
-}
+/* ---- both, of the next head ------------------------------------------------------------------ */
 
 bool fb_flow_step_ahead(struct flow_ahead *ahead, int side)
 {
@@ -133,15 +157,15 @@ bool fb_flow_step_ahead(struct flow_ahead *ahead, int side)
     const int64_t end = flow_minimum((slice + 1) * cut.slice, cut.length);
     const int64_t rows = flow_minimum(FLOW_BLOCK, end - first);
     if (first == slice * cut.slice) {
-        fb_rows_zero(t->slot->vectors, s->cols);
+        fb_rows_zero(t->slot->vectors, 2 * s->cols);
     }
     (sinks ? sum_sink_block : sum_source_block)(t, first, rows);
     ahead->next[side] = first + rows;
     if (first + rows == end) {
-        add_first_vector(s, t->slot, slice == 0, t->state);
+        (sinks ? add_two_vectors : add_first_vector)(s, t->slot, slice == 0, t->state);
     }
     if (first + rows == cut.length) {
-        (sinks ? finish_sink_sum : finish_source_sum)(t);
+        (sinks ? finish_sinks : finish_source_sum)(t);
     }
     return first + rows < cut.length;
 }
@@ -193,33 +217,6 @@ static void fetch_sinks(const struct flow_task *t, int64_t first, struct fb_tile
             extra->fetch[2] = rows_range(&call->out, a->batch, a->head, next, a->sinks);
         }
     }
-}
-
-/* ---- phase 2: conserved flows -------------------------------------------------------------- */
-
-/* incoming of a block of sinks, written where the outputs will look for it if it is kept. */
-static float *incoming_of(const struct flow_task *t, int64_t first)
-{
-    return t->alpha != NULL ? t->alpha + first : t->worker->scalar[0];
-}
-
-static void weigh_sinks(const struct flow_task *t)
-{
-    const struct flow_shape *s = &t->run->shape;
-    fb_rows_zero(t->slot->vectors, s->cols);
-    for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
-        const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        float *alpha = incoming_of(t, i);
-        int64_t stride;
-        const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
-        fb_flow_incoming(t, q, stride, rows, t->state->totals.source_sum, alpha);
-        fb_rows_accumulate(q, stride, rows, s->cols, alpha, t->slot->vectors);
-    }
-}
-
-static void finish_sink_flow(const struct flow_task *t)
-{
-    finish_vector(t, t->state->totals.sink_flow);
 }
 
 /* ---- phase 3: competition and the product -------------------------------------------------- */
@@ -377,7 +374,7 @@ static void add_product(const struct flow_shape *s, const struct flow_slot *slot
 
 static void finish_product(const struct flow_task *t)
 {
-    finish_vector(t, t->state->totals.source_flow);
+    finish_vector(t, 0, t->state->totals.source_flow);
     switch (t->run->options.competition) {
     case FB_FLOW_NO_COMPETITION:
         *t->state->totals.scale = 1.0F;
@@ -450,9 +447,8 @@ static void emit_sinks(const struct flow_task *t)
 }
 
 const struct flow_phase fb_flow_forward_phases[FLOW_FORWARD_PHASES] = {
-    {.sides = {[FLOW_SOURCES] = {sum_sources, add_first_vector, finish_source_sum},
-               [FLOW_SINKS] = {sum_sinks, add_first_vector, finish_sink_sum}}},
-    {.sides = {[FLOW_SINKS] = {weigh_sinks, add_first_vector, finish_sink_flow}}},
+    {.sides = {[FLOW_SOURCES] = {sum_sources, add_first_vector, finish_source_sum}}},
+    {.sides = {[FLOW_SINKS] = {sum_sinks, add_two_vectors, finish_sinks}}},
     {.sides = {[FLOW_SOURCES] = {fb_flow_score_sources, NULL, NULL}}, .heads_only = true},
     {.sides = {[FLOW_SOURCES] = {fb_flow_share_sources, NULL, NULL}}, .heads_only = true},
     {.sides = {[FLOW_SOURCES] = {collect_sources, add_product, finish_product}}},

@@ -140,8 +140,9 @@ struct flow_task {
     struct flow_ahead *ahead; /* the thread's next head, or NULL; forward */
 };
 
-/* The first phase of the head that a thread takes next. It waits for memory, while the products of
- * the head at hand do not: so a block of it follows each block of those, which has fetched it. */
+/* The first two phases of the head that a thread takes next. They wait for memory, while the
+ * products of the head at hand do not: so a block of it follows each block of those, which has
+ * fetched it. */
 struct flow_ahead {
     struct flow_task task;
     int64_t next[FLOW_SIDES]; /* the first token that is not summed yet */
@@ -160,7 +161,11 @@ struct flow_phase {
     bool heads_only; /* of competition over heads */
 };
 
-enum { FLOW_FORWARD_PHASES = 6, FLOW_BACKWARD_PHASES = 7 };
+enum {
+    FLOW_FORWARD_PHASES = 6,
+    FLOW_AHEAD_PHASES = 2, /* of them, those that a thread does to its next head */
+    FLOW_BACKWARD_PHASES = 7
+};
 extern const struct flow_phase fb_flow_forward_phases[FLOW_FORWARD_PHASES];
 extern const struct flow_phase fb_flow_backward_phases[FLOW_BACKWARD_PHASES];
 
