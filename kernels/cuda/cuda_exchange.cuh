@@ -1,7 +1,8 @@
 /*
  * Numbers between the blocks of a cluster, on Hopper. Blocks send straight into each other's shared
- * memory; each store counts its bytes on a barrier of the receiver, which waits until all have come.
- * Unlike a barrier of the cluster this makes nobody wait for memory that has nothing to do with it.
+ * memory; each store counts its bytes on a barrier of the receiver, which waits until all have
+ * come. Unlike a barrier of the cluster this makes nobody wait for memory that has nothing to do
+ * with it.
  */
 #ifndef FB_CUDA_EXCHANGE_CUH
 #define FB_CUDA_EXCHANGE_CUH
@@ -20,10 +21,10 @@ __device__ inline uint32_t remote_address(uint32_t address, int rank)
 
 __device__ inline void send(uint32_t to, uint32_t barrier, float x)
 {
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::
-                     "r"(to),
-                 "r"(__float_as_uint(x)), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
+        "r"(__float_as_uint(x)), "r"(barrier)
+        : "memory");
 }
 
 __device__ inline void send_pair(uint32_t to, uint32_t barrier, uint32_t x, uint32_t y)
@@ -40,9 +41,31 @@ __device__ inline void expect(unsigned long long *barrier, int bytes)
 {
     const uint32_t address = shared_address(barrier);
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address) : "memory");
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address),
-                 "r"(bytes)
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
                  : "memory");
+}
+
+/* The next round of a barrier whose last one this thread has awaited; by one thread. */
+__device__ inline void expect_again(unsigned long long *barrier, int bytes)
+{
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
+}
+
+/* Until a round's bytes have all come; rounds alternate between 0 and 1. */
+__device__ inline void await_round(unsigned long long *barrier, uint32_t round)
+{
+    const uint32_t address = shared_address(barrier);
+    uint32_t done = 0;
+    while (done == 0)
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(address), "r"(round)
+                     : "memory");
 }
 
 /* Until they have all come. */

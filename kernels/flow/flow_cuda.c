@@ -72,12 +72,14 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
                                    struct fb_error *error)
 {
     struct fb_flow_cuda_plan plan;
-    if (problem->causal)
-        return fb_flow_cuda_causal(problem, call, error);
     fb_flow_cuda_plan_of(problem, &plan);
-    if (plan.cluster_ranks > 0 && has_whole_chunks(call) && fb_flow_cuda_cluster_runs_here())
-        return fb_flow_cuda_cluster(problem, call, &plan, error);
-    return fb_flow_cuda_normal(problem, call, error);
+    const bool clusters = plan.cluster_ranks + plan.causal_ranks > 0 && has_whole_chunks(call) &&
+                          fb_flow_cuda_cluster_runs_here();
+    if (problem->causal)
+        return clusters ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
+                        : fb_flow_cuda_causal(problem, call, error);
+    return clusters ? fb_flow_cuda_cluster(problem, call, &plan, error)
+                    : fb_flow_cuda_normal(problem, call, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

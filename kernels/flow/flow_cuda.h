@@ -20,6 +20,11 @@ bool fb_flow_cuda_cluster_runs_here(void);
 enum fb_status fb_flow_cuda_cluster(const struct fb_problem *problem, const struct fb_call *call,
                                     const struct fb_flow_cuda_plan *plan,
                                     struct fb_error *error) FB_MUST_CHECK;
+/* Likewise the causal form, a segment of the head at a time. */
+enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
+                                           const struct fb_call *call,
+                                           const struct fb_flow_cuda_plan *plan,
+                                           struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
 /* Any number of tokens against the state: decoding and prefilling. */

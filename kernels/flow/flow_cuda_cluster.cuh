@@ -1,17 +1,18 @@
 /*
- * The passes of Flow-Attention over tiles in shared memory, and what the blocks of a cluster exchange
- * between them: bf16, head dimension 64, Hopper. flow_cuda_cluster.cu makes kernels of them.
+ * The passes of Flow-Attention over tiles in shared memory, and what the blocks of a cluster
+ * exchange between them: bf16, head dimension 64, Hopper. flow_cuda_cluster.cu makes kernels of
+ * them.
  */
 #ifndef FB_FLOW_CUDA_CLUSTER_CUH
 #define FB_FLOW_CUDA_CLUSTER_CUH
 
 #include "cuda_exchange.cuh"
 #include "flow_cuda_shape.cuh"
+#include "flow_cuda_strip.cuh"
 
-namespace {
+namespace
+{
 
-
-constexpr int kDim = 64;
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kRanksMax = 16;
@@ -53,8 +54,6 @@ struct block_tiles {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-constexpr float kEps = FB_FLOW_EPSILON;
-
 __device__ block_tiles carve(char *shared, int tokens)
 {
     block_tiles x;
@@ -87,49 +86,11 @@ __device__ void fetch_tile(char *tile, const tensor_view &view, int64_t b, int64
     }
 }
 
-__device__ float sigmoid_of(float x)
-{
-    float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5F * x));
-    return fmaf(0.5F, t, 0.5F);
-}
-
-__device__ float reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ float power_of_two(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Four sigmoids by four exponentials and one reciprocal: the special-function unit is what limits
- * this pass. Below -20 they stay at 2e-9, so that the product of four fits. */
-__device__ void sigmoids(float (&x)[4])
-{
-    constexpr float log2e = 1.44269504F;
-    float a[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        a[i] = 1.0F + power_of_two(fminf(-log2e * x[i], 20.0F * log2e));
-    const float low = a[0] * a[1], high = a[2] * a[3];
-    const float all = reciprocal(low * high);
-    const float for_low = all * high, for_high = all * low;
-    x[0] = for_low * a[1];
-    x[1] = for_low * a[0];
-    x[2] = for_high * a[3];
-    x[3] = for_high * a[2];
-}
-
 /* What becomes of a warp's part of a sum: its first, one more, or not wanted this time. */
 enum part_use { SET_PART, ADD_PART, DROP_PART };
 
-/* phi in place, rows beyond `valid` zero; column sums of the warp's rows into warp_part[.][side]. */
+/* phi in place, rows beyond `valid` zero; column sums of the warp's rows into warp_part[.][side].
+ */
 __device__ void map_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side,
                          part_use use)
 {
@@ -194,53 +155,6 @@ __device__ void join_parts(cluster_shared *own, int rank, int ranks, exchange_na
 }
 
 /* ---- flows ----------------------------------------------------------------------------------- */
-
-/* The product of a strip of 16 rows with a vector: rows g and g + 8, in the lanes with t = 0. */
-struct strip_dots {
-    float low, high;
-};
-
-__device__ strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand &v)
-{
-    float c[4] = {}, d[4] = {}; /* two sums: half the latency */
-#pragma unroll
-    for (int step = 0; step < 4; step += 2) {
-        multiply(c, a[step], v.b[step][0], v.b[step][1]);
-        multiply(d, a[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
-    }
-    return {c[0] + d[0], c[2] + d[2]};
-}
-
-__device__ void load_strip(uint32_t (&a)[4][4], uint32_t strip, const lane_places &at)
-{
-#pragma unroll
-    for (int step = 0; step < 4; step++)
-        load_a(a[step], strip, at, step);
-}
-
-/* eps times the sum over the vector of (x + eps), by the whole warp. */
-__device__ float eps_term(const float *vector)
-{
-    const int lane = threadIdx.x % 32;
-    float sum = vector[lane] + vector[lane + 32] + 2.0F * kEps;
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-        sum += __shfl_xor_sync(0xffffffffU, sum, step);
-    return kEps * sum;
-}
-
-/* a whose row 0 is a weight per row of the strip. low and high: of the rows g and g + 8, in the
- * lanes with t = 0. */
-__device__ void weight_operand(uint32_t (&a)[4], float low, float high)
-{
-    const int lane = threadIdx.x % 32, t = lane % 4;
-    const uint32_t both = pack_bf16(low, high);
-    const uint32_t even = __shfl_sync(0xffffffffU, both, 8 * t);
-    const uint32_t odd = __shfl_sync(0xffffffffU, both, 8 * t + 4);
-    a[0] = lane < 4 ? __byte_perm(even, odd, 0x5410) : 0;
-    a[2] = lane < 4 ? __byte_perm(even, odd, 0x7632) : 0;
-    a[1] = a[3] = 0;
-}
 
 /* The reciprocals of the dot products with the other side's sum (alpha or beta) and the sum of the
  * rows so weighted, over the warp's rows; into warp_part[.][side]. */
@@ -385,8 +299,8 @@ __device__ void send_product(cluster_shared *own, int rank, int ranks,
         for (int n = 0; n < 32 / kWarps; n++) {
             /* a row belongs to one block, since no share is less than four rows */
             const int i = row * kDim + warp / 4 * (256 / kWarps) + 8 * n + 2 * t - first * share;
-            send_pair(remote + 4 * (uint32_t)i, remote_barrier,
-                      __float_as_uint(sum[n][2 * half]), __float_as_uint(sum[n][2 * half + 1]));
+            send_pair(remote + 4 * (uint32_t)i, remote_barrier, __float_as_uint(sum[n][2 * half]),
+                      __float_as_uint(sum[n][2 * half + 1]));
         }
     }
 }
@@ -423,15 +337,17 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
-__device__ void write_rows(const block_tiles &x, const cluster_arguments &arguments, int64_t b_index,
-                           int64_t h, int first_token, int first, int rows, int valid, float ratio)
+__device__ void write_rows(const block_tiles &x, const cluster_arguments &arguments,
+                           int64_t b_index, int64_t h, int first_token, int first, int rows,
+                           int valid, float ratio)
 {
     const int lane = threadIdx.x % 32, g = lane / 4;
     const lane_places at;
     const uint32_t product = shared_address(x.k);
     uint32_t strip = shared_address(x.q) + first * kRowBytes;
     const float constant = eps_term(x.own->flow[0]);
-    const head_rows<__nv_bfloat16> out = rows_of<__nv_bfloat16>(arguments.out, b_index, h, first_token);
+    const head_rows<__nv_bfloat16> out =
+        rows_of<__nv_bfloat16>(arguments.out, b_index, h, first_token);
     const vector_operand v(x.own->flow[0], kEps);
     uint32_t m[4][4][4];
 #pragma unroll

@@ -6,7 +6,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8 };
+enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8, CAUSAL_BLOCKS = 264 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -37,8 +37,8 @@ static void cut_slices(const struct fb_problem *p, struct fb_flow_cuda_plan *pla
 static bool can_reside(const struct fb_problem *p)
 {
     const struct fb_flow_options options = fb_flow_options_of(p);
-    return !p->causal && p->dtype == FB_BF16 && p->qk_dim == 64 && p->v_dim == 64 &&
-           p->q_lengths == NULL && p->kv_lengths == NULL && options.phi == FB_FLOW_SIGMOID &&
+    return p->dtype == FB_BF16 && p->qk_dim == 64 && p->v_dim == 64 && p->q_lengths == NULL &&
+           p->kv_lengths == NULL && options.phi == FB_FLOW_SIGMOID &&
            options.competition == FB_FLOW_OVER_TOKENS && !options.online && options.allocation &&
            !(options.extra_eps > 0.0F);
 }
@@ -79,6 +79,17 @@ static void choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan 
     }
 }
 
+/* Causal: as many blocks as run at once, two on a multiprocessor; a head's are a cluster. */
+static void choose_causal_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    int ranks = 1;
+    while (ranks < FB_FLOW_CUDA_CAUSAL_RANKS_MAX && 2 * ranks * plan->heads <= CAUSAL_BLOCKS &&
+           (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS < p->q_len)
+        ranks *= 2;
+    plan->causal_ranks = ranks;
+    plan->causal_segments = divide_up(p->q_len, (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS);
+}
+
 static size_t floats(int64_t count)
 {
     return (size_t)count * sizeof(float);
@@ -99,7 +110,9 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->value_cols = (int)divide_up(p->v_dim, 32) * 32;
     plan->splits = (int)divide_up(plan->value_cols, FB_FLOW_CUDA_SPLIT);
     cut_slices(p, plan);
-    if (can_reside(p))
+    if (can_reside(p) && p->causal)
+        choose_causal_cluster(p, plan);
+    else if (can_reside(p))
         choose_cluster(p, plan);
     plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
     plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
@@ -114,4 +127,6 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->forward_bytes = plan->lengths_bytes;
     if (!p->causal)
         plan->forward_bytes += floats(forward_count(plan));
+    else if (plan->causal_ranks > 0)
+        plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
 }

@@ -20,10 +20,12 @@ enum {
     FB_FLOW_CUDA_SPLIT = 64,   /* columns of values per block */
     FB_FLOW_CUDA_SEGMENT = 16, /* chunks between two states that a causal forward saves */
     FB_FLOW_CUDA_SLICES_MAX = 64,
-    FB_FLOW_CUDA_RANKS_MAX = 16,     /* blocks of a cluster */
-    FB_FLOW_CUDA_RESIDENT_MAX = 512, /* tokens whose q, k and v fit into one block's memory */
-    FB_FLOW_CUDA_SCALARS = 4,        /* per head: scale, peak, two unused */
-    FB_FLOW_CUDA_VECTORS = 4         /* per head: sums of phi(k) and phi(q), u, w */
+    FB_FLOW_CUDA_RANKS_MAX = 16,       /* blocks of a cluster */
+    FB_FLOW_CUDA_RESIDENT_MAX = 512,   /* tokens whose q, k and v fit into one block's memory */
+    FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8, /* blocks of a cluster, causal form */
+    FB_FLOW_CUDA_CAUSAL_TOKENS = 256,  /* that each of them holds at a time */
+    FB_FLOW_CUDA_SCALARS = 4,          /* per head: scale, peak, two unused */
+    FB_FLOW_CUDA_VECTORS = 4           /* per head: sums of phi(k) and phi(q), u, w */
 };
 
 struct fb_flow_cuda_plan {
@@ -37,6 +39,8 @@ struct fb_flow_cuda_plan {
     int cluster_ranks;    /* blocks that hold a head in their shared memory; 0: they cannot */
     int cluster_tokens;   /* of each of them, or of a segment */
     int cluster_segments; /* 1: resident; more: a block takes one after the other */
+    int causal_ranks;     /* likewise, causal form */
+    int64_t causal_segments;
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */

@@ -64,6 +64,11 @@ static void test_scratch_does_not_grow_with_the_length(void **state)
     problem.causal = true;
     fb_flow_cuda_plan_of(&problem, &longer);
     assert_int_equal(longer.forward_bytes, 0);
+    problem.dtype = FB_BF16; /* in clusters: what comes before the segment */
+    fb_flow_cuda_plan_of(&problem, &longer);
+    problem.q_len = problem.kv_len = 65536;
+    fb_flow_cuda_plan_of(&problem, &plan);
+    assert_int_equal(longer.forward_bytes, plan.forward_bytes);
 }
 
 static void test_lengths_have_room_only_when_given(void **state)
@@ -110,6 +115,29 @@ static void test_clusters_cover_the_head_or_are_not_used(void **state)
         }
 }
 
+static void test_causal_clusters_cover_the_head(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+            problem.causal = true;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            assert_int_equal(plan.causal_ranks, 0); /* f32 */
+            problem.dtype = FB_BF16;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            assert_int_equal(plan.cluster_ranks, 0);
+            assert_true(plan.causal_ranks >= 1 &&
+                        plan.causal_ranks <= FB_FLOW_CUDA_CAUSAL_RANKS_MAX);
+            assert_int_equal(plan.causal_ranks & (plan.causal_ranks - 1), 0);
+            const int64_t step = (int64_t)plan.causal_ranks * FB_FLOW_CUDA_CAUSAL_TOKENS;
+            assert_true(step * plan.causal_segments >= lengths[i]);
+            assert_true(step * (plan.causal_segments - 1) < lengths[i]);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +146,7 @@ int main(void)
         cmocka_unit_test(test_scratch_does_not_grow_with_the_length),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
         cmocka_unit_test(test_clusters_cover_the_head_or_are_not_used),
+        cmocka_unit_test(test_causal_clusters_cover_the_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

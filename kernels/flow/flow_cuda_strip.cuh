@@ -1,0 +1,98 @@
+/* What the kernels of Flow-Attention for bf16 and heads of 64 share: sigmoids, and dot products of
+ * strips of 16 rows on the tensor cores. */
+#ifndef FB_FLOW_CUDA_STRIP_CUH
+#define FB_FLOW_CUDA_STRIP_CUH
+
+#include "cuda_fragments.cuh"
+#include "flow_options.h"
+
+constexpr int kDim = 64;
+constexpr float kEps = FB_FLOW_EPSILON;
+
+__device__ inline float sigmoid_of(float x)
+{
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5F * x));
+    return fmaf(0.5F, t, 0.5F);
+}
+
+__device__ inline float reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Four sigmoids by four exponentials and one reciprocal: the special-function unit is what limits
+ * this pass. Below -20 they stay at 2e-9, so that the product of four fits. */
+__device__ inline void sigmoids(float (&x)[4])
+{
+    constexpr float log2e = 1.44269504F;
+    float a[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = 1.0F + power_of_two(fminf(-log2e * x[i], 20.0F * log2e));
+    const float low = a[0] * a[1], high = a[2] * a[3];
+    const float all = reciprocal(low * high);
+    const float for_low = all * high, for_high = all * low;
+    x[0] = for_low * a[1];
+    x[1] = for_low * a[0];
+    x[2] = for_high * a[3];
+    x[3] = for_high * a[2];
+}
+
+/* The product of a strip of 16 rows with a vector: rows g and g + 8, in the lanes with t = 0. */
+struct strip_dots {
+    float low, high;
+};
+
+__device__ inline strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand &v)
+{
+    float c[4] = {}, d[4] = {}; /* two sums: half the latency */
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+        multiply(c, a[step], v.b[step][0], v.b[step][1]);
+        multiply(d, a[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+    }
+    return {c[0] + d[0], c[2] + d[2]};
+}
+
+__device__ inline void load_strip(uint32_t (&a)[4][4], uint32_t strip, const lane_places &at)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        load_a(a[step], strip, at, step);
+}
+
+/* eps times the sum over the vector of (x + eps), by the whole warp. */
+__device__ inline float eps_term(const float *vector)
+{
+    const int lane = threadIdx.x % 32;
+    float sum = vector[lane] + vector[lane + 32] + 2.0F * kEps;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2)
+        sum += __shfl_xor_sync(0xffffffffU, sum, step);
+    return kEps * sum;
+}
+
+/* a whose row 0 is a weight per row of the strip. low and high: of the rows g and g + 8, in the
+ * lanes with t = 0. */
+__device__ inline void weight_operand(uint32_t (&a)[4], float low, float high)
+{
+    const int lane = threadIdx.x % 32, t = lane % 4;
+    const uint32_t both = pack_bf16(low, high);
+    const uint32_t even = __shfl_sync(0xffffffffU, both, 8 * t);
+    const uint32_t odd = __shfl_sync(0xffffffffU, both, 8 * t + 4);
+    a[0] = lane < 4 ? __byte_perm(even, odd, 0x5410) : 0;
+    a[2] = lane < 4 ? __byte_perm(even, odd, 0x7632) : 0;
+    a[1] = a[3] = 0;
+}
+
+#endif
