@@ -38,8 +38,8 @@ struct linear_state {
 struct linear_decode_scratch {
     float *queries; /* [group][ld_features] */
     float *outs;    /* [group][ld_value] */
-    float *value;   /* [ld_value] v, and a room for a row of q or k */
-    float *room;
+    float *value;   /* [ld_value] v, zero beyond its components */
+    float *room;    /* a row of q or k that is not f32 */
 };
 
 static size_t linear_state_at(const struct linear_decode *d, void *base, struct linear_state *state)
@@ -112,33 +112,60 @@ static void linear_run_key(void *context, int64_t unit, int thread)
     }
 }
 
-/* G += phi(k) v^T row by row, and each head's phi(q) G with the new rows. */
-static void linear_advance_sums(const struct linear_decode *d, const struct linear_state *state,
-                                const struct linear_decode_scratch *s, const float *phi,
-                                const float *v)
+/* chunk vectors of columns: G += phi(k) v^T row by row, and phi(q) G of one head with the new rows
+ * in out. The rounding error of a sum is the part of what was added that did not arrive (Kahan). */
+FB_ALWAYS_INLINE void linear_advance_columns(int64_t count, int64_t ld, const int chunk,
+                                             float *FB_RESTRICT sums, float *FB_RESTRICT errors,
+                                             const float *FB_RESTRICT phi,
+                                             const float *FB_RESTRICT value,
+                                             const float *FB_RESTRICT query, float *FB_RESTRICT out)
 {
-    const int64_t errors = d->map->count * d->ld_value;
-    fb_rows_zero(s->outs, d->group * d->ld_value);
-    for (int64_t f = 0; f < d->map->count; f++) {
+    fb_vf added[FB_ROWS_CHUNK], result[FB_ROWS_CHUNK];
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        added[c] = fb_vf_load(value + c * FB_VW);
+        result[c] = fb_vf_zero();
+    }
+    for (int64_t f = 0; f < count; f++) {
         const fb_vf key = fb_vf_set1(phi[f]);
-        float *row = state->sums + f * d->ld_value;
-        for (int64_t m = 0; m < d->ld_value; m += FB_VW) {
-            const fb_vf value =
-                fb_vf_load_part(v + m, linear_smaller(FB_VW, d->problem->v_dim - m));
-            const fb_vf old = fb_vf_load(row + m);
-            const fb_vf y = fb_vf_fma(key, value, fb_vf_load(row + errors + m));
+        const fb_vf weight = fb_vf_set1(query[f]);
+        FB_UNROLL
+        for (int c = 0; c < chunk; c++) {
+            const int64_t at = f * ld + c * FB_VW;
+            const fb_vf old = fb_vf_load(sums + at);
+            const fb_vf y = fb_vf_fma(key, added[c], fb_vf_load(errors + at));
             const fb_vf next = fb_vf_add(old, y);
-            const fb_vf taken = fb_vf_sub(next, old);
-            const fb_vf error =
-                fb_vf_add(fb_vf_sub(old, fb_vf_sub(next, taken)), fb_vf_sub(y, taken));
-            fb_vf_store(row + m, next);
-            fb_vf_store(row + errors + m, error);
-            for (int64_t round = 0; round < d->group; round++) {
-                float *out = s->outs + round * d->ld_value + m;
-                const fb_vf query = fb_vf_set1(s->queries[round * d->ld_features + f]);
-                fb_vf_store(out, fb_vf_fma(query, next, fb_vf_load(out)));
-            }
+            fb_vf_store(errors + at, fb_vf_sub(y, fb_vf_sub(next, old)));
+            fb_vf_store(sums + at, next);
+            result[c] = fb_vf_fma(weight, next, result[c]);
         }
+    }
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        fb_vf_store(out + c * FB_VW, result[c]);
+    }
+}
+
+/* G += phi(k) v^T and each head's phi(q) G; v is padded with zeros. */
+static void linear_advance_sums(const struct linear_decode *d, const struct linear_state *state,
+                                const struct linear_decode_scratch *s, const float *phi)
+{
+    const int64_t count = d->map->count;
+    const int64_t ld = d->ld_value;
+    float *errors = state->sums + count * ld;
+    int64_t m = 0;
+    for (; m + (int64_t)(FB_ROWS_CHUNK * FB_VW) <= ld; m += (int64_t)(FB_ROWS_CHUNK * FB_VW)) {
+        linear_advance_columns(count, ld, FB_ROWS_CHUNK, state->sums + m, errors + m, phi,
+                               s->value + m, s->queries, s->outs + m);
+    }
+    for (; m < ld; m += FB_VW) {
+        linear_advance_columns(count, ld, 1, state->sums + m, errors + m, phi, s->value + m,
+                               s->queries, s->outs + m);
+    }
+    if (d->group > 1) {
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (d->group - 1, ld, count, s->queries + d->ld_features, d->ld_features, 1, state->sums, ld,
+         s->outs + ld, ld, false);
     }
 }
 
@@ -160,8 +187,9 @@ static void linear_run_token(void *context, int64_t unit, int thread)
                         s.queries + round * d->ld_features, d->ld_features);
     }
     fb_rows_carry_add(state.key_sum, state.key_sum + d->ld_features, phi, d->ld_features);
-    const struct fb_row_range value = {b, kv_head, 0, 1, 1};
-    linear_advance_sums(d, &state, &s, phi, fb_rows_load(&call->v, value, s.value).rows);
+    fb_rows_zero(s.value, d->ld_value);
+    fb_row_widen(p->dtype, fb_tensor_row(&call->v, b, kv_head, 0), p->v_dim, s.value);
+    linear_advance_sums(d, &state, &s, phi);
     for (int64_t round = 0; round < d->group; round++) {
         float *out = s.outs + round * d->ld_value;
         const int64_t h = kv_head * d->group + round;

@@ -27,11 +27,14 @@ struct performer_own {
 static void performer_pack(const struct performer_own *own, const float *projection)
 {
     const double scale = pow((double)own->dim, -0.25);
+    fb_transpose(projection, own->dim, own->features, own->dim, own->projection, own->ld);
     for (int64_t d = 0; d < own->dim; d++) {
-        for (int64_t r = 0; r < own->ld; r++) {
-            const int64_t feature = r < own->features ? r : own->features - 1;
-            own->projection[d * own->ld + r] =
-                (float)(scale * (double)projection[feature * own->dim + d]);
+        float *row = own->projection + d * own->ld;
+        for (int64_t r = 0; r < own->features; r++) {
+            row[r] = (float)(scale * (double)row[r]);
+        }
+        for (int64_t r = own->features; r < own->ld; r++) {
+            row[r] = row[own->features - 1];
         }
     }
 }

@@ -11,7 +11,7 @@
 #ifndef FB_CACHE_DECODE_H
 #define FB_CACHE_DECODE_H
 
-#include "rows.h"
+#include "softmax/cache_rows.h"
 #include "softmax/window_plan.h"
 
 #include <assert.h>
@@ -29,9 +29,8 @@ struct cache_kernel {
 struct cache_scratch {
     float *query;   /* [ld_key], scaled */
     float *weights; /* [CACHE_BLOCK] */
-    float *part;    /* [ld_value] */
     float *sum;     /* [ld_value] */
-    float *room;    /* [CACHE_BLOCK] rows of keys or values that are not f32 */
+    float *room;    /* one row of the call that is not f32 */
 };
 
 static int64_t cache_padded(int64_t dim)
@@ -46,10 +45,9 @@ static struct cache_scratch cache_scratch_at(const struct cache_kernel *c, void 
     struct cache_scratch s;
     s.query = fb_scratch_take_f32(&cursor, c->ld_key);
     s.weights = fb_scratch_take_f32(&cursor, CACHE_BLOCK);
-    s.part = fb_scratch_take_f32(&cursor, c->ld_value);
     s.sum = fb_scratch_take_f32(&cursor, c->ld_value);
-    s.room = fb_scratch_take_f32(&cursor, fb_row_room(c->problem->dtype, CACHE_BLOCK,
-                                                      window_larger(c->ld_key, c->ld_value)));
+    s.room = fb_scratch_take_f32(
+        &cursor, fb_row_room(c->problem->dtype, 1, window_larger(c->ld_key, c->ld_value)));
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -95,17 +93,6 @@ static void cache_copy_row(const struct cache_kernel *c, unsigned char *to, int6
     memset(to + (size_t)dim * c->element_bytes, 0, (size_t)(ld - dim) * c->element_bytes);
 }
 
-/* So many rows of the cache as floats. */
-static const float *cache_rows(const struct cache_kernel *c, const struct cache_scratch *s,
-                               const unsigned char *rows, int64_t count, int64_t ld)
-{
-    if (c->problem->dtype == FB_F32) {
-        return (const float *)(const void *)rows;
-    }
-    fb_row_widen(c->problem->dtype, rows, count * ld, s->room);
-    return s->room;
-}
-
 /* Stores row `row` of the call's k and v as token t. */
 static void cache_store(const struct cache_kernel *c, int64_t unit, int64_t row, int64_t t)
 {
@@ -119,19 +106,32 @@ static void cache_store(const struct cache_kernel *c, int64_t unit, int64_t row,
                    fb_tensor_row(&c->call->v, b, h, row), p->v_dim);
 }
 
+/* The largest of count scores and of what is given. */
+static float cache_top(const float *scores, int64_t count, float top)
+{
+    fb_vf tops = fb_vf_set1(top);
+    int64_t j = 0;
+    for (; j + FB_VW <= count; j += FB_VW) {
+        tops = fb_vf_max(tops, fb_vf_load(scores + j));
+    }
+    top = fb_vf_hmax(tops);
+    for (; j < count; j++) {
+        top = scores[j] > top ? scores[j] : top;
+    }
+    return top;
+}
+
 /* Adds the slots first .. first + rows - 1 to the sums: scores, the new maximum, weights against
- * it.
- */
+ * it. */
 static void cache_add_block(const struct cache_kernel *c, const struct cache_scratch *s,
                             int64_t unit, int64_t first, int64_t rows, float *maximum,
                             double *total)
 {
-    const float *keys = cache_rows(c, s, cache_key(c, unit, first), rows, c->ld_key);
-    fb_rows_dot(keys, c->ld_key, rows, c->ld_key, s->query, s->weights);
-    float top = *maximum;
-    for (int64_t j = 0; j < rows; j++) {
-        top = s->weights[j] > top ? s->weights[j] : top;
-    }
+    const enum fb_dtype dtype = c->problem->dtype;
+    const void *values = cache_value(c, unit, first);
+    const void *after = cache_key(c, unit, first + rows);
+    cache_dot(dtype, cache_key(c, unit, first), c->ld_key, rows, s->query, s->weights, values);
+    const float top = cache_top(s->weights, rows, *maximum);
     fb_vf sum = fb_vf_zero();
     for (int64_t j = 0; j < rows; j += FB_VW) {
         const int64_t lanes = window_smaller(FB_VW, rows - j);
@@ -141,13 +141,7 @@ static void cache_add_block(const struct cache_kernel *c, const struct cache_scr
         sum = fb_vf_add(sum, weight);
     }
     const float shrink = expf(*maximum - top);
-    const float *values = cache_rows(c, s, cache_value(c, unit, first), rows, c->ld_value);
-    fb_rows_zero(s->part, c->ld_value);
-    fb_rows_accumulate(values, c->ld_value, rows, c->ld_value, s->weights, s->part);
-    for (int64_t j = 0; j < c->ld_value; j += FB_VW) {
-        fb_vf_store(s->sum + j,
-                    fb_vf_fma(fb_vf_set1(shrink), fb_vf_load(s->sum + j), fb_vf_load(s->part + j)));
-    }
+    cache_add(dtype, values, c->ld_value, rows, s->weights, shrink, s->sum, after);
     *total = *total * (double)shrink + (double)fb_vf_sum(sum);
     *maximum = top;
 }

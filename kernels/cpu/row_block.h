@@ -84,12 +84,47 @@ FB_ALWAYS_INLINE void fb_vf_store_f16(uint16_t *to, fb_vf x)
 {
     _mm_storeu_si128((__m128i *)(void *)to, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
+#elif defined(FB_SIMD_NEON)
+FB_ALWAYS_INLINE fb_vf fb_vf_load_bf16(const uint16_t *from)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(from)), 16));
+}
+FB_ALWAYS_INLINE fb_vf fb_vf_load_f16(const uint16_t *from)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
+}
+#else
+FB_ALWAYS_INLINE fb_vf fb_vf_load_bf16(const uint16_t *from)
+{
+    float x;
+    fb_dtype_widen(FB_BF16, from, 1, &x);
+    return x;
+}
+FB_ALWAYS_INLINE fb_vf fb_vf_load_f16(const uint16_t *from)
+{
+    float x;
+    fb_dtype_widen(FB_F16, from, 1, &x);
+    return x;
+}
 #endif
+
+/* The vector of numbers of a dtype that starts at number i. */
+FB_ALWAYS_INLINE fb_vf fb_vf_load_as(const enum fb_dtype dtype, const void *from, int64_t i)
+{
+    switch (dtype) {
+    case FB_BF16:
+        return fb_vf_load_bf16((const uint16_t *)from + i);
+    case FB_F16:
+        return fb_vf_load_f16((const uint16_t *)from + i);
+    default:
+        return fb_vf_load((const float *)from + i);
+    }
+}
 
 static inline void fb_row_widen(enum fb_dtype dtype, const void *from, int64_t count, float *to)
 {
     int64_t i = 0;
-#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
+#if !defined(FB_SIMD_SCALAR)
     const uint16_t *half = (const uint16_t *)from;
     for (; dtype == FB_BF16 && i + FB_VW <= count; i += FB_VW) {
         fb_vf_store(to + i, fb_vf_load_bf16(half + i));
