@@ -6,7 +6,7 @@ build=$(cd "$1" && pwd)
 seconds=$2
 shift 2
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(suite safetensors csv json peer history)
+[ ${#targets[@]} -gt 0 ] || targets=(suite safetensors csv json peer history data)
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source=$(cd ../.. && pwd)
 mkdir -p "$build/findings"

@@ -19,15 +19,12 @@ enum fb_status fb_images_init(struct fb_images *images, int64_t count, struct fb
     return images->pixels ? FB_OK : FB_ERROR_MEMORY;
 }
 
-/* In f32, the type that the original computes in. */
 static void to_grey(const uint8_t *planes, uint8_t *grey)
 {
-    for (int i = 0; i < FB_IMAGE_PIXELS; i++) {
-        const float red = (float)planes[i] / 255.0F;
-        const float green = (float)planes[FB_IMAGE_PIXELS + i] / 255.0F;
-        const float blue = (float)planes[2 * FB_IMAGE_PIXELS + i] / 255.0F;
-        grey[i] = (uint8_t)((0.2989F * red + 0.5870F * green + 0.1140F * blue) * 255.5F);
-    }
+    const uint8_t *red = planes, *green = red + FB_IMAGE_PIXELS, *blue = green + FB_IMAGE_PIXELS;
+    for (int i = 0; i < FB_IMAGE_PIXELS; i++)
+        grey[i] =
+            (uint8_t)(255.5 * (0.2989 * red[i] + 0.5870 * green[i] + 0.1140 * blue[i]) / 255.0);
 }
 
 static enum fb_status read_records(FILE *file, struct fb_images *images, int64_t first,

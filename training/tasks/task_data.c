@@ -15,20 +15,21 @@ enum fb_status fb_task_path(const struct fb_task *task, const struct fb_task_opt
                             const char *relative, struct fb_arena *arena, const char **path,
                             struct fb_error *error)
 {
+    const char *verb = task->made ? "make" : "fetch";
     if (!options->data_dir)
         return fb_error_set(error, FB_ERROR_IO,
                             "task %s reads data files and no data folder was named: set "
-                            "FLOWBENCH_DATA or pass --data-dir DIR; './bench data fetch %s' gets "
+                            "FLOWBENCH_DATA or pass --data-dir DIR; './bench data %s %s' gets "
                             "them",
-                            task->name, task->name);
+                            task->name, verb, task->name);
     char *full = fb_arena_printf(arena, error, "%s/%s", options->data_dir, relative);
     if (!full)
         return FB_ERROR_MEMORY;
     if (access(full, R_OK) != 0)
         return fb_error_set(error, FB_ERROR_IO,
-                            "task %s: cannot read '%s': %s; './bench data fetch %s --data-dir %s' "
+                            "task %s: cannot read '%s': %s; './bench data %s %s --data-dir %s' "
                             "gets it",
-                            task->name, full, strerror(errno), task->name, options->data_dir);
+                            task->name, full, strerror(errno), verb, task->name, options->data_dir);
     *path = full;
     return FB_OK;
 }
