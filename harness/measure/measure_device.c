@@ -118,7 +118,7 @@ enum fb_status fb_worker_device_upload(struct fb_worker *worker, struct fb_error
 }
 
 /* The slots of what a call writes. */
-static int outputs_of(const struct fb_worker *worker, enum buffer_slot slots[4])
+static int outputs_of(const struct fb_worker *worker, enum buffer_slot *slots)
 {
     int count = 0;
     if (worker->pass->writes_out)
@@ -145,8 +145,10 @@ enum fb_status fb_worker_device_poison(struct fb_worker *worker, struct fb_error
 
 enum fb_status fb_worker_device_fetch(struct fb_worker *worker, struct fb_error *error)
 {
-    enum buffer_slot slots[4];
-    const int count = outputs_of(worker, slots);
+    enum buffer_slot slots[5];
+    int count = outputs_of(worker, slots);
+    if (!worker->pass->writes_out) /* of the forward that the backward call starts from */
+        slots[count++] = SLOT_OUT;
     enum fb_status status = fb_cuda_wait(worker->device->call.stream, error);
     for (int i = 0; i < count && status == FB_OK; i++)
         status = fb_cuda_download(worker->buffers[slots[i]].data, worker->device->data[slots[i]],

@@ -82,6 +82,13 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
                     : fb_flow_cuda_normal(problem, call, error);
 }
 
+static enum fb_status cuda_backward(const struct fb_problem *problem, const struct fb_call *call,
+                                    struct fb_error *error)
+{
+    return problem->causal ? fb_flow_cuda_causal_gradient(problem, call, error)
+                           : fb_flow_cuda_gradient(problem, call, error);
+}
+
 const struct fb_attention fb_flow_fused_cuda = {
     .mechanism = &fb_flow,
     .variant = "fused",
@@ -91,6 +98,7 @@ const struct fb_attention fb_flow_fused_cuda = {
     .supports = cuda_supports,
     .sizes = cuda_sizes,
     .forward = cuda_forward,
+    .backward = cuda_backward,
     .decode = fb_flow_cuda_continue,
     .prefill = fb_flow_cuda_continue,
 };

@@ -27,6 +27,11 @@ enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const struct fb_call *call,
+                                     struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
+                                            const struct fb_call *call,
+                                            struct fb_error *error) FB_MUST_CHECK;
 /* Any number of tokens against the state: decoding and prefilling. */
 enum fb_status fb_flow_cuda_continue(const struct fb_problem *problem, const struct fb_call *call,
                                      struct fb_error *error) FB_MUST_CHECK;

@@ -7,11 +7,10 @@
  *   M              [d][64] sum of k (p v)^T
  *
  * Per chunk A = q k^T is formed once; its lower triangle serves the sinks, its upper the sources:
- *   a = sum_{j<=i} (A_ij + eps k1_j) + (q_i+eps).(ck+eps)   k1: the sum of the components of phi(k_j)
- *   b = sum_{i<=j} (A_ij + eps q1_i) + (k_j+eps).(cq+eps)   alpha = n/a, beta = n/b
- *   c = sum_{j<=i} beta_j (A_ij + eps k1_j) + (q_i+eps).(u+eps)     divided by n; likewise o
- *   E = exp(clamp o), Z its running sum, p = n E / Z, r = sigmoid(c) / a
- *   out = r (tril(A) (p v) + q M)
+ *   a = sum_{j<=i} (A_ij + eps k1_j) + (q_i+eps).(ck+eps)   k1: the sum of the components of
+ * phi(k_j) b = sum_{i<=j} (A_ij + eps q1_i) + (k_j+eps).(cq+eps)   alpha = n/a, beta = n/b c =
+ * sum_{j<=i} beta_j (A_ij + eps k1_j) + (q_i+eps).(u+eps)     divided by n; likewise o E =
+ * exp(clamp o), Z its running sum, p = n E / Z, r = sigmoid(c) / a out = r (tril(A) (p v) + q M)
  *
  * 4 N d numbers moved at any length. Sums that grow with the length are kept with their rounding
  * errors. Decoding is the same with the state in memory and a chunk of one token.
@@ -19,7 +18,8 @@
 #include "flow_cuda.h"
 #include "flow_cuda_shape.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kSplit = FB_FLOW_CUDA_SPLIT;
 constexpr int kValueLd = kSplit + 8;
@@ -36,14 +36,14 @@ struct causal_arguments {
 
 /* The block's shared memory. */
 struct causal_shared {
-    float *q, *k;         /* [chunk][ld] */
-    float *scores;        /* [chunk][chunk + 4] A */
-    float *values;        /* [chunk][kValueLd] v, then p v */
-    float *state;         /* [cols][kValueLd] M, then as much of its rounding errors */
+    float *q, *k;  /* [chunk][ld] */
+    float *scores; /* [chunk][chunk + 4] A */
+    float *values; /* [chunk][kValueLd] v, then p v */
+    float *state;  /* [cols][kValueLd] M, then as much of its rounding errors */
     float *state_error;
-    float *vectors;       /* [VECTORS][cols], then as much of their rounding errors */
+    float *vectors; /* [VECTORS][cols], then as much of their rounding errors */
     float *vectors_error;
-    float *buffer;        /* [kTileThreads] */
+    float *buffer; /* [kTileThreads] */
     double *z;
     float *a, *b, *c, *o, *k1, *q1, *alpha, *beta, *p, *r; /* [chunk] each */
     int ld, scores_ld;
@@ -54,9 +54,9 @@ constexpr int kTokenArrays = 10;
 __host__ __device__ inline size_t shared_floats(int cols, int chunk)
 {
     const size_t ld = (size_t)cols + 4;
-    return 2 * (size_t)chunk * ld + (size_t)chunk * (size_t)(chunk + 4) +
-           (size_t)chunk * kValueLd + 2 * (size_t)cols * kValueLd + 2 * (size_t)VECTORS * cols +
-           kTileThreads + 4 + (size_t)kTokenArrays * chunk;
+    return 2 * (size_t)chunk * ld + (size_t)chunk * (size_t)(chunk + 4) + (size_t)chunk * kValueLd +
+           2 * (size_t)cols * kValueLd + 2 * (size_t)VECTORS * cols + kTileThreads + 4 +
+           (size_t)kTokenArrays * chunk;
 }
 
 __device__ causal_shared carve(float *at, int cols, int chunk)
@@ -115,9 +115,10 @@ __device__ void add_triangle(const causal_shared &x, int chunk, bool rows, const
     for (int i = thread / 2; i < chunk; i += kTileThreads / 4) {
         float sum = 0.0F;
         for (int j = thread % 2; j <= i; j += 2) {
-            const float score = rows ? x.scores[i * x.scores_ld + j] : x.scores[j * x.scores_ld + i];
-            sum = fmaf(weight == nullptr ? 1.0F : weight[j],
-                       fmaf(FB_FLOW_EPSILON, other[j], score), sum);
+            const float score =
+                rows ? x.scores[i * x.scores_ld + j] : x.scores[j * x.scores_ld + i];
+            sum = fmaf(weight == nullptr ? 1.0F : weight[j], fmaf(FB_FLOW_EPSILON, other[j], score),
+                       sum);
         }
         sum += __shfl_xor_sync(0xffffffffU, sum, 1);
         if (thread % 2 == 0)
@@ -167,7 +168,7 @@ __device__ void compete(const flow_cuda_shape &s, const causal_shared &x, int ch
             }
             sum += carried;
             if (i < chunk)
-                x.p[i] = !s.compete  ? (i < rows ? 1.0F : 0.0F)
+                x.p[i] = !s.compete ? (i < rows ? 1.0F : 0.0F)
                          : i < rows ? (float)((first_n + i) * (double)x.o[i] / sum)
                                     : 0.0F;
             carried = __shfl_sync(0xffffffffU, sum, 31);
@@ -215,16 +216,15 @@ __device__ void visit(const flow_cuda_shape &s, const causal_shared &x, const fl
     const flow_map phi = {s.phi};
     load_tile(x.q, x.ld, chunk, s.cols, head_rows<const T>{q.data, q.stride}, rows, s.dim, phi);
     load_tile(x.k, x.ld, chunk, s.cols, head_rows<const T>{k.data, k.stride}, rows, s.dim, phi);
-    load_tile(x.values, kValueLd, chunk, width,
-              head_rows<const T>{v.data + split_first, v.stride}, rows, s.value_dim - split_first,
-              [](float value) { return value; });
+    load_tile(x.values, kValueLd, chunk, width, head_rows<const T>{v.data + split_first, v.stride},
+              rows, s.value_dim - split_first, [](float value) { return value; });
     __syncthreads();
-    block_product<products_of<T>()>(
-        chunk, round_up(chunk, kColumnsPerWarp), s.cols, operand{x.q, x.ld, 1},
-        operand{x.k, 1, x.ld}, [&](int row, int col, float a) {
-            if (col < chunk)
-                x.scores[row * x.scores_ld + col] = a;
-        });
+    block_product<products_of<T>()>(chunk, round_up(chunk, kColumnsPerWarp), s.cols,
+                                    operand{x.q, x.ld, 1}, operand{x.k, 1, x.ld},
+                                    [&](int row, int col, float a) {
+                                        if (col < chunk)
+                                            x.scores[row * x.scores_ld + col] = a;
+                                    });
     const float eps = FB_FLOW_EPSILON;
     dot_rows(x.q, x.ld, chunk, s.dim, x.vectors + CK * s.cols, eps, x.a);
     dot_rows(x.k, x.ld, chunk, s.dim, x.vectors + CQ * s.cols, eps, x.b);
@@ -239,8 +239,7 @@ template <typename T>
 __device__ void advance(const flow_cuda_shape &s, const causal_shared &x, int chunk, int width)
 {
     block_product<products_of<T>()>(s.cols, width, chunk, operand{x.k, 1, x.ld},
-                                    operand{x.values, kValueLd, 1},
-                                    [&](int row, int col, float y) {
+                                    operand{x.values, kValueLd, 1}, [&](int row, int col, float y) {
                                         const int i = row * kValueLd + col;
                                         add_carefully(x.state[i], x.state_error[i], y);
                                     });
@@ -286,8 +285,8 @@ __device__ void exchange_state(const causal_shared &x, int cols, float *state, i
 
 /* grid (heads, splits) */
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads) causal_kernel(const __grid_constant__
-                                                               causal_arguments arguments)
+__global__ void __launch_bounds__(kTileThreads)
+    causal_kernel(const __grid_constant__ causal_arguments arguments)
 {
     extern __shared__ __align__(16) float shared[];
     const flow_cuda_shape &s = arguments.s;
@@ -298,8 +297,8 @@ __global__ void __launch_bounds__(kTileThreads) causal_kernel(const __grid_const
     const flow_cuda_head head = head_of(s, blockIdx.x);
     float *state = arguments.state == nullptr
                        ? nullptr
-                       : arguments.state + (blockIdx.x * (int64_t)gridDim.y + blockIdx.y) *
-                                               arguments.state_count;
+                       : arguments.state +
+                             (blockIdx.x * (int64_t)gridDim.y + blockIdx.y) * arguments.state_count;
     int64_t before = 0;
     for (int i = threadIdx.x; i < 2 * s.cols * kValueLd + 2 * VECTORS * s.cols; i += kTileThreads)
         x.state[i] = 0.0F;
@@ -346,8 +345,9 @@ enum fb_status launch(const causal_arguments &arguments, const struct fb_flow_cu
         fb_cuda_allow_shared((const void *)causal_kernel<T>, bytes, "causal flow", error);
     if (status != FB_OK)
         return status;
-    causal_kernel<T><<<dim3((unsigned)plan.heads, (unsigned)plan.splits), kTileThreads, bytes,
-                       stream>>>(arguments);
+    causal_kernel<T>
+        <<<dim3((unsigned)plan.heads, (unsigned)plan.splits), kTileThreads, bytes, stream>>>(
+            arguments);
     return fb_cuda_launched("causal flow", error);
 }
 

@@ -1,24 +1,25 @@
 /*
- * Flow-Attention, normal form, forward, bf16, head dimension 64, on Hopper: a cluster of blocks holds
- * one head's queries, keys and values in its shared memory, so that they are read once (4 N d numbers
- * moved), and exchanges what it sums through distributed shared memory.
+ * Flow-Attention, normal form, forward, bf16, head dimension 64, on Hopper: a cluster of blocks
+ * holds one head's queries, keys and values in its shared memory, so that they are read once (4 N d
+ * numbers moved), and exchanges what it sums through distributed shared memory.
  *
  *   sums     phi of the block's q and k, in place as bf16; their column sums        exchange 2 d
  *   flows    alpha, beta; w = sum alpha q, u = sum beta k                           exchange 2 d
  *   product  o, E, Z, G = k^T (E v)                                                 exchange d^2
  *   out      c, s, out = s alpha scale q G
  *
- * A warp owns the same rows in every pass but the product. Dot products with vectors are products of
- * the tensor cores, too: a vector rounded to bf16 moves alpha, beta, c and o by 3e-4, an eighth of
- * what rounding phi moves a term by. grid (ranks, heads), cluster (ranks),
- * block 256; shared: three tiles of `tokens` rows, small arrays. Blocks add the ranks' parts in the
- * order of the ranks: same bits every time.
+ * A warp owns the same rows in every pass but the product. Dot products with vectors are products
+ * of the tensor cores, too: a vector rounded to bf16 moves alpha, beta, c and o by 3e-4, an eighth
+ * of what rounding phi moves a term by. grid (ranks, heads), cluster (ranks), block 256; shared:
+ * three tiles of `tokens` rows, small arrays. Blocks add the ranks' parts in the order of the
+ * ranks: same bits every time.
  */
 #include "flow_cuda_cluster.cuh"
 
 #include "flow_cuda.h"
 
-namespace {
+namespace
+{
 
 /* Machine code for Hopper; other devices never launch it. */
 __global__ void __launch_bounds__(kThreads, 1)
@@ -78,8 +79,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 /*
  * Longer heads: a block takes `segments` stretches of tokens, one after the other in every pass, so
- * queries and keys are read again from the L2 cache and phi is evaluated again (8 N d numbers moved,
- * half of them from memory). grid (16, heads).
+ * queries and keys are read again from the L2 cache and phi is evaluated again (8 N d numbers
+ * moved, half of them from memory). grid (16, heads).
  */
 __global__ void __launch_bounds__(kThreads, 1)
     stream_kernel(const __grid_constant__ cluster_arguments a)

@@ -1,7 +1,7 @@
 /*
- * Flow-Attention, normal form, forward, on any GPU from sm_80: four passes over slices of tokens and
- * between them the sums of the slices' parts in a fixed order, so that results are the same bits
- * every time.
+ * Flow-Attention, normal form, forward, on any GPU from sm_80: four passes over slices of tokens
+ * and between them the sums of the slices' parts in a fixed order, so that results are the same
+ * bits every time.
  *
  *   sums     phi(k), phi(q) summed                          reads q, k
  *   flows    u = sum beta k, w = sum alpha q                reads q, k
@@ -14,7 +14,8 @@
 #include "flow_cuda.h"
 #include "flow_cuda_shape.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kTile = FB_FLOW_CUDA_TILE;
 constexpr int kSplit = FB_FLOW_CUDA_SPLIT;
@@ -48,8 +49,8 @@ __device__ side_rows<T> side_of(const flow_cuda_shape &s, const flow_cuda_head &
     const int64_t first = blockIdx.x * s.slice_len;
     const int64_t length = side == 0 ? head.kv_len : head.q_len;
     const int64_t end = min(first + s.slice_len, length);
-    const head_rows<T> x = side == 0 ? rows_of<T>(s.k, head.b, head.kv_h, 0)
-                                     : rows_of<T>(s.q, head.b, head.h, 0);
+    const head_rows<T> x =
+        side == 0 ? rows_of<T>(s.k, head.b, head.kv_h, 0) : rows_of<T>(s.q, head.b, head.h, 0);
     return {{x.data, x.stride}, first, end};
 }
 
@@ -169,8 +170,9 @@ __global__ void __launch_bounds__(kTileThreads) product_kernel(flow_cuda_shape s
     for (int64_t at = side.first; at < side.end; at += kTile) {
         const int rows = load_side(tile, ld, s, side, at);
         const head_rows<T> v = rows_of<T>(s.v, head.b, head.kv_h, at);
-        load_tile(values, kProductLd, kTile, width, head_rows<const T>{v.data + split_first, v.stride},
-                  rows, s.value_dim - split_first, [](float x) { return x; });
+        load_tile(values, kProductLd, kTile, width,
+                  head_rows<const T>{v.data + split_first, v.stride}, rows,
+                  s.value_dim - split_first, [](float x) { return x; });
         __syncthreads();
         dot_rows(tile, ld, kTile, s.dim, w, FB_FLOW_EPSILON, weight);
         __syncthreads();
@@ -188,11 +190,9 @@ __global__ void __launch_bounds__(kTileThreads) product_kernel(flow_cuda_shape s
         for (int i = threadIdx.x; i < kTile * width; i += kTileThreads)
             values[i / width * kProductLd + i % width] *= weight[i / width];
         __syncthreads();
-        block_product<products_of<T>()>(s.cols, width, kTile, operand{tile, 1, ld},
-                                        operand{values, kProductLd, 1},
-                                        [&](int row, int col, float x) {
-                                            product[row * kProductLd + col] += x;
-                                        });
+        block_product<products_of<T>()>(
+            s.cols, width, kTile, operand{tile, 1, ld}, operand{values, kProductLd, 1},
+            [&](int row, int col, float x) { product[row * kProductLd + col] += x; });
         __syncthreads();
     }
     const int64_t slice = head_index * s.slices + blockIdx.x;
@@ -218,8 +218,7 @@ __global__ void add_products(flow_cuda_shape s)
     const int i = (int)(blockIdx.y * blockDim.x + threadIdx.x);
     double sum = 0.0, normaliser = 0.0;
     for (int slice = 0; slice < s.slices; slice++) {
-        const float factor =
-            weights[2 * slice] > 0.0F ? expf(weights[2 * slice + 1] - peak) : 0.0F;
+        const float factor = weights[2 * slice] > 0.0F ? expf(weights[2 * slice + 1] - peak) : 0.0F;
         normaliser += (double)weights[2 * slice] * factor;
         if (i < count)
             sum += (double)s.product[(head * s.slices + slice) * count + i] * factor;
@@ -274,13 +273,13 @@ template <typename T> __global__ void __launch_bounds__(kTileThreads) out_kernel
         }
         __syncthreads();
         const head_rows<T> out = rows_of<T>(s.out, head.b, head.h, at);
-        block_product<products_of<T>()>(
-            kTile, width, s.cols, operand{tile, ld, 1}, operand{product, kProductLd, 1},
-            [&](int row, int col, float y) {
-                if (row < written && split_first + col < s.value_dim)
-                    out.data[row * out.stride + split_first + col] =
-                        from_f32<T>(a[row] == 0.0F ? 0.0F : a[row] * y);
-            });
+        block_product<products_of<T>()>(kTile, width, s.cols, operand{tile, ld, 1},
+                                        operand{product, kProductLd, 1},
+                                        [&](int row, int col, float y) {
+                                            if (row < written && split_first + col < s.value_dim)
+                                                out.data[row * out.stride + split_first + col] =
+                                                    from_f32<T>(a[row] == 0.0F ? 0.0F : a[row] * y);
+                                        });
         __syncthreads();
     }
 }
@@ -307,24 +306,25 @@ launch_sizes sizes_of(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &
     return sizes;
 }
 
-template <typename T>
-enum fb_status allow_all(const launch_sizes &sizes, struct fb_error *error)
+template <typename T> enum fb_status allow_all(const launch_sizes &sizes, struct fb_error *error)
 {
     enum fb_status status =
         fb_cuda_allow_shared((const void *)sums_kernel<T>, sizes.sums, "flow's sums", error);
     if (status == FB_OK)
-        status = fb_cuda_allow_shared((const void *)flows_kernel<T>, sizes.flows, "flow's flows", error);
+        status =
+            fb_cuda_allow_shared((const void *)flows_kernel<T>, sizes.flows, "flow's flows", error);
     if (status == FB_OK)
-        status = fb_cuda_allow_shared((const void *)product_kernel<T>, sizes.product, "flow's product",
-                                 error);
+        status = fb_cuda_allow_shared((const void *)product_kernel<T>, sizes.product,
+                                      "flow's product", error);
     if (status == FB_OK)
-        status = fb_cuda_allow_shared((const void *)out_kernel<T>, sizes.out, "flow's output", error);
+        status =
+            fb_cuda_allow_shared((const void *)out_kernel<T>, sizes.out, "flow's output", error);
     return status;
 }
 
 template <typename T>
-enum fb_status launch_all(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
-                          cudaStream_t stream, struct fb_error *error)
+enum fb_status launch_totals(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
+                             cudaStream_t stream, struct fb_error *error)
 {
     const launch_sizes sizes = sizes_of(s, plan);
     const unsigned heads = (unsigned)plan.heads;
@@ -347,11 +347,57 @@ enum fb_status launch_all(const flow_cuda_shape &s, const struct fb_flow_cuda_pl
     if (status != FB_OK)
         return status;
     add_products<<<dim3(heads, parts), 256, 0, stream>>>(s);
+    return fb_cuda_launched("the sum of flow's products", error);
+}
+
+template <typename T>
+enum fb_status launch_all(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
+                          cudaStream_t stream, struct fb_error *error)
+{
+    const enum fb_status status = launch_totals<T>(s, plan, stream, error);
+    if (status != FB_OK)
+        return status;
+    const launch_sizes sizes = sizes_of(s, plan);
     out_kernel<T><<<sizes.splits, kTileThreads, sizes.out, stream>>>(s);
     return fb_cuda_launched("flow's output", error);
 }
 
 } // namespace
+
+enum fb_status flow_cuda_launch_totals(const flow_cuda_shape &s,
+                                       const struct fb_flow_cuda_plan &plan, enum fb_dtype dtype,
+                                       cudaStream_t stream, struct fb_error *error)
+{
+    switch (dtype) {
+    case FB_BF16:
+        return launch_totals<__nv_bfloat16>(s, plan, stream, error);
+    case FB_F16:
+        return launch_totals<__half>(s, plan, stream, error);
+    default:
+        return launch_totals<float>(s, plan, stream, error);
+    }
+}
+
+enum fb_status flow_cuda_place(const struct fb_problem *p, const struct fb_call *call,
+                               const struct fb_flow_cuda_plan &plan, flow_cuda_shape &s,
+                               struct fb_error *error)
+{
+    if (plan.lengths_bytes > 0) {
+        int32_t *lengths = (int32_t *)call->scratch;
+        s.lengths = lengths;
+        const enum fb_status status =
+            fb_cuda_put_lengths(p, lengths, (cudaStream_t)call->stream, error);
+        if (status != FB_OK)
+            return status;
+    }
+    const int64_t slices = plan.heads * plan.slices;
+    s.sums = (float *)((char *)call->scratch + plan.lengths_bytes);
+    s.flows = s.sums + slices * 2 * s.cols;
+    s.weights = s.flows + slices * 2 * s.cols;
+    s.product = s.weights + slices * 2;
+    s.totals = s.product + slices * s.cols * s.value_cols;
+    return FB_OK;
+}
 
 extern "C" enum fb_status fb_flow_cuda_normal(const struct fb_problem *p,
                                               const struct fb_call *call, struct fb_error *error)
@@ -360,19 +406,9 @@ extern "C" enum fb_status fb_flow_cuda_normal(const struct fb_problem *p,
     fb_flow_cuda_plan_of(p, &plan);
     flow_cuda_shape s = flow_cuda_shape_of(p, call, plan);
     cudaStream_t stream = (cudaStream_t)call->stream;
-    if (plan.lengths_bytes > 0) {
-        int32_t *lengths = (int32_t *)call->scratch;
-        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
-        if (status != FB_OK)
-            return status;
-        s.lengths = lengths;
-    }
-    const int64_t slices = plan.heads * plan.slices;
-    s.sums = (float *)((char *)call->scratch + plan.lengths_bytes);
-    s.flows = s.sums + slices * 2 * s.cols;
-    s.weights = s.flows + slices * 2 * s.cols;
-    s.product = s.weights + slices * 2;
-    s.totals = s.product + slices * s.cols * s.value_cols;
+    const enum fb_status status = flow_cuda_place(p, call, plan, s, error);
+    if (status != FB_OK)
+        return status;
     switch (p->dtype) {
     case FB_BF16:
         return launch_all<__nv_bfloat16>(s, plan, stream, error);

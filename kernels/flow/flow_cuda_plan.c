@@ -6,7 +6,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8, CAUSAL_BLOCKS = 264 };
+enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8, CAUSAL_BLOCKS = 264, GRADIENT_BLOCKS = 264 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -79,10 +79,11 @@ static void choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan 
     }
 }
 
-/* Causal: as many blocks as run at once, two on a multiprocessor; a head's are a cluster. */
+/* Causal: as many blocks as run at once, two on a multiprocessor; a head's are a cluster, of two at
+ * least (blocks send to one another, and one alone is no cluster). */
 static void choose_causal_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    int ranks = 1;
+    int ranks = 2;
     while (ranks < FB_FLOW_CUDA_CAUSAL_RANKS_MAX && 2 * ranks * plan->heads <= CAUSAL_BLOCKS &&
            (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS < p->q_len)
         ranks *= 2;
@@ -101,6 +102,34 @@ static int64_t forward_count(const struct fb_flow_cuda_plan *plan)
     const int64_t slices = plan->heads * plan->slices;
     const int64_t product = (int64_t)plan->cols * plan->value_cols;
     return slices * (4 * plan->cols + 2 + product) + plan->heads * plan->totals_count;
+}
+
+/* Normal: the forward's sums, and what slices and heads of a round leave. */
+static int64_t normal_gradient_count(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    const int64_t units = p->batch * p->kv_heads, cols = plan->cols;
+    plan->gradient_part_count =
+        FB_FLOW_CUDA_SLOT_VECTORS * cols + cols * plan->value_cols + cols * cols;
+    return forward_count(plan) + units * plan->slices * plan->gradient_part_count +
+           units * (plan->gradient_part_count + 1);
+}
+
+/* Causal: vectors and normalisers of every chunk, scalars of every token, two matrices of every
+ * segment; with grouped queries the terms of dk that wait for the others. */
+static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    const int64_t units = p->batch * p->kv_heads, cols = plan->cols;
+    plan->gradient_chunks = divide_up(p->q_len, plan->gradient_rows);
+    const int64_t wanted = divide_up(units * plan->gradient_chunks, GRADIENT_BLOCKS);
+    plan->gradient_segment = (int)(wanted < 2 ? 2 : wanted > 16 ? 16 : wanted);
+    plan->gradient_segments = divide_up(plan->gradient_chunks, plan->gradient_segment);
+    const int64_t tokens = plan->gradient_chunks * plan->gradient_rows;
+    int64_t count = plan->gradient_chunks * (FB_FLOW_CUDA_GRADIENT_VECTORS * cols + 2) +
+                    tokens * FB_FLOW_CUDA_GRADIENT_SCALARS +
+                    plan->gradient_segments * 2 * cols * plan->value_cols;
+    if (p->heads > p->kv_heads)
+        count += tokens * cols;
+    return units * count;
 }
 
 void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
@@ -129,4 +158,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
         plan->forward_bytes += floats(forward_count(plan));
     else if (plan->causal_ranks > 0)
         plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
+    plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
+    plan->backward_bytes = plan->lengths_bytes + floats(p->causal ? causal_gradient_count(p, plan)
+                                                                  : normal_gradient_count(p, plan));
 }

@@ -20,12 +20,15 @@ enum {
     FB_FLOW_CUDA_SPLIT = 64,   /* columns of values per block */
     FB_FLOW_CUDA_SEGMENT = 16, /* chunks between two states that a causal forward saves */
     FB_FLOW_CUDA_SLICES_MAX = 64,
-    FB_FLOW_CUDA_RANKS_MAX = 16,       /* blocks of a cluster */
-    FB_FLOW_CUDA_RESIDENT_MAX = 512,   /* tokens whose q, k and v fit into one block's memory */
-    FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8, /* blocks of a cluster, causal form */
-    FB_FLOW_CUDA_CAUSAL_TOKENS = 256,  /* that each of them holds at a time */
-    FB_FLOW_CUDA_SCALARS = 4,          /* per head: scale, peak, two unused */
-    FB_FLOW_CUDA_VECTORS = 4           /* per head: sums of phi(k) and phi(q), u, w */
+    FB_FLOW_CUDA_RANKS_MAX = 16,        /* blocks of a cluster */
+    FB_FLOW_CUDA_RESIDENT_MAX = 512,    /* tokens whose q, k and v fit into one block's memory */
+    FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* blocks of a cluster, causal form */
+    FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
+    FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
+    FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
+    FB_FLOW_CUDA_GRADIENT_SCALARS = 11, /* per token */
+    FB_FLOW_CUDA_SLOT_VECTORS = 6,      /* per slice of the normal gradient */
+    FB_FLOW_CUDA_VECTORS = 4            /* per head: sums of phi(k) and phi(q), u, w */
 };
 
 struct fb_flow_cuda_plan {
@@ -44,6 +47,11 @@ struct fb_flow_cuda_plan {
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
+    int gradient_rows;    /* tokens of a gradient's tile, or of its chunk */
+    int64_t gradient_part_count; /* floats that a slice of the normal gradient leaves */
+    int64_t gradient_chunks;     /* of a head, causal gradient */
+    int gradient_segment;        /* chunks of a segment, whose states are kept */
+    int64_t gradient_segments;
     size_t lengths_bytes; /* of both lengths per batch element; 0 without lengths */
     size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;
 };

@@ -92,4 +92,14 @@ static inline flow_cuda_shape flow_cuda_shape_of(const struct fb_problem *p,
     return s;
 }
 
+/* In flow_cuda_normal.cu. Host: where the normal form's buffers lie in the call's scratch memory,
+ * with the lengths written. */
+enum fb_status flow_cuda_place(const struct fb_problem *problem, const struct fb_call *call,
+                               const struct fb_flow_cuda_plan &plan, flow_cuda_shape &s,
+                               struct fb_error *error);
+/* The normal form's totals of every head: sums of phi(k) and phi(q), u, w, scale, peak, G. */
+enum fb_status flow_cuda_launch_totals(const flow_cuda_shape &s,
+                                       const struct fb_flow_cuda_plan &plan, enum fb_dtype dtype,
+                                       cudaStream_t stream, struct fb_error *error);
+
 #endif
