@@ -15,6 +15,12 @@ enum { TILE_ROWS = 4, TILE_VECTORS = 3 };
 
 static_assert(FB_TILE_PANEL == TILE_VECTORS * FB_VW, "tile_gemm.h names the width of a panel");
 
+/* Lines are fetched one in FETCH_PERIOD steps, as evenly as the product allows: at most as many can
+ * be under way at a time as the first-level cache has fill buffers, and what misses it meanwhile
+ * waits for them. Where panels are narrow a product has more steps. They come from FETCH_LANES
+ * places in turn, so that the processor's own fetching gets ahead of each. */
+enum { LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL, FETCH_LANES = 3 };
+
 struct tile {
     const float *a;
     int64_t a_row, a_col;
@@ -25,14 +31,10 @@ struct tile {
     int64_t k;
     int64_t last; /* columns in the last vector, 1 .. FB_VW */
     bool accumulate;
-    const float *scale;                /* of C's rows, or NULL */
-    const char *fetch[FB_TILE_RANGES]; /* what to fetch next of each range */
+    const float *scale;             /* of C's rows, or NULL */
+    const char *fetch[FETCH_LANES]; /* what to fetch next, in turn */
 };
 
-/* Lines are fetched one in FETCH_PERIOD steps, as evenly as the product allows: at most as many can
- * be under way at a time as the first-level cache has fill buffers, and what misses it meanwhile
- * waits for them. Where panels are narrow a product has more steps. */
-enum { LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL };
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
 enum { CAN_FETCH = 1 };
 #define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
@@ -189,23 +191,25 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Hands the tile its lines of each range; in place of a range that is empty, those of another. */
+/* Hands each of the tile's lanes lines of the next range in turn that has any left. */
 static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
 {
-    const int64_t rounds = t->k / FETCH_PERIOD / FB_TILE_RANGES + 1;
-    const char *any = NULL;
-    for (int i = 0; i < FB_TILE_RANGES; i++) {
-        any = extra->fetch[i].bytes > 0 ? extra->fetch[i].at : any;
-    }
-    for (int i = 0; i < FB_TILE_RANGES; i++) {
-        struct fb_tile_range *range = &extra->fetch[i];
-        t->fetch[i] = range->bytes > 0 ? range->at : any;
-        if (range->bytes > 0) {
-            range->at += rounds * LINE_BYTES;
-            range->bytes -= rounds * LINE_BYTES;
+    const int64_t bytes = (t->k / FETCH_PERIOD / FETCH_LANES + 1) * LINE_BYTES;
+    const char *taken = NULL;
+    for (int lane = 0; lane < FETCH_LANES; lane++) {
+        for (int tries = 0; tries < FB_TILE_RANGES; tries++) {
+            struct fb_tile_range *range = &extra->fetch[extra->turn];
+            extra->turn = (extra->turn + 1) % FB_TILE_RANGES;
+            if (range->bytes > 0) {
+                taken = range->at;
+                range->at += bytes;
+                range->bytes -= bytes;
+                break;
+            }
         }
+        t->fetch[lane] = taken;
     }
-    return any != NULL ? FETCHING : PLAIN;
+    return taken != NULL ? FETCHING : PLAIN;
 }
 
 /* Column panels outermost: a panel of B (k x TILE_VECTORS * FB_VW) stays in the first-level cache

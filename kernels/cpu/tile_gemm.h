@@ -40,6 +40,7 @@ struct fb_tile_extra {
         const char *at;
         int64_t bytes;
     } fetch[FB_TILE_RANGES];
+    int turn; /* whose lines come next */
 };
 
 /* The product, with extra. A may lie in C's own rows when C is one panel wide, n <= FB_TILE_PANEL,
