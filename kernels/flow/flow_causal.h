@@ -7,6 +7,7 @@
 
 #include "flow_options.h"
 #include "kernel_support.h"
+#include "row_block.h"
 #include "rows.h"
 
 #define fb_flow_causal_shape_of   FB_ISA_SYMBOL(fb_flow_causal_shape_of)
@@ -49,6 +50,8 @@ struct flow_causal_scratch {
     float *product;       /* [dim][value_cols] M */
     float *product_error; /* its rounding error */
     float *ones;          /* [cols] ones up to dim */
+    /* Rooms for tensors of 16 bits: q or k, v, and a result. */
+    float *raw, *values, *result; /* [FLOW_CHUNK][cols], [value_cols] and the wider of the two */
     struct flow_carried keys, queries, u, w;
 };
 

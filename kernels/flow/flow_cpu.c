@@ -22,7 +22,8 @@
  *
  * phi(q) is parked in the rows of `out`, which phase 4 overwrites, when they are wide enough;
  * phi(k) is kept for as many tokens as the scratch budget allows (one hundredth of the tensors and
- * 24 D M bytes per head) and evaluated again for the others.
+ * 24 D M bytes per head) and evaluated again for the others. Tensors of 16 bits are widened a block
+ * at a time, all arithmetic being in f32, and hold nothing between the phases.
  *
  * Reference: Wu et al., Flowformer, ICML 2022, eqs. 4-8.
  */
@@ -301,10 +302,10 @@ static enum fb_status flow_backward(const struct fb_problem *problem, const stru
 static enum fb_status flow_supports(const struct fb_problem *problem, enum fb_pass pass,
                                     struct fb_error *why)
 {
-    if (problem->dtype != FB_F32) {
+    if (problem->dtype == FB_F64) {
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "flow/fused computes in f32 only, the problem is in %s: use dtype f32",
-                            fb_dtype_name(problem->dtype));
+                            "flow/fused takes f32, bf16 and f16, the problem is in f64: use dtype "
+                            "f32");
     }
     const bool heads_compete = fb_flow_options_of(problem).competition == FB_FLOW_OVER_HEADS;
     if (pass == FB_DECODE && (problem->q_len != 1 || heads_compete)) {

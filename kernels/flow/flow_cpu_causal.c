@@ -41,6 +41,8 @@ size_t fb_flow_causal_carve(const struct flow_causal_shape *shape, void *base,
 {
     struct fb_scratch_cursor cursor = {.base = base};
     const int64_t matrix = shape->dim * shape->value_cols;
+    const enum fb_dtype dtype = shape->problem->dtype;
+    const int64_t widest = shape->cols > shape->value_cols ? shape->cols : shape->value_cols;
     *s = (struct flow_causal_scratch){
         .q = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols),
         .k = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols),
@@ -52,6 +54,9 @@ size_t fb_flow_causal_carve(const struct flow_causal_shape *shape, void *base,
         .product = fb_scratch_take_f32(&cursor, matrix),
         .product_error = fb_scratch_take_f32(&cursor, matrix),
         .ones = fb_scratch_take_f32(&cursor, shape->cols),
+        .raw = fb_scratch_take_f32(&cursor, fb_row_room(dtype, FLOW_CHUNK, shape->dim)),
+        .values = fb_scratch_take_f32(&cursor, fb_row_room(dtype, FLOW_CHUNK, shape->value_dim)),
+        .result = fb_scratch_take_f32(&cursor, fb_row_room(dtype, FLOW_CHUNK, widest)),
         .keys = take_carried(&cursor, shape->cols),
         .queries = take_carried(&cursor, shape->cols),
         .u = take_carried(&cursor, shape->cols),
@@ -223,13 +228,14 @@ static void divide(const float *numerator, const float *denominator, int64_t row
 static void load_chunk(const struct flow_causal_shape *shape, int64_t batch, int64_t head,
                        int64_t first, int64_t rows, const struct flow_causal_scratch *s)
 {
-    const struct fb_tensor *q = &shape->call->q, *k = &shape->call->k;
     const enum fb_row_map map = (enum fb_row_map)shape->options.phi;
     const int64_t kv_head = fb_flow_kv_head(shape->problem, head);
-    fb_rows_map(map, fb_tensor_row_f32(q, batch, head, first), q->stride[2], rows, shape->dim, s->q,
-                shape->cols);
-    fb_rows_map(map, fb_tensor_row_f32(k, batch, kv_head, first), k->stride[2], rows, shape->dim,
-                s->k, shape->cols);
+    const struct fb_row_range sinks = {batch, head, first, 1, rows};
+    const struct fb_row_range sources = {batch, kv_head, first, 1, rows};
+    const struct fb_row_block q = fb_rows_load(&shape->call->q, sinks, s->raw);
+    fb_rows_map(map, q.rows, q.stride, rows, shape->dim, s->q, shape->cols);
+    const struct fb_row_block k = fb_rows_load(&shape->call->k, sources, s->raw);
+    fb_rows_map(map, k.rows, k.stride, rows, shape->dim, s->k, shape->cols);
     fb_rows_transpose(s->k, shape->cols, rows, shape->dim, s->turned, FLOW_CHUNK);
     if (rows < FLOW_CHUNK) {
         fb_rows_zero(s->scores, FLOW_CHUNK * FLOW_CHUNK);
@@ -337,10 +343,11 @@ void fb_flow_causal_carry(const struct flow_causal_shape *shape, int64_t batch, 
                           int64_t first, const struct flow_causal_scratch *s,
                           const struct flow_chunk *x)
 {
-    const struct fb_tensor *v = &shape->call->v;
     const int64_t kv_head = fb_flow_kv_head(shape->problem, head);
-    fb_rows_scale(fb_tensor_row_f32(v, batch, kv_head, first), v->stride[2], x->rows,
-                  shape->value_dim, x->p, s->weighted, shape->value_cols);
+    const struct fb_row_range sources = {batch, kv_head, first, 1, x->rows};
+    const struct fb_row_block v = fb_rows_load(&shape->call->v, sources, s->values);
+    fb_rows_scale(v.rows, v.stride, x->rows, shape->value_dim, x->p, s->weighted,
+                  shape->value_cols);
     fb_flow_carry_rows(shape, s->q, x->rows, NULL, s->part, &s->queries);
     fb_flow_carry_rows(shape, s->q, x->rows, x->alpha, s->part, &s->w);
     fb_flow_carry_rows(shape, s->k, x->rows, NULL, s->part, &s->keys);
@@ -409,12 +416,14 @@ static void forward_head(void *context, int64_t task, int thread)
             const int64_t index = task * fb_flow_causal_segments(p) + chunk / FLOW_SEGMENT;
             fb_flow_causal_store(shape, &s, &normaliser, saved + (size_t)index * state_bytes);
         }
-        float *to = fb_tensor_row_f32(out, batch, head, first);
         const int64_t rows = flow_smaller(FLOW_CHUNK, length - first);
+        const struct fb_row_range range = {batch, head, first, 1, rows};
+        const struct fb_row_block to = fb_rows_open(out, range, s.result);
         fb_flow_causal_visit(shape, batch, head, first, rows, &s, &normaliser, &x);
-        emit_before(shape, &s, &x, to, out->stride[2]);
+        emit_before(shape, &s, &x, to.rows, to.stride);
         fb_flow_causal_carry(shape, batch, head, first, &s, &x);
-        emit_within(shape, &s, &x, to, out->stride[2]);
+        emit_within(shape, &s, &x, to.rows, to.stride);
+        fb_rows_close(out, range, to);
     }
 }
 

@@ -26,6 +26,7 @@
 #include "flow_causal.h"
 #include "flow_combine.h"
 #include "flow_cpu.h"
+#include "flow_triangle.h"
 
 #include "parallel.h"
 #include "tile_gemm.h"
@@ -41,6 +42,7 @@ struct gradient_scratch {
     float *before, *after; /* [FLOW_CHUNK][cols] M g; R v */
     float *exchanged;      /* [FLOW_CHUNK][cols] P k or P^T q */
     float *scaled;         /* [FLOW_CHUNK][widest] */
+    float *room;           /* [FLOW_CHUNK][value_cols] g, of 16 bits */
     float *suffix;         /* [dim][value_cols] R */
     float *suffix_error;
     struct flow_carried du, dw, as, bs;
@@ -59,6 +61,7 @@ struct gradient_task {
     struct gradient_scratch own;
     struct flow_chunk x;
     struct gradient_chunk y;
+    struct fb_row_block g; /* the chunk's rows of dout */
     int64_t batch, head, kv_head;
     float carried_t; /* T of the chunk after, seen from the end of this one */
     bool add;        /* dk and dv hold the gradients of other heads of the group */
@@ -78,6 +81,8 @@ static size_t carve_gradient(const struct flow_causal_shape *shape, void *base,
     s->after = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols);
     s->exchanged = fb_scratch_take_f32(&cursor, FLOW_CHUNK * shape->cols);
     s->scaled = fb_scratch_take_f32(&cursor, FLOW_CHUNK * widest);
+    s->room = fb_scratch_take_f32(&cursor,
+                                  fb_row_room(shape->problem->dtype, FLOW_CHUNK, shape->value_dim));
     s->suffix = fb_scratch_take_f32(&cursor, shape->dim * shape->value_cols);
     s->suffix_error = fb_scratch_take_f32(&cursor, shape->dim * shape->value_cols);
     struct flow_carried *const carried[4] = {&s->du, &s->dw, &s->as, &s->bs};
@@ -95,54 +100,22 @@ size_t fb_flow_gradient_bytes(const struct flow_causal_shape *shape)
     return shape->worker_bytes + carve_gradient(shape, NULL, &counted);
 }
 
-/* ---- sums over triangles of a chunk's matrix ----------------------------------------------- */
-
-/* The lanes of entry that lie in the lower (j <= i) or upper (j >= i) triangle. */
-FB_ALWAYS_INLINE fb_vf triangle_lanes(fb_vf entry, int64_t i, int64_t j, const bool lower)
+static struct fb_row_range sink_range(const struct gradient_task *t, int64_t first)
 {
-    if (lower) {
-        const int64_t seen = i + 1 > j ? flow_smaller(i + 1 - j, FB_VW) : 0;
-        return fb_vf_keep(entry, seen);
-    }
-    const int64_t hidden = i > j ? flow_smaller(i - j, FB_VW) : 0;
-    return fb_vf_sub(entry, fb_vf_keep(entry, hidden));
+    return (struct fb_row_range){t->batch, t->head, first, 1, t->x.rows};
 }
 
-/* out[i] += sum_j matrix_ij x_j over the triangle. */
-FB_ALWAYS_INLINE void add_row_sums(const float *matrix, int64_t rows, const float *x,
-                                   const bool lower, float *out)
+static struct fb_row_range source_range(const struct gradient_task *t, int64_t first)
 {
-    for (int64_t i = 0; i < rows; i++) {
-        fb_vf sum = fb_vf_zero();
-        for (int64_t j = 0; j < rows; j += FB_VW) {
-            const fb_vf entry = fb_vf_load(matrix + i * FLOW_CHUNK + j);
-            sum = fb_vf_fma(triangle_lanes(entry, i, j, lower), fb_vf_load(x + j), sum);
-        }
-        out[i] += fb_vf_sum(sum);
-    }
+    return (struct fb_row_range){t->batch, t->kv_head, first, 1, t->x.rows};
 }
 
-/* out[j] += sum_i matrix_ij y_i over the lower triangle. */
-static void add_lower_column_sums(const float *matrix, int64_t rows, const float *y, float *out)
+/* Rows of dk or dv, with what other heads of the group added up. */
+static struct fb_row_block gradient_rows(const struct gradient_task *t, const struct fb_tensor *x,
+                                         struct fb_row_range range)
 {
-    for (int64_t i = 0; i < rows; i++) {
-        const fb_vf yi = fb_vf_set1(y[i]);
-        for (int64_t j = 0; j <= i; j += FB_VW) {
-            const fb_vf entry = fb_vf_load(matrix + i * FLOW_CHUNK + j);
-            const fb_vf sum = fb_vf_fma(yi, triangle_lanes(entry, i, j, true), fb_vf_load(out + j));
-            fb_vf_store(out + j, sum);
-        }
-    }
-}
-
-/* out[i] = sum_{u>=i} x_u. */
-static void suffix_sums(const float *x, int64_t rows, float *out)
-{
-    float running = 0.0F;
-    for (int64_t i = rows - 1; i >= 0; i--) {
-        running += x[i];
-        out[i] = running;
-    }
+    return t->add ? fb_rows_load(x, range, t->forward.result)
+                  : fb_rows_open(x, range, t->forward.result);
 }
 
 /* ---- scalars of a chunk -------------------------------------------------------------------- */
@@ -153,26 +126,26 @@ static void pull_gradients(struct gradient_task *t, int64_t first)
     const struct flow_causal_shape *shape = t->shape;
     const struct flow_causal_scratch *f = &t->forward;
     const struct gradient_scratch *s = &t->own;
-    const struct fb_tensor *g = &shape->call->dout, *v = &shape->call->v;
     const int64_t rows = t->x.rows;
-    const float *gi = fb_tensor_row_f32(g, t->batch, t->head, first);
-    const float *vj = fb_tensor_row_f32(v, t->batch, t->kv_head, first);
+    const struct fb_row_block v =
+        fb_rows_load(&shape->call->v, source_range(t, first), t->forward.values);
+    t->g = fb_rows_load(&shape->call->dout, sink_range(t, first), t->own.room);
     if (rows < FLOW_CHUNK) {
         fb_rows_zero(s->values, FLOW_CHUNK * FLOW_CHUNK);
     }
-    fb_rows_transpose(vj, v->stride[2], rows, shape->value_dim, s->turned, FLOW_CHUNK);
+    fb_rows_transpose(v.rows, v.stride, rows, shape->value_dim, s->turned, FLOW_CHUNK);
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (rows, rows, shape->value_dim, gi, g->stride[2], 1, s->turned, FLOW_CHUNK, s->values,
+    (rows, rows, shape->value_dim, t->g.rows, t->g.stride, 1, s->turned, FLOW_CHUNK, s->values,
      FLOW_CHUNK, false);
     fb_rows_transpose(f->product, shape->value_cols, shape->dim, shape->value_dim, s->turned,
                       shape->cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (rows, shape->dim, shape->value_dim, gi, g->stride[2], 1, s->turned, shape->cols, s->before,
-     shape->cols, false);
+    (rows, shape->dim, shape->value_dim, t->g.rows, t->g.stride, 1, s->turned, shape->cols,
+     s->before, shape->cols, false);
     fb_rows_transpose(s->suffix, shape->value_cols, shape->dim, shape->value_dim, s->turned,
                       shape->cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (rows, shape->dim, shape->value_dim, vj, v->stride[2], 1, s->turned, shape->cols, s->after,
+    (rows, shape->dim, shape->value_dim, v.rows, v.stride, 1, s->turned, shape->cols, s->after,
      shape->cols, false);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < rows; j += FB_VW) {
@@ -183,8 +156,8 @@ static void pull_gradients(struct gradient_task *t, int64_t first)
     }
     fb_rows_pair_dot(f->q, shape->cols, s->before, shape->cols, rows, shape->dim, t->y.dr);
     fb_rows_pair_dot(f->k, shape->cols, s->after, shape->cols, rows, shape->dim, t->y.dp);
-    add_row_sums(s->mixed, rows, t->x.p, true, t->y.dr);
-    add_lower_column_sums(s->mixed, rows, t->x.r, t->y.dp);
+    fb_flow_add_row_sums(s->mixed, rows, t->x.p, true, t->y.dr);
+    fb_flow_add_lower_column_sums(s->mixed, rows, t->x.r, t->y.dp);
 }
 
 /* dc and db. */
@@ -200,8 +173,8 @@ static void allocation_gradients(struct gradient_task *t)
         y->dc[i] = y->dr[i] / x->a[i] * slope / x->n[i];
     }
     fb_rows_dot(f->k, shape->cols, x->rows, shape->cols, t->own.du.value, y->db);
-    add_lower_column_sums(f->scores, x->rows, y->dc, y->db);
-    suffix_sums(y->dc, x->rows, after);
+    fb_flow_add_lower_column_sums(f->scores, x->rows, y->dc, y->db);
+    fb_flow_suffix_sums(y->dc, x->rows, after);
     for (int64_t j = 0; j < x->rows; j++) {
         const float flow = y->db[j] + FB_FLOW_EPSILON * x->key_sum[j] * after[j];
         y->db[j] = -(x->beta[j] * x->beta[j] / x->n[j]) * flow;
@@ -226,8 +199,8 @@ static void competition_gradients(struct gradient_task *t)
         t->carried_t = total * (1.0F - share);
     }
     fb_rows_dot(f->q, shape->cols, x->rows, shape->cols, t->own.dw.value, y->da);
-    add_row_sums(f->scores, x->rows, y->dflow, false, y->da);
-    suffix_sums(y->dflow, x->rows, after);
+    fb_flow_add_row_sums(f->scores, x->rows, y->dflow, false, y->da);
+    fb_flow_suffix_sums(y->dflow, x->rows, after);
     for (int64_t i = 0; i < x->rows; i++) {
         const float flow = y->da[i] + FB_FLOW_EPSILON * x->query_sum[i] * after[i];
         y->da[i] = -(x->s[i] * y->dr[i] + x->n[i] * flow) / (x->a[i] * x->a[i]);
@@ -252,10 +225,10 @@ static void mix(struct gradient_task *t)
             fb_vf low = fb_vf_fma(rp, fb_vf_load(s->values + at), da);
             low = fb_vf_fma(dc, fb_vf_load(x->beta + j), low);
             const fb_vf high = fb_vf_fma(alpha, fb_vf_load(y->dflow + j), fb_vf_load(y->db + j));
-            fb_vf_store(s->mixed + at, fb_vf_add(triangle_lanes(low, i, j, true),
-                                                 triangle_lanes(high, i, j, false)));
+            fb_vf_store(s->mixed + at, fb_vf_add(fb_flow_triangle_lanes(low, i, j, true),
+                                                 fb_flow_triangle_lanes(high, i, j, false)));
             const fb_vf lower = fb_vf_mul(rp, fb_vf_load(f->scores + at));
-            fb_vf_store(f->lower + at, triangle_lanes(lower, i, j, true));
+            fb_vf_store(f->lower + at, fb_flow_triangle_lanes(lower, i, j, true));
         }
     }
 }
@@ -280,7 +253,10 @@ static void emit_dq(struct gradient_task *t, int64_t first)
 {
     const struct flow_causal_shape *shape = t->shape;
     const struct flow_causal_scratch *f = &t->forward;
-    const struct fb_tensor *q = &shape->call->q, *dq = &shape->call->dq;
+    const struct fb_tensor *dq = &shape->call->dq;
+    const struct fb_row_range range = sink_range(t, first);
+    const struct fb_row_block q = fb_rows_load(&shape->call->q, range, f->raw);
+    const struct fb_row_block to = fb_rows_open(dq, range, f->result);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (t->x.rows, shape->cols, t->x.rows, t->own.mixed, FLOW_CHUNK, 1, f->k, shape->cols,
      t->own.exchanged, shape->cols, false);
@@ -295,19 +271,23 @@ static void emit_dq(struct gradient_task *t, int64_t first)
         .weights = {t->x.r, t->y.dc, t->x.alpha, t->y.da},
         .vectors = {f->u.operand, t->own.dw.value, f->keys.operand},
         .constant = t->own.bs.value,
-        .x = fb_tensor_row_f32(q, t->batch, t->head, first),
-        .x_stride = q->stride[2],
-        .out = fb_tensor_row_f32(dq, t->batch, t->head, first),
-        .out_stride = dq->stride[2],
+        .x = q.rows,
+        .x_stride = q.stride,
+        .out = to.rows,
+        .out_stride = to.stride,
     };
     fb_flow_combine(&c, t->x.rows);
+    fb_rows_close(dq, range, to);
 }
 
 static void emit_dk(struct gradient_task *t, int64_t first)
 {
     const struct flow_causal_shape *shape = t->shape;
     const struct flow_causal_scratch *f = &t->forward;
-    const struct fb_tensor *k = &shape->call->k, *dk = &shape->call->dk;
+    const struct fb_tensor *dk = &shape->call->dk;
+    const struct fb_row_range range = source_range(t, first);
+    const struct fb_row_block k = fb_rows_load(&shape->call->k, range, f->raw);
+    const struct fb_row_block to = gradient_rows(t, dk, range);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (t->x.rows, shape->cols, t->x.rows, t->own.mixed, 1, FLOW_CHUNK, f->q, shape->cols,
      t->own.exchanged, shape->cols, false);
@@ -322,28 +302,31 @@ static void emit_dk(struct gradient_task *t, int64_t first)
         .weights = {t->x.p, t->y.dflow, t->x.beta, t->y.db},
         .vectors = {f->w.operand, t->own.du.value, f->queries.operand},
         .constant = t->own.as.value,
-        .x = fb_tensor_row_f32(k, t->batch, t->kv_head, first),
-        .x_stride = k->stride[2],
-        .out = fb_tensor_row_f32(dk, t->batch, t->kv_head, first),
-        .out_stride = dk->stride[2],
+        .x = k.rows,
+        .x_stride = k.stride,
+        .out = to.rows,
+        .out_stride = to.stride,
         .add = t->add,
     };
     fb_flow_combine(&c, t->x.rows);
+    fb_rows_close(dk, range, to);
 }
 
 static void emit_dv(struct gradient_task *t, int64_t first)
 {
     const struct flow_causal_shape *shape = t->shape;
     const struct flow_causal_scratch *f = &t->forward;
-    const struct fb_tensor *g = &shape->call->dout, *dv = &shape->call->dv;
-    float *out = fb_tensor_row_f32(dv, t->batch, t->kv_head, first);
+    const struct fb_tensor *dv = &shape->call->dv;
+    const struct fb_row_range range = source_range(t, first);
+    const struct fb_row_block to = gradient_rows(t, dv, range);
     fb_rows_scale(f->k, shape->cols, t->x.rows, shape->cols, t->x.p, t->own.scaled, shape->cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (t->x.rows, shape->value_dim, shape->dim, t->own.scaled, shape->cols, 1, t->own.suffix,
-     shape->value_cols, out, dv->stride[2], t->add);
+     shape->value_cols, to.rows, to.stride, t->add);
     FB_ISA_SYMBOL(fb_tile_gemm)
-    (t->x.rows, shape->value_dim, t->x.rows, f->lower, 1, FLOW_CHUNK,
-     fb_tensor_row_f32(g, t->batch, t->head, first), g->stride[2], out, dv->stride[2], true);
+    (t->x.rows, shape->value_dim, t->x.rows, f->lower, 1, FLOW_CHUNK, t->g.rows, t->g.stride,
+     to.rows, to.stride, true);
+    fb_rows_close(dv, range, to);
 }
 
 /* v += sum_i weight_i (x_i + eps), compensated. */
@@ -364,17 +347,16 @@ static void carry_lifted(const struct gradient_task *t, const float *x, const fl
 }
 
 /* Moves the carried sums past the chunk. */
-static void carry_back(struct gradient_task *t, int64_t first)
+static void carry_back(const struct gradient_task *t)
 {
     const struct flow_causal_shape *shape = t->shape;
     const struct flow_causal_scratch *f = &t->forward;
-    const struct fb_tensor *g = &shape->call->dout;
     carry_lifted(t, f->q, t->y.dc, &t->own.du);
     carry_lifted(t, f->k, t->y.dflow, &t->own.dw);
     carry_lifted(t, f->q, t->y.da, &t->own.as);
     carry_lifted(t, f->k, t->y.db, &t->own.bs);
-    fb_rows_scale(fb_tensor_row_f32(g, t->batch, t->head, first), g->stride[2], t->x.rows,
-                  shape->value_dim, t->x.r, t->own.scaled, shape->value_cols);
+    fb_rows_scale(t->g.rows, t->g.stride, t->x.rows, shape->value_dim, t->x.r, t->own.scaled,
+                  shape->value_cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
     (shape->dim, shape->value_cols, t->x.rows, f->q, 1, shape->cols, t->own.scaled,
      shape->value_cols, f->part, shape->value_cols, false);
@@ -396,7 +378,7 @@ static void reverse_chunk(struct gradient_task *t, int64_t first, int64_t rows, 
     emit_dq(t, first);
     emit_dk(t, first);
     emit_dv(t, first);
-    carry_back(t, first);
+    carry_back(t);
 }
 
 /* States of the chunks first_chunk .. first_chunk+count-1, from the saved state of the first. */

@@ -13,6 +13,7 @@
 #include "flow_options.h"
 #include "kernel_support.h"
 #include "parallel.h"
+#include "row_block.h"
 #include "rows.h"
 
 /* One head's state; vectors have cols floats, each followed by its rounding error. */
@@ -35,6 +36,7 @@ struct decode_run {
 struct decode_scratch {
     float *q, *k, *value; /* [cols], [cols], [value_cols] */
     float *part;          /* [max(cols, value_cols)] */
+    float *raw, *result;  /* likewise: a row of q, k or v, and out, of 16 bits */
 };
 
 static size_t carve_state(const struct decode_run *run, void *base, struct decode_state *s)
@@ -57,8 +59,10 @@ static size_t carve_scratch(const struct decode_run *run, void *base, struct dec
     s->q = fb_scratch_take_f32(&cursor, run->cols);
     s->k = fb_scratch_take_f32(&cursor, run->cols);
     s->value = fb_scratch_take_f32(&cursor, run->value_cols);
-    s->part =
-        fb_scratch_take_f32(&cursor, run->cols > run->value_cols ? run->cols : run->value_cols);
+    const int64_t widest = run->cols > run->value_cols ? run->cols : run->value_cols;
+    s->part = fb_scratch_take_f32(&cursor, widest);
+    s->raw = fb_scratch_take_f32(&cursor, fb_row_room(run->problem->dtype, 1, widest));
+    s->result = fb_scratch_take_f32(&cursor, fb_row_room(run->problem->dtype, 1, widest));
     return cursor.used_bytes;
 }
 
@@ -155,9 +159,9 @@ static void decode_head(void *context, int64_t task, int thread)
     struct decode_scratch b;
     carve_state(run, (unsigned char *)call->decode_state + (size_t)task * run->state_bytes, &s);
     carve_scratch(run, (unsigned char *)call->scratch + (size_t)thread * run->worker_bytes, &b);
-    fb_rows_map(map, fb_tensor_row_f32(&call->q, batch, head, 0), 0, 1, run->dim, b.q, run->cols);
-    fb_rows_map(map, fb_tensor_row_f32(&call->k, batch, kv_head, 0), 0, 1, run->dim, b.k,
-                run->cols);
+    const struct fb_row_range sink = {batch, head, 0, 1, 1}, source = {batch, kv_head, 0, 1, 1};
+    fb_rows_map(map, fb_rows_load(&call->q, sink, b.raw).rows, 0, 1, run->dim, b.q, run->cols);
+    fb_rows_map(map, fb_rows_load(&call->k, source, b.raw).rows, 0, 1, run->dim, b.k, run->cols);
 
     const float n = (float)(*s.tokens + 1);
     carry(run, s.keys, b.k, 1.0F, b.part);
@@ -169,10 +173,11 @@ static void decode_head(void *context, int64_t task, int thread)
     const float conserved = lifted_dot(run, b.q, s.u) / n;
     const float competition = compete(run, lifted_dot(run, b.k, s.w) / n, n, &s);
     const float allocation = run->options.allocation ? 1.0F / (1.0F + expf(-conserved)) : 1.0F;
-    fb_rows_scale(fb_tensor_row_f32(&call->v, batch, kv_head, 0), 0, 1, run->value_dim,
-                  &competition, b.value, run->value_cols);
-    advance_product(run, &s, &b, allocation / incoming,
-                    fb_tensor_row_f32(&call->out, batch, head, 0));
+    fb_rows_scale(fb_rows_load(&call->v, source, b.raw).rows, 0, 1, run->value_dim, &competition,
+                  b.value, run->value_cols);
+    const struct fb_row_block out = fb_rows_open(&call->out, sink, b.result);
+    advance_product(run, &s, &b, allocation / incoming, out.rows);
+    fb_rows_close(&call->out, sink, out);
     *s.tokens += 1;
 }
 

@@ -16,7 +16,9 @@
  *
  * The moments A1 and A2 stand for a fourth barrier; the second factor's eps of A2 is carried as a
  * vector. 10NDM flop. With grouped queries t is formed again instead of parked, and dk, dv add up
- * over the rounds. Competition over heads needs dp of every head before do of any.
+ * over the rounds. Competition over heads needs dp of every head before do of any. Tensors of 16
+ * bits cannot hold h and t: both are formed again, 14NDM flop, and with grouped queries dk, dv are
+ * rounded once a round.
  *
  * Reference: the chain rule on flow.h's equations; verified by finite differences.
  */
@@ -29,6 +31,7 @@
 
 /* What a block of sinks needs in gather and in sinks. */
 struct sink_block {
+    struct fb_row_block h;      /* g M^T */
     const float *q;             /* [rows][cols] */
     float *alpha, *s, *dr, *dc; /* scalars */
 };
@@ -54,14 +57,40 @@ static void allocation_gradient(const struct flow_task *t, int64_t rows, const s
     }
 }
 
-/* phi(q), alpha, s, dr and dc of a block whose h stands in dq. */
-static struct sink_block visit_sinks(const struct flow_task *t, int64_t first, int64_t rows)
+/* The rows of g. */
+static struct fb_row_block output_gradients(const struct flow_task *t, int64_t first, int64_t rows)
+{
+    return fb_rows_load(&t->run->call->dout, flow_sink_range(t, first, rows), t->worker->values);
+}
+
+/* h = g M^T of a block: held in dq from the first visit on, or formed in the worker's block. */
+static struct fb_row_block pulled_rows(const struct flow_task *t, int64_t first, int64_t rows,
+                                       bool fresh)
+{
+    const struct flow_shape *shape = &t->run->shape;
+    const struct fb_tensor *dq = &t->run->call->dq;
+    struct fb_row_block h = {t->worker->turned, shape->cols};
+    if (shape->held) {
+        h = (struct fb_row_block){fb_tensor_row_f32(dq, t->batch, t->head, first), dq->stride[2]};
+    }
+    if (fresh || !shape->held) {
+        const struct fb_row_block g = output_gradients(t, first, rows);
+        FB_ISA_SYMBOL(fb_tile_gemm)
+        (rows, shape->dim, shape->value_dim, g.rows, g.stride, 1, t->state->product_turned,
+         shape->cols, h.rows, h.stride, false);
+    }
+    return h;
+}
+
+/* h, phi(q), alpha, s, dr and dc of a block. */
+static struct sink_block visit_sinks(const struct flow_task *t, int64_t first, int64_t rows,
+                                     bool fresh)
 {
     const struct flow_shape *shape = &t->run->shape;
     const struct flow_totals *totals = &t->state->totals;
-    const struct fb_tensor *dq = &t->run->call->dq;
     int64_t stride;
     const struct sink_block b = {
+        .h = pulled_rows(t, first, rows, fresh),
         .q = fb_flow_sink_rows(t, first, rows, true, &stride),
         .alpha = t->worker->scalar[0],
         .s = t->worker->scalar[1],
@@ -70,8 +99,7 @@ static struct sink_block visit_sinks(const struct flow_task *t, int64_t first, i
     };
     fb_flow_incoming(t, b.q, shape->cols, rows, totals->source_sum, b.alpha);
     fb_rows_dot(b.q, shape->cols, rows, shape->cols, totals->source_flow, b.s);
-    fb_rows_pair_dot(b.q, shape->cols, fb_tensor_row_f32(dq, t->batch, t->head, first),
-                     dq->stride[2], rows, shape->dim, b.dr);
+    fb_rows_pair_dot(b.q, shape->cols, b.h.rows, b.h.stride, rows, shape->dim, b.dr);
     allocation_gradient(t, rows, &b);
     return b;
 }
@@ -113,22 +141,18 @@ static void turn_product(const struct flow_task *t)
 static void gather_sinks(const struct flow_task *t)
 {
     const struct flow_shape *shape = &t->run->shape;
-    const struct fb_tensor *g = &t->run->call->dout, *dq = &t->run->call->dq;
     float *du = t->slot->vectors, *a1 = du + shape->cols, *a3 = a1 + shape->cols;
     float *r = t->worker->scalar[4], *square = t->worker->scalar[5];
     fb_rows_zero(du, FLOW_VECTORS * shape->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const float *gi = fb_tensor_row_f32(g, t->batch, t->head, i);
-        FB_ISA_SYMBOL(fb_tile_gemm)
-        (rows, shape->dim, shape->value_dim, gi, g->stride[2], 1, t->state->product_turned,
-         shape->cols, fb_tensor_row_f32(dq, t->batch, t->head, i), dq->stride[2], false);
-        const struct sink_block b = visit_sinks(t, i, rows);
+        const struct sink_block b = visit_sinks(t, i, rows, true);
+        const struct fb_row_block g = output_gradients(t, i, rows);
         for (int64_t j = 0; j < rows; j++) {
             r[j] = b.s[j] * b.alpha[j];
             square[j] = b.alpha[j] * b.alpha[j];
         }
-        fb_rows_scale(gi, g->stride[2], rows, shape->value_dim, r, t->worker->scaled,
+        fb_rows_scale(g.rows, g.stride, rows, shape->value_dim, r, t->worker->scaled,
                       shape->value_cols);
         FB_ISA_SYMBOL(fb_tile_gemm)
         (shape->dim, shape->value_cols, rows, b.q, 1, shape->cols, t->worker->scaled,
@@ -206,14 +230,16 @@ static const float *turned_rows(const struct flow_task *t, int64_t first, int64_
                                 int64_t *stride)
 {
     const struct flow_shape *s = &t->run->shape;
-    const struct fb_tensor *v = &t->run->call->v, *dk = &t->run->call->dk;
+    const struct fb_tensor *dk = &t->run->call->dk;
     float *block =
         s->turned ? fb_tensor_row_f32(dk, t->batch, t->kv_head, first) : t->worker->turned;
     *stride = s->turned ? dk->stride[2] : s->cols;
     if (fresh || !s->turned) {
+        const struct fb_row_block v =
+            fb_rows_load(&t->run->call->v, flow_source_range(t, first, rows), t->worker->values);
         FB_ISA_SYMBOL(fb_tile_gemm)
-        (rows, s->dim, s->value_dim, fb_tensor_row_f32(v, t->batch, t->kv_head, first),
-         v->stride[2], 1, t->state->dproduct_turned, s->cols, block, *stride, false);
+        (rows, s->dim, s->value_dim, v.rows, v.stride, 1, t->state->dproduct_turned, s->cols, block,
+         *stride, false);
     }
     return block;
 }
@@ -292,6 +318,13 @@ static struct source_block visit_sources(const struct flow_task *t, int64_t firs
     return b;
 }
 
+/* Rows of dk or dv, with what the rounds before added up. */
+static struct fb_row_block gradient_rows(const struct flow_task *t, const struct fb_tensor *x,
+                                         struct fb_row_range range, float *room)
+{
+    return t->run->round > 0 ? fb_rows_load(x, range, room) : fb_rows_open(x, range, room);
+}
+
 static void spread_sources(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
@@ -307,10 +340,12 @@ static void spread_sources(const struct flow_task *t)
         fb_rows_accumulate(b.k, s->cols, rows, s->cols, b.dbeta, dsq);
         add_epsilon(t, dsq, sum_of(b.dbeta, rows));
         fb_rows_scale(b.k, s->cols, rows, s->cols, b.p, t->worker->scaled, s->cols);
+        const struct fb_row_range range = flow_source_range(t, i, rows);
+        const struct fb_row_block to = gradient_rows(t, dv, range, t->worker->values);
         FB_ISA_SYMBOL(fb_tile_gemm)
         (rows, s->value_dim, s->dim, t->worker->scaled, s->cols, 1, t->state->dproduct,
-         s->value_cols, fb_tensor_row_f32(dv, t->batch, t->kv_head, i), dv->stride[2],
-         t->run->round > 0);
+         s->value_cols, to.rows, to.stride, t->run->round > 0);
+        fb_rows_close(dv, range, to);
     }
 }
 
@@ -340,41 +375,46 @@ static void finish_spread(const struct flow_task *t)
 static void finish_sinks(const struct flow_task *t)
 {
     const struct flow_shape *shape = &t->run->shape;
-    const struct fb_tensor *q = &t->run->call->q, *dq = &t->run->call->dq;
+    const struct fb_tensor *dq = &t->run->call->dq;
     float *r = t->worker->scalar[4], *da = t->worker->scalar[5];
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const struct sink_block b = visit_sinks(t, i, rows);
+        const struct fb_row_range range = flow_sink_range(t, i, rows);
+        const struct sink_block b = visit_sinks(t, i, rows, false);
         fb_rows_dot(b.q, shape->cols, rows, shape->cols, t->state->dsink_flow, da);
         for (int64_t j = 0; j < rows; j++) {
             r[j] = b.s[j] * b.alpha[j];
             da[j] = -b.alpha[j] * b.alpha[j] * (b.s[j] * b.dr[j] + da[j]);
         }
-        float *out = fb_tensor_row_f32(dq, t->batch, t->head, i);
+        const struct fb_row_block q = fb_rows_load(&t->run->call->q, range, t->worker->raw);
         const struct flow_combination c = {
             .map = (enum fb_row_map)t->run->options.phi,
             .dim = t->run->shape.dim,
-            .base = out,
-            .base_stride = dq->stride[2],
+            .base = b.h.rows,
+            .base_stride = b.h.stride,
             .weights = {r, b.dc, b.alpha, da},
             .vectors = {t->state->totals.source_flow, t->state->dsink_flow,
                         t->state->totals.source_sum},
             .constant = t->state->dsink_sum,
-            .x = fb_tensor_row_f32(q, t->batch, t->head, i),
-            .x_stride = q->stride[2],
-            .out = out,
-            .out_stride = dq->stride[2],
+            .x = q.rows,
+            .x_stride = q.stride,
+            .out = b.h.rows,
+            .out_stride = b.h.stride,
         };
         fb_flow_combine(&c, rows);
+        fb_rows_close(dq, range, b.h);
     }
 }
 
 static void finish_sources(const struct flow_task *t)
 {
-    const struct fb_tensor *k = &t->run->call->k, *dk = &t->run->call->dk;
+    const struct fb_tensor *dk = &t->run->call->dk;
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
+        const struct fb_row_range range = flow_source_range(t, i, rows);
         const struct source_block b = visit_sources(t, i, rows, false);
+        const struct fb_row_block k = fb_rows_load(&t->run->call->k, range, t->worker->raw);
+        const struct fb_row_block to = gradient_rows(t, dk, range, t->worker->scaled);
         const struct flow_combination c = {
             .map = (enum fb_row_map)t->run->options.phi,
             .dim = t->run->shape.dim,
@@ -384,13 +424,14 @@ static void finish_sources(const struct flow_task *t)
             .vectors = {t->state->totals.sink_flow, t->state->dsource_flow,
                         t->state->totals.sink_sum},
             .constant = t->state->dsource_sum,
-            .x = fb_tensor_row_f32(k, t->batch, t->kv_head, i),
-            .x_stride = k->stride[2],
-            .out = fb_tensor_row_f32(dk, t->batch, t->kv_head, i),
-            .out_stride = dk->stride[2],
+            .x = k.rows,
+            .x_stride = k.stride,
+            .out = to.rows,
+            .out_stride = to.stride,
             .add = t->run->round > 0,
         };
         fb_flow_combine(&c, rows);
+        fb_rows_close(dk, range, to);
     }
 }
 

@@ -27,8 +27,10 @@ static void make_shape(const struct fb_problem *p, bool backward, int threads, s
     /* Heads that compete wait for each other between the phases. */
     s->split = few || options.competition == FB_FLOW_OVER_HEADS;
     s->workers = (int)flow_minimum(threads, s->split ? s->units * slices : s->units);
-    s->parked = !backward && s->dim % FB_VW == 0 && s->value_dim >= s->dim;
-    s->turned = backward && s->rounds == 1;
+    s->narrow = p->dtype != FB_F32;
+    s->parked = !backward && !s->narrow && s->dim % FB_VW == 0 && s->value_dim >= s->dim;
+    s->turned = backward && !s->narrow && s->rounds == 1;
+    s->held = backward && !s->narrow;
 }
 
 static void carve_totals(const struct flow_shape *s, struct fb_scratch_cursor *cursor,
@@ -95,10 +97,17 @@ static void carve_worker(const struct flow_shape *s, struct fb_scratch_cursor *c
 {
     struct flow_worker carved = {0};
     carved.source_block = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->cols);
-    carved.sink_block = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->cols);
-    carved.scaled = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->widest);
+    /* Forward needs copies of values that do not fill their vectors, and of parked queries that a
+     * product in several panels would overwrite. */
+    const bool copies = s->value_dim != s->value_cols || fb_flow_copies_sinks(s);
+    carved.sink_block = fb_scratch_take_f32(cursor, s->parked ? 0 : FLOW_BLOCK * s->cols);
+    carved.scaled = fb_scratch_take_f32(cursor, s->backward || copies ? FLOW_BLOCK * s->widest : 0);
     if (s->backward) {
         carved.turned = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->cols);
+    }
+    if (s->narrow) {
+        carved.raw = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->widest);
+        carved.values = fb_scratch_take_f32(cursor, FLOW_BLOCK * s->widest);
     }
     for (size_t i = 0; i < sizeof carved.scalar / sizeof carved.scalar[0]; i++) {
         carved.scalar[i] = fb_scratch_take_f32(cursor, FLOW_BLOCK);

@@ -4,8 +4,6 @@
  */
 #include "flow_normal.h"
 
-#include "tile_gemm.h"
-
 /* ---- blocks -------------------------------------------------------------------------------- */
 
 float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
@@ -14,10 +12,10 @@ float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t row
     const bool keep = first + rows <= s->kept;
     float *block = keep ? t->worker->kept + first * s->cols : t->worker->source_block;
     if (fresh || !keep) {
-        const struct fb_tensor *k = &t->run->call->k;
-        fb_rows_map((enum fb_row_map)t->run->options.phi,
-                    fb_tensor_row_f32(k, t->batch, t->kv_head, first), k->stride[2], rows, s->dim,
-                    block, s->cols);
+        const struct fb_row_block k =
+            fb_rows_load(&t->run->call->k, flow_source_range(t, first, rows), t->worker->raw);
+        fb_rows_map((enum fb_row_map)t->run->options.phi, k.rows, k.stride, rows, s->dim, block,
+                    s->cols);
     }
     return block;
 }
@@ -31,10 +29,10 @@ const float *fb_flow_sink_rows(const struct flow_task *t, int64_t first, int64_t
         s->parked ? fb_tensor_row_f32(out, t->batch, t->head, first) : t->worker->sink_block;
     *stride = s->parked ? out->stride[2] : s->cols;
     if (fresh || !s->parked) {
-        const struct fb_tensor *q = &t->run->call->q;
-        fb_rows_map((enum fb_row_map)t->run->options.phi,
-                    fb_tensor_row_f32(q, t->batch, t->head, first), q->stride[2], rows, s->dim,
-                    block, *stride);
+        const struct fb_row_block q =
+            fb_rows_load(&t->run->call->q, flow_sink_range(t, first, rows), t->worker->raw);
+        fb_rows_map((enum fb_row_map)t->run->options.phi, q.rows, q.stride, rows, s->dim, block,
+                    *stride);
     }
     return block;
 }
@@ -180,8 +178,8 @@ static struct fb_tile_range rows_range(const struct fb_tensor *x, int64_t batch,
     if (rows <= 0 || x->stride[2] != x->shape[3]) {
         return (struct fb_tile_range){NULL, 0};
     }
-    return (struct fb_tile_range){(const char *)fb_tensor_row_f32(x, batch, head, first),
-                                  rows * x->shape[3] * (int64_t)sizeof(float)};
+    return (struct fb_tile_range){(const char *)fb_tensor_row(x, batch, head, first),
+                                  rows * x->shape[3] * (int64_t)fb_dtype_bytes(x->dtype)};
 }
 
 /* The next block of values and keys, and the block of keys that the next head sums then. */
@@ -304,20 +302,18 @@ static void add_block_product(const struct flow_task *t, int64_t first, int64_t 
                               const float *e, bool accumulate)
 {
     const struct flow_shape *s = &t->run->shape;
-    const struct fb_tensor *v = &t->run->call->v;
-    const float *values = fb_tensor_row_f32(v, t->batch, t->kv_head, first);
-    int64_t stride = v->stride[2];
+    struct fb_row_block v =
+        fb_rows_load(&t->run->call->v, flow_source_range(t, first, rows), t->worker->values);
     if (s->value_dim == s->value_cols) {
         fb_rows_scale_in_place(k, s->cols, rows, s->cols, e);
     } else {
-        fb_rows_scale(values, stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
-        values = t->worker->scaled;
-        stride = s->value_cols;
+        fb_rows_scale(v.rows, v.stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
+        v = (struct fb_row_block){t->worker->scaled, s->value_cols};
     }
     struct fb_tile_extra extra = {0};
     fetch_sources(t, first, &extra);
     FB_ISA_SYMBOL(fb_tile_gemm_extra)
-    (s->dim, s->value_cols, rows, k, 1, s->cols, values, stride, t->slot->product, s->value_cols,
+    (s->dim, s->value_cols, rows, k, 1, s->cols, v.rows, v.stride, t->slot->product, s->value_cols,
      accumulate, &extra);
 }
 
@@ -408,18 +404,17 @@ static void allocate(const struct flow_task *t, const float *conserved, int64_t 
     }
 }
 
-/* Rows of queries that lie in the rows of out: a product in more than one panel would overwrite
- * them, so it works on a copy. */
 static void emit_sinks(const struct flow_task *t)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct flow_totals *totals = &t->state->totals;
     const struct fb_tensor *out = &t->run->call->out;
-    const bool copied = s->parked && s->value_dim > FB_TILE_PANEL;
+    const bool copied = fb_flow_copies_sinks(s);
     float *r = t->worker->scalar[1], *conserved = t->worker->scalar[2];
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        float *to = fb_tensor_row_f32(out, t->batch, t->head, i);
+        const struct fb_row_range range = flow_sink_range(t, i, rows);
+        const struct fb_row_block to = fb_rows_open(out, range, t->worker->values);
         int64_t stride;
         const float *q = fb_flow_sink_rows(t, i, rows, false, &stride);
         const float *incoming = incoming_of(t, i);
@@ -438,8 +433,9 @@ static void emit_sinks(const struct flow_task *t)
             extra.scale = r;
         }
         FB_ISA_SYMBOL(fb_tile_gemm_extra)
-        (rows, s->value_dim, s->dim, q, stride, 1, totals->product, s->value_cols, to,
-         out->stride[2], false, &extra);
+        (rows, s->value_dim, s->dim, q, stride, 1, totals->product, s->value_cols, to.rows,
+         to.stride, false, &extra);
+        fb_rows_close(out, range, to);
         if (t->ahead != NULL) {
             fb_flow_step_ahead(t->ahead, FLOW_SINKS);
         }

@@ -11,7 +11,9 @@
 #define FB_FLOW_NORMAL_H
 
 #include "flow_options.h"
+#include "row_block.h"
 #include "rows.h"
+#include "tile_gemm.h"
 
 #include <stdatomic.h>
 
@@ -51,8 +53,10 @@ struct flow_shape {
     int64_t slices[FLOW_SIDES]; /* of the longest sequence */
     bool backward;
     bool split;    /* threads share units */
+    bool narrow;   /* tensors of 16 bits, widened block by block: nothing is parked in them */
     bool parked;   /* forward: phi(q) lives in out between the phases */
     bool turned;   /* backward: v dM^T lives in dk between the phases (no grouped queries) */
+    bool held;     /* backward: g M^T lives in dq between the phases */
     int64_t kept;  /* forward: sources whose phi(k) each thread keeps */
     int64_t alpha; /* forward: floats per head that keep its sinks' incoming flow, or 0 */
     int workers;
@@ -101,7 +105,8 @@ struct flow_worker {
     float *source_block;    /* [FLOW_BLOCK][cols] phi(k) */
     float *sink_block;      /* [FLOW_BLOCK][cols] phi(q) */
     float *scaled;          /* [FLOW_BLOCK][widest] a block times a scalar per row */
-    float *turned;          /* [FLOW_BLOCK][cols] v dM^T when it is not parked in dk; backward */
+    float *turned;          /* [FLOW_BLOCK][cols] v dM^T or g M^T that is not parked; backward */
+    float *raw, *values;    /* [FLOW_BLOCK][widest] q or k, and v, g or a result; narrow */
     float *scalar[8];       /* [FLOW_BLOCK] */
     float *kept;            /* [shape.kept][cols] phi(k), forward, whole heads */
     struct flow_slot ahead; /* vectors only: sums of the thread's next head; likewise */
@@ -207,6 +212,26 @@ bool fb_flow_step_ahead(struct flow_ahead *ahead, int side);
  * into shares that sum to 1 over the heads. */
 void fb_flow_score_sources(const struct flow_task *task);
 void fb_flow_share_sources(const struct flow_task *task);
+
+/* The task's rows first .. first+rows-1 on either side. */
+static inline struct fb_row_range flow_sink_range(const struct flow_task *t, int64_t first,
+                                                  int64_t rows)
+{
+    return (struct fb_row_range){t->batch, t->head, first, 1, rows};
+}
+
+static inline struct fb_row_range flow_source_range(const struct flow_task *t, int64_t first,
+                                                    int64_t rows)
+{
+    return (struct fb_row_range){t->batch, t->kv_head, first, 1, rows};
+}
+
+/* Rows of queries that lie in the rows of out: a product in more than one panel would overwrite
+ * them, so it works on a copy. */
+static inline bool fb_flow_copies_sinks(const struct flow_shape *s)
+{
+    return s->parked && s->value_dim > FB_TILE_PANEL;
+}
 
 static inline int64_t flow_minimum(int64_t a, int64_t b)
 {

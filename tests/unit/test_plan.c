@@ -140,7 +140,7 @@ static void test_plan_what_is_not_served_is_a_skip_with_its_reason(void **state)
     } cases[] = {
         {"mechanism: linear, seq_len: 8, variant: plain", "linear has no variant 'plain'"},
         {"mechanism: local, seq_len: 8, dtype: f64", ""},
-        {"mechanism: flow, seq_len: 8, dtype: bf16", ""},
+        {"mechanism: flow, seq_len: 8, variant: plain, dtype: bf16", ""},
         {"mechanism: flow, seq_len: 8, kv_len: 4, causal: true", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
