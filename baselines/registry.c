@@ -44,6 +44,7 @@ static const struct fb_attention *const attentions[] = {
 #if defined(FB_HAVE_CUDA)
     &fb_flow_fused_cuda,
     &fb_softmax_tiled_cuda,
+    &fb_softmax_cudnn,
     &fb_local_tiled_cuda,
 #endif
 #if defined(FB_HAVE_OPENBLAS)

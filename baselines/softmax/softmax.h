@@ -21,6 +21,9 @@ extern const struct fb_attention fb_softmax_tiled_neon;
 
 /* The same on a GPU, in builds with CUDA. */
 extern const struct fb_attention fb_softmax_tiled_cuda;
+extern const struct fb_attention fb_softmax_cudnn; /* where cuDNN is found when it runs */
+/* Of the cuDNN that would be used: 9.19.0 is 91900; 0 when there is none. */
+size_t fb_softmax_cudnn_version(void);
 
 /* The whole L x S matrix of one head in memory, products by OpenBLAS. */
 extern const struct fb_attention fb_softmax_plain;

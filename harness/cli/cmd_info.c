@@ -93,6 +93,8 @@ static void print_gpu(const struct fb_machine *m)
     printf("  %-15s %d.%d by the driver %s, %d.%d built in\n", "CUDA", gpu->driver_version / 1000,
            gpu->driver_version % 1000 / 10, gpu->driver, gpu->toolkit_version / 1000,
            gpu->toolkit_version % 1000 / 10);
+    print_text("cuDNN", m->cudnn_version[0] != '\0' ? m->cudnn_version
+                                                    : "not found; FLOWBENCH_CUDNN names its file");
     print_frequency("clock max", gpu->clock_max_hz);
     print_frequency("memory clock", gpu->clock_memory_hz);
 }

@@ -42,6 +42,7 @@ struct fb_machine {
     char openblas_version[32], openblas_config[192], openblas_core[32];
     bool gpu_present;
     struct fb_cuda_facts gpu; /* zero and "" without one */
+    char cudnn_version[32];   /* "" when it is not there */
     char version[32];         /* of flowbench */
     char compiler[128], compiler_flags[512], build_type[32];
     char identity[17]; /* XXH64 of the stable facts, 16 hexadecimal digits */

@@ -4,6 +4,7 @@
 
 #include "cpu_features.h"
 #include "evidence.h"
+#include "softmax.h"
 #include "timing_clock.h"
 
 #include <ctype.h>
@@ -337,6 +338,18 @@ void fb_machine_toolchain(char *text, size_t text_size)
                    build.openblas_version);
 }
 
+static void read_gpu_libraries(struct fb_machine *machine)
+{
+#if defined(FB_HAVE_CUDA)
+    const size_t version = machine->gpu_present ? fb_softmax_cudnn_version() : 0;
+    if (version > 0)
+        snprintf(machine->cudnn_version, sizeof machine->cudnn_version, "%zu.%zu.%zu",
+                 version / 10000, version / 100 % 100, version % 100);
+#else
+    machine->cudnn_version[0] = '\0';
+#endif
+}
+
 enum fb_status fb_machine_read(struct fb_machine *machine, struct fb_error *error)
 {
     *machine = (struct fb_machine){0};
@@ -351,6 +364,7 @@ enum fb_status fb_machine_read(struct fb_machine *machine, struct fb_error *erro
     read_build(machine);
     /* A device whose facts cannot be read is as good as none: nothing could run on it. */
     machine->gpu_present = fb_cuda_is_present() && fb_cuda_read_facts(&machine->gpu, NULL) == FB_OK;
+    read_gpu_libraries(machine);
     fb_machine_identify(machine);
     return FB_OK;
 }

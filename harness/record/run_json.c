@@ -89,10 +89,11 @@ static json_t *libraries_json(const struct fb_machine *machine)
     const unsigned api = hwloc_get_api_version();
 
     snprintf(hwloc, sizeof hwloc, "%u.%u.%u", api >> 16, (api >> 8) & 0xFF, api & 0xFF);
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "libc", gnu_get_libc_version(), "jansson",
-                     jansson_version_str(), "libyaml", yaml_get_version_string(), "hwloc", hwloc,
-                     "openblas", text_or_null(machine->openblas_version), "openblas_config",
-                     text_or_null(machine->openblas_config));
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "libc", gnu_get_libc_version(),
+                     "jansson", jansson_version_str(), "libyaml", yaml_get_version_string(),
+                     "hwloc", hwloc, "openblas", text_or_null(machine->openblas_version),
+                     "openblas_config", text_or_null(machine->openblas_config), "cudnn",
+                     text_or_null(machine->cudnn_version));
 }
 
 /* The running order as [case_id, process] pairs: which order chance has drawn is part of the

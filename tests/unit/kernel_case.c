@@ -66,10 +66,22 @@ bool kernel_is_runnable(const struct fb_attention *attention)
     return attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa);
 }
 
+bool kernel_has_dtype(const struct fb_attention *attention, enum fb_dtype dtype)
+{
+    struct fb_problem problem;
+    struct fb_error why = {0};
+    fb_problem_init(&problem, attention->mechanism, 2, 4, 16, 8);
+    problem.dtype = dtype;
+    return fb_attention_supports(attention, &problem, FB_FORWARD, &why) == FB_OK;
+}
+
 bool kernel_case_is_served(const struct kernel_case *c, const struct fb_attention *attention,
                            enum fb_pass pass)
 {
     struct fb_error why = {0};
+    /* the one variant that is not ours wants rows at multiples of 16 bytes, and says so */
+    if (c->layout == LAYOUT_PADDED && strcmp(attention->variant, "cudnn") == 0)
+        return false;
     return attention->mechanism == c->mechanism && kernel_is_runnable(attention) &&
            fb_attention_supports(attention, &c->problem, pass, &why) == FB_OK;
 }

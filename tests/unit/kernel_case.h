@@ -129,6 +129,9 @@ void kernel_check_padding(const struct kernel_case *c, const struct fb_attention
 
 /* Whether this machine can run it: its instruction set or its device is present. */
 bool kernel_is_runnable(const struct fb_attention *attention);
+/* Whether it takes a small plain problem of that dtype: softmax by cuDNN has no f32, and nothing
+ * where its library is absent. */
+bool kernel_has_dtype(const struct fb_attention *attention, enum fb_dtype dtype);
 
 /* Prints a failure and counts it; a test ends with kernel_expect_no_failures, so that one run shows
  * all of them (the first forty in words). */
