@@ -35,6 +35,7 @@
     X(repro, false, "measure one stored row again and say whether it agrees")                      \
     X(apply, false, "compute a mechanism on tensors of your own")                                  \
     X(verify, false, "check mechanisms against golden vectors")                                    \
+    X(data, false, "the data sets of the training tasks: list, make, fetch, check")                \
     X(info, false, "what this machine is, and what would spoil a measurement")                     \
     X(list, false, "what there is to measure: mechanisms, params, suites, tasks")                  \
     X(completion, false, "print a completion script for bash, zsh or fish")                        \
