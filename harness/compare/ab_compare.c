@@ -74,6 +74,39 @@ static double seconds_since(double start_s)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec - start_s;
 }
 
+/* ---- rounds -----------------------------------------------------------------------------------
+ */
+
+enum stage { STAGE_SCREEN = 1, STAGE_CONFIRM };
+
+typedef enum fb_status (*pair_fn)(struct fb_ab_state *state, struct fb_ab_case *one, size_t round,
+                                  struct fb_error *error);
+
+/* One pair of each case a round, in an order drawn anew, as long as the case wants pairs and the
+ * budget lasts. An interrupt ends it without an error. */
+static enum fb_status run_rounds(struct fb_ab_state *state, enum stage stage, size_t rounds,
+                                 pair_fn run_pair, struct fb_error *error)
+{
+    enum fb_status status = FB_OK;
+
+    for (size_t round = 0; round < rounds && status == FB_OK; round++) {
+        shuffle(state, (size_t)stage, round);
+        for (size_t i = 0; i < state->plan->cases_count && status == FB_OK; i++) {
+            struct fb_ab_case *one = &state->cases[state->order[i]];
+            const size_t wanted = stage == STAGE_CONFIRM ? one->fresh_wanted : rounds;
+            if (!one->running || one->left_over || round >= wanted)
+                continue;
+            if (fb_ab_interrupted(state))
+                return FB_OK;
+            if (fb_ab_budget_is_spent(state))
+                one->left_over = true;
+            else
+                status = run_pair(state, one, round, error);
+        }
+    }
+    return status;
+}
+
 /* ---- screening --------------------------------------------------------------------------------
  */
 
@@ -130,7 +163,6 @@ static enum fb_status screen_case(struct fb_ab_state *state, struct fb_ab_case *
 
 static enum fb_status screen(struct fb_ab_state *state, struct fb_error *error)
 {
-    enum fb_status status = FB_OK;
     size_t running = 0;
     char left[32];
 
@@ -149,21 +181,7 @@ static enum fb_status screen(struct fb_ab_state *state, struct fb_error *error)
         fb_ab_say(state, "screening %zu case%s with %zu pairs each, about %s", running,
                   running == 1 ? "" : "s", state->rule.screen_pairs,
                   fb_human_duration(state->seconds_left, left, sizeof left));
-    for (size_t round = 0; round < state->rule.screen_pairs && status == FB_OK; round++) {
-        shuffle(state, 1, round);
-        for (size_t i = 0; i < state->plan->cases_count && status == FB_OK; i++) {
-            struct fb_ab_case *one = &state->cases[state->order[i]];
-            if (!one->running || one->left_over)
-                continue;
-            if (fb_ab_interrupted(state))
-                return FB_OK;
-            if (fb_ab_budget_is_spent(state))
-                one->left_over = true;
-            else
-                status = screen_case(state, one, round, error);
-        }
-    }
-    return status;
+    return run_rounds(state, STAGE_SCREEN, state->rule.screen_pairs, screen_case, error);
 }
 
 /* ---- confirming -------------------------------------------------------------------------------
@@ -217,23 +235,9 @@ static enum fb_status confirm_case(struct fb_ab_state *state, struct fb_ab_case 
 static enum fb_status confirm(struct fb_ab_state *state, struct fb_error *error)
 {
     size_t rounds;
-    enum fb_status status = choose_candidates(state, &rounds, error);
+    const enum fb_status status = choose_candidates(state, &rounds, error);
 
-    for (size_t round = 0; round < rounds && status == FB_OK; round++) {
-        shuffle(state, 2, round);
-        for (size_t i = 0; i < state->plan->cases_count && status == FB_OK; i++) {
-            struct fb_ab_case *one = &state->cases[state->order[i]];
-            if (!one->running || one->left_over || round >= one->fresh_wanted)
-                continue;
-            if (fb_ab_interrupted(state))
-                return FB_OK;
-            if (fb_ab_budget_is_spent(state))
-                one->left_over = true;
-            else
-                status = confirm_case(state, one, round, error);
-        }
-    }
-    return status;
+    return status != FB_OK ? status : run_rounds(state, STAGE_CONFIRM, rounds, confirm_case, error);
 }
 
 /* ---- all of it --------------------------------------------------------------------------------
