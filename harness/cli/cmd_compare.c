@@ -28,7 +28,7 @@ static void say(void *context, const char *text)
 {
     const struct fb_compare_options *options = context;
 
-    if (!options->quiet)
+    if (!options->shared.quiet)
         (void)fprintf(stderr, "%s\n", text);
 }
 

@@ -44,7 +44,7 @@ static int run_suites(const struct fb_planned *planned, const struct fb_run_opti
     if (options->resume_dir != NULL)
         return fb_run_session_resume(options, &machine, arena);
     for (size_t i = 0; i < options->suites_count; i++) {
-        if (options->suites_count > 1 && !options->quiet)
+        if (options->suites_count > 1 && !options->shared.quiet)
             fprintf(stderr, "suite %s (%zu of %zu)\n", planned[i].suite.name, i + 1,
                     options->suites_count);
         const int one =
@@ -73,7 +73,8 @@ static int run(int argc, char **argv, struct fb_arena *arena)
         fb_arena_alloc(arena, options.suites_count + 1, sizeof *planned, &error);
     if (planned == NULL)
         return fb_exit_report("run", &error);
-    const struct fb_plan_request request = {options.sets, options.sets_count, options.filter,
+    const struct fb_plan_request request = {options.shared.sets, options.shared.sets_count,
+                                            options.shared.filter,
                                             !options.list && !options.dry_run};
     for (size_t i = 0; i < options.suites_count; i++) {
         if (fb_plan_suite(options.suites[i], &request, arena, &planned[i], &error) != FB_OK)

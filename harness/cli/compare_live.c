@@ -98,7 +98,7 @@ static enum fb_status measure(struct live *live, struct fb_error *error)
         .context = &live->workers,
         .rule = &rule,
         .layout = live->programs->layout_program != NULL,
-        .budget_s = live->options->budget_s,
+        .budget_s = live->options->shared.budget_s,
         .progress = &live->progress,
         .interrupts = &live->interrupts,
         .device_name = live->machine.cpu_model,
@@ -121,8 +121,8 @@ static enum fb_status measure(struct live *live, struct fb_error *error)
 static enum fb_status run(struct live *live, struct fb_error *error)
 {
     const struct fb_compare_options *options = live->options;
-    const struct fb_plan_request request = {options->sets, options->sets_count, options->filter,
-                                            true};
+    const struct fb_plan_request request = {options->shared.sets, options->shared.sets_count,
+                                            options->shared.filter, true};
     bool other_run;
 
     enum fb_status status =
@@ -162,7 +162,7 @@ int fb_compare_live(const struct fb_compare_options *options,
     live->options = options;
     live->programs = programs;
     live->arena = arena;
-    fb_progress_init(&live->progress, stderr, options->color, options->quiet);
+    fb_progress_init(&live->progress, stderr, options->shared.color, options->shared.quiet);
     if (run(live, &error) != FB_OK)
         return fb_exit_report("compare", &error);
     if (live->outcome.signal != 0) {

@@ -3,24 +3,12 @@
 
 #include "commands.h"
 #include "nearest.h"
-#include "run_options.h"
 
 #include <argp.h>
 #include <errno.h>
 #include <string.h>
 
-enum {
-    KEY_FORMAT = 256,
-    KEY_STRICT,
-    KEY_COLOR,
-    KEY_AB,
-    KEY_AB_GIT,
-    KEY_LAYOUT,
-    KEY_APRIME,
-    KEY_FILTER,
-    KEY_SET,
-    KEY_BUDGET
-};
+enum { KEY_FORMAT = 256, KEY_AB, KEY_AB_GIT, KEY_LAYOUT, KEY_APRIME };
 
 static const struct argp_option table[] = {
     {"ab", KEY_AB, NULL, 0,
@@ -35,27 +23,12 @@ static const struct argp_option table[] = {
      0},
     {"aprime", KEY_APRIME, "PROGRAM", 0,
      "With --ab: the old program relinked in another order; what that alone moves is tolerated", 0},
-    {"filter", KEY_FILTER, "EXPR", 0,
-     "With --ab and --ab-git: only the cases that match, e.g. "
-     "'seq_len<=4096,mechanism=flow|softmax'",
-     0},
-    {"set", KEY_SET, "KEY=VALUE", 0,
-     "With --ab and --ab-git: override a value of the suite; may be repeated", 0},
-    {"budget", KEY_BUDGET, "TIME", 0,
-     "With --ab and --ab-git: start no pair after this time (90s, 5m, 1h30m); cases that do not "
-     "fit are "
-     "ambiguous",
-     0},
     {"format", KEY_FORMAT, "text|markdown|json|junit|github", 0,
      "How the verdicts are written: a table (default), a Markdown page, JSON, JUnit XML, or GitHub "
      "annotations with a job summary in $GITHUB_STEP_SUMMARY",
      0},
     {"output", 'o', "FILE", 0,
      "Write the format to this file; the table still goes to standard output", 0},
-    {"strict", KEY_STRICT, NULL, 0, "Exit with 4 when a case stays ambiguous", 0},
-    {"quiet", 'q', NULL, 0, "No progress", 0},
-    {"color", KEY_COLOR, "auto|always|never", 0,
-     "Colours on a terminal (auto, default), always or never; NO_COLOR is respected", 0},
     {0}};
 
 static const char help[] =
@@ -64,7 +37,8 @@ static const char help[] =
     "are stored runs: folders or results.csv files. Cases are joined by case_id; worst first. With "
     "--ab two programs are measured instead: every case is screened with 10 pairs of fresh "
     "processes, "
-    "and what looks different is confirmed with 30 to 60 fresh pairs."
+    "and what looks different is confirmed with 30 to 60 fresh pairs. --filter, --set and --budget "
+    "choose and bound these measurements."
     "\v"
     "Examples:\n"
     "  flowbench compare results/ci/monday results/ci/tuesday\n"
@@ -87,7 +61,6 @@ enum { ARGUMENTS_MAX = 3 };
 
 struct parsing {
     struct fb_compare_options *options;
-    const char **sets; /* room for argc */
     const char *arguments[ARGUMENTS_MAX];
     size_t arguments_count;
 };
@@ -114,12 +87,12 @@ static error_t parse_format(const char *text, struct argp_state *state,
 /* What only makes sense where something is measured. */
 static const char *measuring_option(const struct fb_compare_options *o)
 {
-    return o->layout           ? "--layout"
-           : o->aprime != NULL ? "--aprime"
-           : o->filter != NULL ? "--filter"
-           : o->sets_count > 0 ? "--set"
-           : o->budget_s > 0   ? "--budget"
-                               : NULL;
+    return o->layout                  ? "--layout"
+           : o->aprime != NULL        ? "--aprime"
+           : o->shared.filter != NULL ? "--filter"
+           : o->shared.sets_count > 0 ? "--set"
+           : o->shared.budget_s > 0   ? "--budget"
+                                      : NULL;
 }
 
 static void take_arguments(struct parsing *parsing, struct argp_state *state)
@@ -147,10 +120,9 @@ static void take_arguments(struct parsing *parsing, struct argp_state *state)
     o->base = parsing->arguments[0];
     o->fresh = parsing->arguments[1];
     o->suite = parsing->arguments[2];
-    o->sets = parsing->sets;
 }
 
-static error_t parse_measuring(int key, char *argument, struct argp_state *state)
+static error_t parse_measuring(int key, const char *argument, struct argp_state *state)
 {
     struct parsing *parsing = state->input;
     struct fb_compare_options *o = parsing->options;
@@ -168,16 +140,6 @@ static error_t parse_measuring(int key, char *argument, struct argp_state *state
     case KEY_APRIME:
         o->aprime = argument;
         return 0;
-    case KEY_FILTER:
-        o->filter = argument;
-        return 0;
-    case KEY_SET:
-        parsing->sets[o->sets_count++] = argument;
-        return 0;
-    case KEY_BUDGET:
-        if (!fb_duration_parse(argument, &o->budget_s))
-            argp_error(state, "--budget '%s' is not a time such as 90s, 5m or 1h30m", argument);
-        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -189,20 +151,13 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     struct fb_compare_options *o = parsing->options;
 
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->shared;
+        return 0;
     case KEY_FORMAT:
         return parse_format(argument, state, o);
     case 'o':
         o->output = argument;
-        return 0;
-    case 'q':
-        o->quiet = true;
-        return 0;
-    case KEY_STRICT:
-        o->strict = true;
-        return 0;
-    case KEY_COLOR:
-        if (!fb_color_parse(argument, &o->color))
-            argp_error(state, "--color '%s' is none of auto, always, never", argument);
         return 0;
     case ARGP_KEY_ARG:
         if (parsing->arguments_count == ARGUMENTS_MAX)
@@ -223,6 +178,7 @@ const struct argp fb_argp_compare = {
     .args_doc = "BASE NEW\n--ab OLD_BINARY NEW_BINARY SUITE.yaml\n"
                 "--ab-git OLD_REV NEW_REV SUITE.yaml",
     .doc = help,
+    .children = fb_shared_options_children,
 };
 
 enum fb_status fb_compare_options_parse(int argc, char **argv, struct fb_arena *arena,
@@ -230,11 +186,10 @@ enum fb_status fb_compare_options_parse(int argc, char **argv, struct fb_arena *
 {
     struct parsing parsing = {
         .options = options,
-        .sets = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.sets, error),
     };
 
     memset(options, 0, sizeof *options);
-    if (parsing.sets == NULL)
+    if (fb_shared_options_init(&options->shared, argc, arena, error) != FB_OK)
         return FB_ERROR_MEMORY;
     if (argp_parse(&fb_argp_compare, argc, argv, 0, NULL, &parsing) != 0)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for the command line");

@@ -2,9 +2,8 @@
 #ifndef FB_COMPARE_OPTIONS_H
 #define FB_COMPARE_OPTIONS_H
 
-#include "arena.h"
 #include "comparison_print.h"
-#include "progress.h"
+#include "shared_options.h"
 
 enum fb_compare_mode { FB_COMPARE_RUNS, FB_COMPARE_BINARIES, FB_COMPARE_COMMITS };
 
@@ -13,16 +12,10 @@ struct fb_compare_options {
     const char *base, *fresh; /* runs, programs or revisions */
     const char *suite;        /* NULL for runs */
     const char *aprime;       /* the old program relinked; NULL: none */
-    const char *const *sets;  /* of --set, in order */
-    size_t sets_count;
-    const char *filter; /* NULL: none */
-    bool layout;        /* build the old commit relinked, too */
-    double budget_s;    /* 0: none */
-    bool quiet;
+    bool layout;              /* build the old commit relinked, too */
     enum fb_comparison_format format;
     const char *output; /* NULL: standard output */
-    bool strict;
-    enum fb_color color;
+    struct fb_shared_options shared;
 };
 
 /* Parses; a wrong command line ends the process through argp with FB_EXIT_USAGE. */

@@ -29,8 +29,8 @@ static enum fb_status print(const struct fb_comparison *comparison,
     const struct fb_comparison_output output = {
         .out = out,
         .format = format,
-        .strict = options->strict,
-        .color = out == stdout && fb_color_wanted(options->color, stdout),
+        .strict = options->shared.strict,
+        .color = out == stdout && fb_color_wanted(options->shared.color, stdout),
         .unicode = fb_text_locale_is_utf8(),
         .arena = arena,
     };
@@ -79,7 +79,7 @@ int fb_compare_output_write(const struct fb_comparison *comparison,
                             const struct fb_compare_options *options, struct fb_arena *arena)
 {
     struct fb_error error;
-    const int code = verdict_code(comparison, options->strict);
+    const int code = verdict_code(comparison, options->shared.strict);
 
     if (write_all(comparison, options, arena, &error) == FB_OK)
         return code;

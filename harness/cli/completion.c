@@ -152,24 +152,48 @@ enum fb_status fb_completion_of_arguments(const struct fb_command *command, stru
 
 /* ---- options --------------------------------------------------------------------------------- */
 
+static size_t count_options(const struct argp_option *table)
+{
+    size_t count = 0;
+
+    while (table != NULL && (table[count].name != NULL || table[count].key != 0))
+        count++;
+    return count;
+}
+
+/* The next option of a table whose options begin at number first; NULL when there is none. */
+static const struct argp_option *next_in(const struct argp_option *table, size_t first,
+                                         size_t *index)
+{
+    const size_t count = count_options(table);
+
+    while (*index - first < count) {
+        const struct argp_option *option = &table[(*index)++ - first];
+        if (option->name != NULL && (option->flags & OPTION_HIDDEN) == 0)
+            return option;
+    }
+    return NULL;
+}
+
 const struct argp_option *fb_completion_next_option(const struct fb_command *command, size_t *index)
 {
     static const struct argp_option common[] = {
         {"help", '?', NULL, 0, "Give this help list", 0},
         {"usage", 0x10000, NULL, 0, "Give a short usage message", 0},
+        {0},
     };
-    const size_t common_count = sizeof common / sizeof common[0];
-    const struct argp_option *own = command->argp->options;
-    size_t own_count = 0;
+    const struct argp *argp = command->argp;
+    const struct argp_option *option = next_in(argp->options, 0, index);
+    size_t first = count_options(argp->options);
 
-    while (own != NULL && (own[own_count].name != NULL || own[own_count].key != 0))
-        own_count++;
-    while (*index < own_count) {
-        const struct argp_option *option = &own[(*index)++];
-        if (option->name != NULL && (option->flags & OPTION_HIDDEN) == 0)
-            return option;
+    for (size_t i = 0; option == NULL && argp->children != NULL && argp->children[i].argp != NULL;
+         i++) {
+        const struct argp_option *table = argp->children[i].argp->options;
+        if (*index - first < count_options(table))
+            option = next_in(table, first, index);
+        first += count_options(table);
     }
-    return *index < own_count + common_count ? &common[(*index)++ - own_count] : NULL;
+    return option != NULL ? option : next_in(common, first, index);
 }
 
 char fb_completion_letter(const struct argp_option *option)

@@ -41,7 +41,7 @@ enum fb_status fb_completion_of_arguments(const struct fb_command *command, stru
                                           struct fb_error *error) FB_MUST_CHECK;
 
 /* The next option at or after *index: *index moves behind it; NULL at the end. First those of the
- * command, then those that every command has (--help, --usage). */
+ * command and of its argp's children, then those that every command has (--help, --usage). */
 const struct argp_option *fb_completion_next_option(const struct fb_command *command,
                                                     size_t *index);
 /* The letter of a short option, or 0. */

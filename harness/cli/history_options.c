@@ -99,17 +99,6 @@ static const char help[] =
     "cannot be read, a file that is no history or damaged, a bad line; 3 check: a regression, a "
     "wrong result, or a run with nothing to compare; 4 only with --strict.";
 
-static enum fb_color read_color(const char *text, const struct argp_state *state)
-{
-    if (strcmp(text, "always") == 0)
-        return FB_COLOR_ALWAYS;
-    if (strcmp(text, "never") == 0)
-        return FB_COLOR_NEVER;
-    if (strcmp(text, "auto") != 0)
-        argp_error(state, "--color '%s' is none of auto, always, never", text);
-    return FB_COLOR_AUTO;
-}
-
 static enum fb_history_format read_format(const char *text, const struct argp_state *state)
 {
     if (strcmp(text, "csv") == 0)
@@ -248,7 +237,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         o->strict = true;
         return 0;
     case KEY_COLOR:
-        o->color = read_color(argument, state);
+        if (!fb_color_parse(argument, &o->color))
+            argp_error(state, "--color '%s' is none of auto, always, never", argument);
         return 0;
     case 'o':
         o->output = argument;

@@ -7,36 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    KEY_FILTER = 256,
-    KEY_SET,
-    KEY_BUDGET,
-    KEY_OUT,
-    KEY_LIST,
-    KEY_DRY_RUN,
-    KEY_STRICT,
-    KEY_COLOR,
-    KEY_RESUME
-};
+enum { KEY_OUT = 256, KEY_LIST, KEY_DRY_RUN, KEY_RESUME };
 
 static const struct argp_option table[] = {
-    {"filter", KEY_FILTER, "EXPR", 0,
-     "Only the cases that match, e.g. 'seq_len<=4096,mechanism=flow|softmax'", 0},
-    {"set", KEY_SET, "KEY=VALUE", 0,
-     "Override a value of the suite, e.g. defaults.isa=avx2; may be repeated", 0},
-    {"budget", KEY_BUDGET, "TIME", 0,
-     "Start no case after this time (90s, 5m, 1h30m); what is left over is recorded as skipped and "
-     "does not change the exit code",
-     0},
     {"out", KEY_OUT, "DIR", 0, "Write to exactly this folder instead of results/SUITE/TIME-MACHINE",
      0},
     {"list", KEY_LIST, NULL, 0, "Print the cases and measure nothing", 0},
     {"dry-run", KEY_DRY_RUN, NULL, 0,
      "Print the cases with their predicted bytes and times and measure no case", 0},
-    {"strict", KEY_STRICT, NULL, 0, "Exit with 4 when a claim stays ambiguous", 0},
-    {"quiet", 'q', NULL, 0, "Only what failed", 0},
-    {"color", KEY_COLOR, "auto|always|never", 0,
-     "Colours on a terminal (auto, default), always or never; NO_COLOR is respected", 0},
     {"resume", KEY_RESUME, "DIR", 0,
      "Continue the run in this folder: cases that have a row keep it, the others are measured. "
      "Stands alone (beside --quiet and --color), since suite, filter and budget come from "
@@ -68,51 +46,14 @@ static const char help[] =
 
 struct parsing {
     struct fb_run_options *options;
-    const char **suites, **sets; /* room for argc of each */
+    const char **suites; /* room for argc */
 };
-
-bool fb_duration_parse(const char *text, double *seconds)
-{
-    static const struct {
-        const char *name;
-        double seconds;
-    } units[] = {{"ms", 1e-3}, {"min", 60}, {"s", 1}, {"m", 60}, {"h", 3600}};
-    double total = 0;
-
-    if (*text == '\0')
-        return false;
-    while (*text != '\0') {
-        char *end;
-        bool known = false;
-        if (*text == '-' || *text == '+')
-            return false;
-        const double value = strtod(text, &end);
-        if (end == text)
-            return false;
-        while (*end == ' ')
-            end++;
-        for (size_t i = 0; i < sizeof units / sizeof units[0] && !known; i++) {
-            const size_t length = strlen(units[i].name);
-            if (strncmp(end, units[i].name, length) == 0) {
-                total += value * units[i].seconds;
-                text = end + length;
-                known = true;
-            }
-        }
-        if (!known)
-            return false;
-        while (*text == ' ')
-            text++;
-    }
-    *seconds = total;
-    return total > 0 && total < 1e9;
-}
 
 static void check_together(const struct fb_run_options *o, struct argp_state *state)
 {
     if (o->resume_dir != NULL &&
-        (o->suites_count > 0 || o->sets_count > 0 || o->filter != NULL || o->out_dir != NULL ||
-         o->budget_s > 0 || o->list || o->dry_run || o->strict))
+        (o->suites_count > 0 || o->shared.sets_count > 0 || o->shared.filter != NULL ||
+         o->out_dir != NULL || o->shared.budget_s > 0 || o->list || o->dry_run || o->shared.strict))
         argp_error(state, "--resume DIR stands alone (beside --quiet and --color): the suite and "
                           "its options come from DIR/run.json");
     if (o->resume_dir == NULL && o->suites_count == 0)
@@ -124,21 +65,19 @@ static void check_together(const struct fb_run_options *o, struct argp_state *st
         argp_error(state, "--list and --dry-run exclude each other: --dry-run lists too");
 }
 
+static void add_suite(const struct parsing *parsing, const char *suite)
+{
+    parsing->suites[parsing->options->suites_count++] = suite;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct parsing *parsing = state->input;
     struct fb_run_options *o = parsing->options;
 
     switch (key) {
-    case KEY_FILTER:
-        o->filter = argument;
-        return 0;
-    case KEY_SET:
-        parsing->sets[o->sets_count++] = argument;
-        return 0;
-    case KEY_BUDGET:
-        if (!fb_duration_parse(argument, &o->budget_s))
-            argp_error(state, "--budget '%s' is not a time such as 90s, 5m or 1h30m", argument);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->shared;
         return 0;
     case KEY_OUT:
         o->out_dir = argument;
@@ -149,21 +88,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case KEY_DRY_RUN:
         o->dry_run = true;
         return 0;
-    case KEY_STRICT:
-        o->strict = true;
-        return 0;
-    case 'q':
-        o->quiet = true;
-        return 0;
-    case KEY_COLOR:
-        if (!fb_color_parse(argument, &o->color))
-            argp_error(state, "--color '%s' is none of auto, always, never", argument);
-        return 0;
     case KEY_RESUME:
         o->resume_dir = argument;
         return 0;
     case ARGP_KEY_ARG:
-        parsing->suites[o->suites_count++] = argument;
+        add_suite(parsing, argument);
         return 0;
     case ARGP_KEY_END:
         check_together(o, state);
@@ -178,6 +107,7 @@ const struct argp fb_argp_run = {
     .parser = parse_option,
     .args_doc = "SUITE.yaml...\n--resume DIR",
     .doc = help,
+    .children = fb_shared_options_children,
 };
 
 enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *arena,
@@ -186,14 +116,13 @@ enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *aren
     struct parsing parsing = {
         .options = options,
         .suites = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.suites, error),
-        .sets = fb_arena_alloc(arena, (size_t)argc + 1, sizeof *parsing.sets, error),
     };
 
     memset(options, 0, sizeof *options);
-    if (parsing.suites == NULL || parsing.sets == NULL)
+    if (parsing.suites == NULL ||
+        fb_shared_options_init(&options->shared, argc, arena, error) != FB_OK)
         return FB_ERROR_MEMORY;
     options->suites = parsing.suites;
-    options->sets = parsing.sets;
     options->argc = argc;
     options->argv = argv;
     if (argp_parse(&fb_argp_run, argc, argv, 0, NULL, &parsing) != 0)

@@ -2,8 +2,7 @@
 #ifndef FB_RUN_OPTIONS_H
 #define FB_RUN_OPTIONS_H
 
-#include "arena.h"
-#include "progress.h"
+#include "shared_options.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,12 +10,9 @@
 struct fb_run_options {
     const char *const *suites;
     size_t suites_count;
-    const char *const *sets; /* of --set, in order */
-    size_t sets_count;
-    const char *filter, *out_dir, *resume_dir; /* NULL: not given */
-    double budget_s;                           /* 0: none */
-    bool list, dry_run, strict, quiet;
-    enum fb_color color;
+    struct fb_shared_options shared;
+    const char *out_dir, *resume_dir; /* NULL: not given */
+    bool list, dry_run;
     int argc; /* as given */
     char **argv;
 };
@@ -26,8 +22,5 @@ struct fb_run_options {
 enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *arena,
                                     struct fb_run_options *options,
                                     struct fb_error *error) FB_MUST_CHECK;
-
-/* "90s", "5m", "1h30m" in seconds; false when it is none of that or not positive. */
-bool fb_duration_parse(const char *text, double *seconds);
 
 #endif

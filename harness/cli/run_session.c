@@ -125,11 +125,11 @@ static enum fb_status report(struct session *session, int *code, struct fb_error
 {
     struct fb_results results;
     struct fb_report_verdict verdict;
-    const bool quiet = session->options->quiet;
+    const bool quiet = session->options->shared.quiet;
     const struct fb_report_options report_options = {
         .out = stdout,
         .messages = stderr,
-        .color = fb_color_wanted(session->options->color, stdout),
+        .color = fb_color_wanted(session->options->shared.color, stdout),
         .quiet = quiet,
         .make_plots = true,
         .seed = session->suite->seed,
@@ -236,9 +236,9 @@ static void start_session(struct session *session, const struct fb_run_options *
     session->machine = machine;
     session->arena = arena;
     session->folder.lock_fd = -1;
-    session->strict = options->strict;
+    session->strict = options->shared.strict;
     fb_ceiling_book_init(&session->book, fb_cpu_best_isa());
-    fb_progress_init(&session->progress, stderr, options->color, options->quiet);
+    fb_progress_init(&session->progress, stderr, options->shared.color, options->shared.quiet);
 }
 
 static void end_session(struct session *session)
@@ -263,13 +263,13 @@ static enum fb_status prepare_new(struct session *session, struct fb_error *erro
         .suite = session->suite,
         .plan = session->plan,
         .machine = session->machine,
-        .filter = options->filter,
-        .sets = options->sets,
-        .sets_count = options->sets_count,
+        .filter = options->shared.filter,
+        .sets = options->shared.sets,
+        .sets_count = options->shared.sets_count,
         .argc = options->argc,
         .argv = options->argv,
-        .budget_s = options->budget_s,
-        .strict = options->strict,
+        .budget_s = options->shared.budget_s,
+        .strict = options->shared.strict,
     };
 
     if (status != FB_OK)
@@ -290,7 +290,7 @@ int fb_run_session_new(const struct fb_planned *planned, const struct fb_run_opt
     start_session(&session, options, machine, arena);
     session.suite = &planned->suite;
     session.plan = &planned->plan;
-    session.budget_s = options->budget_s;
+    session.budget_s = options->shared.budget_s;
     session.budget_used_s = budget_used_s;
     const int code = prepare_new(&session, &error) == FB_OK ? run_in_folder(&session)
                                                             : fb_exit_report("run", &error);
