@@ -18,8 +18,15 @@ static_assert(FB_TILE_PANEL == TILE_VECTORS * FB_VW, "tile_gemm.h names the widt
 /* Lines are fetched one in FETCH_PERIOD steps, as evenly as the product allows: at most as many can
  * be under way at a time as the first-level cache has fill buffers, and what misses it meanwhile
  * waits for them. Where panels are narrow a product has more steps. They come from FETCH_LANES
- * places in turn, so that the processor's own fetching gets ahead of each. */
-enum { LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL, FETCH_LANES = 3 };
+ * places in turn, so that the processor's own fetching gets ahead of each. Where nothing is fetched
+ * the period is one: compilers with sanitizers take minutes over longer ones that are never run. */
+#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
+enum { CAN_FETCH = 1, LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL, FETCH_LANES = 3 };
+#define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
+#else
+enum { CAN_FETCH = 0, LINE_BYTES = 64, FETCH_PERIOD = 1, FETCH_LANES = 3 };
+#define FETCH_LINE(address) ((void)(address))
+#endif
 
 struct tile {
     const float *a;
@@ -35,35 +42,27 @@ struct tile {
     const char *fetch[FETCH_LANES]; /* what to fetch next, in turn */
 };
 
-#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
-enum { CAN_FETCH = 1 };
-#define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
-#else
-enum { CAN_FETCH = 0 };
-#define FETCH_LINE(address) ((void)(address))
-#endif
-
-/* One step of k, p < t->k. */
-FB_ALWAYS_INLINE void run_step(const struct tile *t, const float *a, const float *b, const int rows,
-                               const int vectors, const bool unit_row, const bool partial,
-                               fb_vf sum[TILE_ROWS][TILE_VECTORS])
-{
-    const int64_t a_row = unit_row ? 1 : t->a_row;
-    fb_vf column[TILE_VECTORS];
-    FB_UNROLL
-    for (int j = 0; j < vectors; j++) {
-        column[j] = partial && j == vectors - 1 ? fb_vf_load_part(b + j * FB_VW, t->last)
-                                                : fb_vf_load(b + j * FB_VW);
-    }
-    FB_UNROLL
-    for (int i = 0; i < rows; i++) {
-        const fb_vf x = fb_vf_set1(a[i * a_row]);
-        FB_UNROLL
-        for (int j = 0; j < vectors; j++) {
-            sum[i][j] = fb_vf_fma(x, column[j], sum[i][j]);
-        }
-    }
-}
+/* One step of k in run_tile. A macro, since clang with sanitizers takes minutes over the same as a
+ * function that is inlined into all the tiles. */
+#define RUN_STEP                                                                                   \
+    do {                                                                                           \
+        fb_vf column[TILE_VECTORS];                                                                \
+        FB_UNROLL                                                                                  \
+        for (int j = 0; j < vectors; j++) {                                                        \
+            column[j] = partial && j == vectors - 1 ? fb_vf_load_part(b + j * FB_VW, t->last)      \
+                                                    : fb_vf_load(b + j * FB_VW);                   \
+        }                                                                                          \
+        FB_UNROLL                                                                                  \
+        for (int i = 0; i < rows; i++) {                                                           \
+            const fb_vf x = fb_vf_set1(a[i * a_row]);                                              \
+            FB_UNROLL                                                                              \
+            for (int j = 0; j < vectors; j++) {                                                    \
+                sum[i][j] = fb_vf_fma(x, column[j], sum[i][j]);                                    \
+            }                                                                                      \
+        }                                                                                          \
+        a += t->a_col;                                                                             \
+        b += t->ldb;                                                                               \
+    } while (0)
 
 /* rows, vectors, unit_row (a_row is 1), partial (the last vector is not full) and fetching are
  * constants at every call, so that the loops unroll into registers. */
@@ -78,6 +77,7 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
             sum[i][j] = fb_vf_zero();
         }
     }
+    const int64_t a_row = unit_row ? 1 : t->a_row;
     const float *a = t->a, *b = t->b;
     int64_t p = 0;
     if (fetching) {
@@ -90,16 +90,12 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
             third = next;
             FB_UNROLL
             for (int step = 0; step < FETCH_PERIOD; step++) {
-                run_step(t, a, b, rows, vectors, unit_row, partial, sum);
-                a += t->a_col;
-                b += t->ldb;
+                RUN_STEP;
             }
         }
     }
     for (; p < t->k; p++) {
-        run_step(t, a, b, rows, vectors, unit_row, partial, sum);
-        a += t->a_col;
-        b += t->ldb;
+        RUN_STEP;
     }
     FB_UNROLL
     for (int i = 0; i < rows; i++) {
