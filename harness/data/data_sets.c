@@ -18,8 +18,8 @@
  * come from. */
 #define SERIES(id, train_sum, test_sum, train_count, test_count)                                   \
     {                                                                                              \
-        .name = id, .folder = "uea/" id, .files = {id "_TRAIN.ts", id "_TEST.ts"},                 \
-        .sums = {train_sum, test_sum}, .unpack = FB_UNPACK_ZIP, .url = SERIES_URL id ".zip",       \
+        .name = (id), .folder = "uea/" id, .files = {id "_TRAIN.ts", id "_TEST.ts"},               \
+        .sums = {(train_sum), (test_sum)}, .unpack = FB_UNPACK_ZIP, .url = SERIES_URL id ".zip",   \
         .counts = {                                                                                \
             train_count,                                                                           \
             0,                                                                                     \

@@ -45,7 +45,8 @@ static bool draw_node(struct drawing *d, int depth)
 
 int fb_listops_draw(struct fb_random *random, uint8_t *tokens)
 {
-    struct drawing d = {.random = random, .tokens = tokens};
+    struct drawing d = {.random = random};
+    d.tokens = tokens;
     return draw_node(&d, 1) && d.length >= FB_LISTOPS_LENGTH_MIN ? d.length : 0;
 }
 
@@ -144,9 +145,9 @@ static void count_arguments(const uint8_t *tokens, int length, uint8_t *counts)
 
 static char *put(char *to, const char *word)
 {
-    const size_t length = strlen(word);
-    memcpy(to, word, length);
-    return to + length;
+    while (*word)
+        *to++ = *word++;
+    return to;
 }
 
 size_t fb_listops_write(const uint8_t *tokens, int length, char *text)

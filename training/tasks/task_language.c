@@ -225,8 +225,8 @@ const struct fb_task fb_task_characters = {
 /* The name is also that of the folder. */
 #define WIKITEXT(id, head, area, dataset)                                                          \
     {                                                                                              \
-        .name = id, .title = head, .source = "Merity et al. 2017", .paper_area = area,             \
-        .paper_dataset = dataset, .family = FB_FAMILY_LANGUAGE, .metric = FB_METRIC_PERPLEXITY,    \
+        .name = (id), .title = (head), .source = "Merity et al. 2017", .paper_area = (area),       \
+        .paper_dataset = (dataset), .family = FB_FAMILY_LANGUAGE, .metric = FB_METRIC_PERPLEXITY,  \
         .causal = true, .needs_data = true, .params = words_params, .param_count = PARAM_COUNT,    \
         .open = words_open, .shape = language_shape, .count = language_count,                      \
         .fill = language_fill                                                                      \

@@ -109,9 +109,13 @@ static enum fb_status count_words(struct fb_words *words, const struct fb_data_f
                                            "'%s' has no word: it is truncated", file->path);
 }
 
+struct ranked {
+    struct word *word;
+};
+
 static int by_use(const void *a, const void *b)
 {
-    const struct word *x = *(const struct word *const *)a, *y = *(const struct word *const *)b;
+    const struct word *x = ((const struct ranked *)a)->word, *y = ((const struct ranked *)b)->word;
     if (x->uses != y->uses)
         return x->uses < y->uses ? 1 : -1;
     const int order =
@@ -121,16 +125,16 @@ static int by_use(const void *a, const void *b)
 
 static enum fb_status number_words(struct fb_words *words, struct fb_error *error)
 {
-    struct word **order = fb_arena_alloc(words->arena, (size_t)words->count, sizeof *order, error);
+    struct ranked *order = fb_arena_alloc(words->arena, (size_t)words->count, sizeof *order, error);
     int32_t id = FB_WORD_SPECIALS;
     if (!order)
         return FB_ERROR_MEMORY;
     for (int64_t i = 0; i < words->count; i++)
-        order[i] = &words->words[i];
+        order[i].word = &words->words[i];
     qsort(order, (size_t)words->count, sizeof *order, by_use);
     for (int64_t i = 0; i < words->count; i++)
-        if (!is_unknown(order[i]->text, order[i]->length))
-            order[i]->id = id++;
+        if (!is_unknown(order[i].word->text, order[i].word->length))
+            order[i].word->id = id++;
     return FB_OK;
 }
 
