@@ -57,10 +57,10 @@ enum fb_status fb_trainer_save(const struct fb_trainer *t, const char *path, str
     snprintf(step, sizeof step, "%" PRId64, t->step);
     snprintf(seed, sizeof seed, "%" PRIu64, t->seed);
     const struct fb_safetensors_text metadata[] = {
-        {"format", FORMAT}, {"step", step}, {"seed", seed}};
+        {"format", FORMAT}, {"step", step}, {"seed", seed}, {"note", t->note}};
     if (status == FB_OK && tensors && names)
         status = fb_safetensors_write(path, tensors, describe(t, tensors, names), metadata,
-                                      sizeof metadata / sizeof metadata[0], error);
+                                      t->note ? 4 : 3, error);
     else if (status == FB_OK)
         status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for the checkpoint's index");
     free(tensors);
@@ -137,7 +137,13 @@ enum fb_status fb_trainer_load(struct fb_trainer *t, const char *path, struct fb
         status = refuse(&file, "step or seed of its metadata are no numbers", "", error);
     else
         status = check_tensors(&file, t, error);
+    const char *note = fb_safetensors_metadata_find(&file, "note");
+    if (status == FB_OK && note) {
+        note = fb_arena_strdup(t->run.graph->arena, note, error);
+        status = note ? FB_OK : FB_ERROR_MEMORY;
+    }
     if (status == FB_OK) {
+        t->note = note;
         copy_tensors(&file, t);
         t->step = (int64_t)step;
         t->seed = seed;

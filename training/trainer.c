@@ -30,6 +30,16 @@ enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph
     return FB_OK;
 }
 
+enum fb_status fb_trainer_restart(struct fb_trainer *t, struct fb_error *error)
+{
+    const struct fb_graph *g = t->run.graph;
+    fb_graph_draw_params(g, t->run.params, t->seed);
+    memset(t->m, 0, (size_t)g->trained_floats * sizeof *t->m);
+    memset(t->v, 0, (size_t)g->trained_floats * sizeof *t->v);
+    t->step = 0;
+    return t->device ? fb_trainer_device_put(t, error) : FB_OK;
+}
+
 static const struct fb_graph_tensor *logits_of(const struct fb_trainer *t)
 {
     return &t->run.graph->tensors[t->run.graph->logits];

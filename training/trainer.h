@@ -23,11 +23,15 @@ struct fb_trainer {
     unsigned char *decay;
     const int32_t *targets;           /* of the batch: one per row of the logits */
     struct fb_trainer_device *device; /* NULL: trained on this processor */
+    const char *note;                 /* travels with checkpoints; NULL: none */
 };
 
 /* Allocates from the graph's arena and draws the weights. */
 enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph *graph,
                                uint64_t seed, struct fb_error *error) FB_MUST_CHECK;
+
+/* Back to the weights of its seed and step 0. */
+enum fb_status fb_trainer_restart(struct fb_trainer *trainer, struct fb_error *error) FB_MUST_CHECK;
 
 /* Moves a trainer whose graph was built for a device there (backend FB_CUDA); everything below then
  * works as before. FB_ERROR_DEVICE without one. */
@@ -47,8 +51,9 @@ enum fb_status fb_trainer_evaluate(struct fb_trainer *trainer, double *loss,
                                    struct fb_error *error) FB_MUST_CHECK;
 
 /* A checkpoint is a safetensors file: every parameter under its official name, the moments as
- * "optimiser.m.NAME" and "optimiser.v.NAME", step and seed in the metadata. Written whole or not at
- * all. Reading checks every name, type and shape before it changes the trainer. */
+ * "optimiser.m.NAME" and "optimiser.v.NAME", step, seed and note in the metadata. Written whole or
+ * not at all. Reading checks every name, type and shape before it changes the trainer; the note
+ * then lies in the graph's arena. */
 enum fb_status fb_trainer_save(const struct fb_trainer *trainer, const char *path,
                                struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_trainer_load(struct fb_trainer *trainer, const char *path,

@@ -183,29 +183,58 @@ static void list_suite(const char *path)
     fb_arena_free(&arena);
 }
 
-static enum fb_status list_suites(struct fb_arena *arena, struct fb_error *error)
+static enum fb_status list_folder(const char *folder, struct fb_arena *arena,
+                                  struct fb_error *error)
 {
-    const char *folder = is_folder("suites") ? "suites" : FLOWBENCH_SOURCE_DIR "/suites";
     const char *names[SUITES_MAX];
     size_t count = 0;
-    enum fb_status status = read_folder(folder, arena, names, &count, error);
-    if (status != FB_OK) {
-        return status;
-    }
-    (void)printf("%-28s %-10s %6s %s\n", "file", "suite", "cases", "title");
-    for (size_t i = 0; i < count; i++) {
+    const enum fb_status status = read_folder(folder, arena, names, &count, error);
+    for (size_t i = 0; status == FB_OK && i < count; i++) {
         char path[PATH_SIZE];
         (void)snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         list_suite(path);
     }
-    return FB_OK;
+    return status;
+}
+
+/* Those that measure time, then those that train. */
+static enum fb_status list_suites(struct fb_arena *arena, struct fb_error *error)
+{
+    const char *folder = is_folder("suites") ? "suites" : FLOWBENCH_SOURCE_DIR "/suites";
+    char accuracy[PATH_SIZE];
+    (void)printf("%-28s %-10s %6s %s\n", "file", "suite", "cases", "title");
+    enum fb_status status = list_folder(folder, arena, error);
+    (void)snprintf(accuracy, sizeof accuracy, "%s/accuracy", folder);
+    if (status == FB_OK && is_folder(accuracy)) {
+        status = list_folder(accuracy, arena, error);
+    }
+    return status;
 }
 
 static enum fb_status list_tasks(struct fb_arena *arena, struct fb_error *error)
 {
+    static const char *const models[] = {[FB_FAMILY_SERIES] = "series",
+                                         [FB_FAMILY_ENCODER] = "encoder",
+                                         [FB_FAMILY_LANGUAGE] = "language"};
     (void)arena;
     (void)error;
-    (void)fputs("This version has no training tasks.\n", stderr);
+    (void)printf("%-20s %-8s %-10s %-6s %-6s %s\n", "task", "model", "metric", "data", "paper",
+                 "source; parameters");
+    for (size_t i = 0; i < fb_task_count(); i++) {
+        const struct fb_task *task = fb_task_at(i);
+        (void)printf("%-20s %-8s %-10s %-6s %-6s %s", task->name, models[task->family],
+                     task->metric == FB_METRIC_PERPLEXITY ? "perplexity" : "accuracy",
+                     task->needs_data ? "files" : "made",
+                     task->paper_area != NULL ? task->paper_area : "-", task->source);
+        for (int p = 0; p < task->param_count; p++) {
+            char value[TEXT_SIZE];
+            char range[TEXT_SIZE];
+            format_param(&task->params[p], value, range, TEXT_SIZE);
+            (void)printf("; %s: %s (%s)", task->params[p].name, value, range);
+        }
+        (void)putchar('\n');
+    }
+    (void)fputs("Tasks with 'files' read them below --data-dir or FLOWBENCH_DATA.\n", stderr);
     return FB_OK;
 }
 
@@ -251,17 +280,19 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 const struct argp fb_argp_list = {
     .parser = parse_option,
     .args_doc = "mechanisms|params|suites|tasks",
-    .doc = "Lists what there is to measure."
-           "\v"
-           "Topics:\n"
-           "  mechanisms  every mechanism and variant, and the instruction sets it is built for\n"
-           "  params      the parameters that a mechanism's map in a suite may hold\n"
-           "  suites      the suite files of ./suites, with their number of cases\n"
-           "  tasks       the training tasks\n"
-           "\n"
-           "Examples:\n"
-           "  flowbench list mechanisms\n"
-           "  flowbench list params | grep ^flow     what {name: flow, ...} may hold\n",
+    .doc =
+        "Lists what there is to measure."
+        "\v"
+        "Topics:\n"
+        "  mechanisms  every mechanism and variant, and the instruction sets it is built for\n"
+        "  params      the parameters that a mechanism's map in a suite may hold\n"
+        "  suites      the suite files of ./suites and ./suites/accuracy, with their number of "
+        "cases\n"
+        "  tasks       what a suite of kind: training may train on, and where the data come from\n"
+        "\n"
+        "Examples:\n"
+        "  flowbench list mechanisms\n"
+        "  flowbench list params | grep ^flow     what {name: flow, ...} may hold\n",
 };
 
 int fb_cmd_list(int argc, char **argv)

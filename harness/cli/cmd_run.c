@@ -25,7 +25,7 @@ static int preview(const struct fb_planned *planned, const struct fb_run_options
     for (size_t i = 0; i < options->suites_count; i++) {
         if (options->list)
             fb_run_preview_list(&planned[i]);
-        else if (fb_run_preview_dry_run(&planned[i], &error) != FB_OK)
+        else if (fb_run_preview_dry_run(&planned[i], options->data_dir, &error) != FB_OK)
             return fb_exit_report("run", &error);
     }
     return FB_EXIT_OK;
@@ -74,7 +74,7 @@ static int run(int argc, char **argv, struct fb_arena *arena)
     if (planned == NULL)
         return fb_exit_report("run", &error);
     const struct fb_plan_request request = {options.shared.sets, options.shared.sets_count,
-                                            options.shared.filter,
+                                            options.shared.filter, true,
                                             !options.list && !options.dry_run};
     for (size_t i = 0; i < options.suites_count; i++) {
         if (fb_plan_suite(options.suites[i], &request, arena, &planned[i], &error) != FB_OK)

@@ -122,7 +122,7 @@ static enum fb_status run(struct live *live, struct fb_error *error)
 {
     const struct fb_compare_options *options = live->options;
     const struct fb_plan_request request = {options->shared.sets, options->shared.sets_count,
-                                            options->shared.filter, true};
+                                            options->shared.filter, false, true};
     bool other_run;
 
     enum fb_status status =

@@ -13,9 +13,11 @@ enum fb_status fb_plan_suite(const char *path, const struct fb_plan_request *req
 
     if (status != FB_OK)
         return status;
-    if (planned->suite.kind == FB_SUITE_TRAINING)
+    if (planned->suite.kind == FB_SUITE_TRAINING && !request->trains)
         return fb_error_set(error, FB_ERROR_UNSUPPORTED,
-                            "%s: kind: training is not available in this version", path);
+                            "%s is a suite of kind: training, whose cases are trained, not timed: "
+                            "run it with ./bench run",
+                            path);
     if (request->measures)
         status = fb_counter_check(planned->suite.measure.counter, error);
     if (status != FB_OK)

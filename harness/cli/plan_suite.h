@@ -9,10 +9,11 @@ struct fb_plan_request {
     const char *const *sets; /* of --set, in order */
     size_t sets_count;
     const char *filter; /* NULL: none */
+    bool trains;        /* suites of kind: training are welcome */
     bool measures;      /* not only listed: what counts instructions has to be there */
 };
 
-/* Reads, checks and plans. A suite without a case left, or of training, is refused. */
+/* Reads, checks and plans. A suite without a case left is refused. */
 enum fb_status fb_plan_suite(const char *path, const struct fb_plan_request *request,
                              struct fb_arena *arena, struct fb_planned *planned,
                              struct fb_error *error) FB_MUST_CHECK;

@@ -7,17 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_OUT = 256, KEY_LIST, KEY_DRY_RUN, KEY_RESUME };
+enum { KEY_OUT = 256, KEY_LIST, KEY_DRY_RUN, KEY_RESUME, KEY_DATA_DIR };
 
 static const struct argp_option table[] = {
     {"out", KEY_OUT, "DIR", 0, "Write to exactly this folder instead of results/SUITE/TIME-MACHINE",
+     0},
+    {"data-dir", KEY_DATA_DIR, "DIR", 0,
+     "Where the data of tasks are (default: the environment's FLOWBENCH_DATA); suites of kind: "
+     "training only",
      0},
     {"list", KEY_LIST, NULL, 0, "Print the cases and measure nothing", 0},
     {"dry-run", KEY_DRY_RUN, NULL, 0,
      "Print the cases with their predicted bytes and times and measure no case", 0},
     {"resume", KEY_RESUME, "DIR", 0,
      "Continue the run in this folder: cases that have a row keep it, the others are measured. "
-     "Stands alone (beside --quiet and --color), since suite, filter and budget come from "
+     "Stands alone (beside --quiet, --color and --data-dir), since suite, filter and budget come "
+     "from "
      "DIR/run.json; only on the machine that started the run",
      0},
     {0}};
@@ -31,6 +36,7 @@ static const char help[] =
     "  flowbench run suites/scaling.yaml --filter 'seq_len<=4096,mechanism=flow'\n"
     "  flowbench run suites/heads.yaml --set defaults.isa=avx2 --budget 5m\n"
     "  flowbench run suites/ci.yaml --set measure.counter=valgrind\n"
+    "  flowbench run suites/accuracy/quick.yaml --data-dir ~/data\n"
     "  flowbench run --resume results/scaling/20261124T031500Z-laptop\n"
     "\n"
     "Rows are written one by one. Ctrl-C finishes the row at hand, prints the command that "
@@ -54,8 +60,8 @@ static void check_together(const struct fb_run_options *o, struct argp_state *st
     if (o->resume_dir != NULL &&
         (o->suites_count > 0 || o->shared.sets_count > 0 || o->shared.filter != NULL ||
          o->out_dir != NULL || o->shared.budget_s > 0 || o->list || o->dry_run || o->shared.strict))
-        argp_error(state, "--resume DIR stands alone (beside --quiet and --color): the suite and "
-                          "its options come from DIR/run.json");
+        argp_error(state, "--resume DIR stands alone (beside --quiet, --color and --data-dir): the "
+                          "suite and its options come from DIR/run.json");
     if (o->resume_dir == NULL && o->suites_count == 0)
         argp_error(state, "which suite? e.g. suites/quick.yaml");
     if (o->out_dir != NULL && o->suites_count > 1)
@@ -81,6 +87,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_OUT:
         o->out_dir = argument;
+        return 0;
+    case KEY_DATA_DIR:
+        o->data_dir = argument;
         return 0;
     case KEY_LIST:
         o->list = true;
@@ -119,6 +128,7 @@ enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *aren
     };
 
     memset(options, 0, sizeof *options);
+    options->data_dir = getenv("FLOWBENCH_DATA");
     if (parsing.suites == NULL ||
         fb_shared_options_init(&options->shared, argc, arena, error) != FB_OK)
         return FB_ERROR_MEMORY;

@@ -6,7 +6,9 @@
 #include "interrupts.h"
 #include "prediction.h"
 #include "runner.h"
+#include "training_worker.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,9 +81,10 @@ static void print_totals(const struct fb_planned *planned, const struct totals *
     printf("suite %s: %zu cases run, %zu are skipped; about %s, at most %s at a time\n",
            planned->suite.name, totals->run_count, totals->skipped_count,
            fb_human_duration(totals->time_s, time, sizeof time), memory);
-    printf("times assume %d x the floor at the ceilings measured just now; bytes are inputs, "
-           "outputs and workspace\n",
-           FB_PREDICT_FLOOR_MULTIPLE);
+    printf("times assume %d x the floor at the ceilings measured just now; bytes are %s\n",
+           FB_PREDICT_FLOOR_MULTIPLE,
+           planned->suite.kind == FB_SUITE_TRAINING ? "the model, its moments and its activations"
+                                                    : "inputs, outputs and workspace");
 }
 
 static void print_case(const struct fb_planned *planned, size_t index,
@@ -135,7 +138,64 @@ static void print_case(const struct fb_planned *planned, size_t index,
     }
 }
 
-enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, struct fb_error *error)
+/* Arithmetic at the ceiling of products, and traffic at that of copies. */
+static double training_floor_s(const struct fb_fit_cost *cost, const struct fb_ceiling *ceiling)
+{
+    if (ceiling == NULL)
+        return (double)NAN;
+    return cost->flop / ceiling->gemm_flop_per_s + cost->bytes / ceiling->copy_bytes_per_s;
+}
+
+static enum fb_status predict_training(const struct fb_case *item, const char *data_dir,
+                                       struct fb_fit_cost *cost, struct fb_error *error)
+{
+    struct fb_arena arena;
+    struct fb_recipe recipe;
+    struct fb_fit_options options;
+    void *data = NULL;
+
+    fb_arena_init(&arena, 0);
+    enum fb_status status = fb_case_recipe(item, &recipe, error);
+    if (status == FB_OK)
+        status = fb_training_open(item, data_dir, &arena, &data, error);
+    if (status == FB_OK) {
+        fb_training_options(item, &recipe, data, &options);
+        status = fb_fit_predict(&options, cost, error);
+    }
+    fb_arena_free(&arena);
+    return status;
+}
+
+static void print_training(const struct fb_planned *planned, size_t index, const char *data_dir,
+                           struct fb_ceiling_book *book, struct totals *totals)
+{
+    const struct fb_case *item = &planned->plan.cases[index];
+    struct fb_fit_cost cost;
+    struct fb_error why;
+    char description[DESCRIPTION_SIZE];
+    char memory[32];
+    char whole[32];
+
+    fb_case_describe(item, description, sizeof description);
+    if (item->skip_reason != NULL || predict_training(item, data_dir, &cost, &why) != FB_OK) {
+        printf("%s  %s  %s: %s\n", item->id, description,
+               item->skip_reason != NULL ? "skipped" : "would not run",
+               item->skip_reason != NULL ? item->skip_reason : why.text);
+        totals->skipped_count++;
+        return;
+    }
+    const double time_s =
+        FB_PREDICT_FLOOR_MULTIPLE * training_floor_s(&cost, fb_ceiling_book_entry(book, item));
+    printf("%s  %s  %s  %" PRId64 " steps  %" PRId64 " parameters  %s\n", item->id, description,
+           fb_human_bytes((double)cost.memory_bytes, memory, sizeof memory), cost.steps,
+           cost.parameters, fb_human_duration(time_s, whole, sizeof whole));
+    totals->run_count++;
+    totals->time_s += isnan(time_s) ? 0 : time_s;
+    totals->bytes_max = fmax(totals->bytes_max, (double)cost.memory_bytes);
+}
+
+enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, const char *data_dir,
+                                      struct fb_error *error)
 {
     struct fb_ceiling_book book;
     struct totals totals = {0};
@@ -148,7 +208,10 @@ enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, struct f
     enum fb_status status = counts(planned) ? FB_OK : measure_book(&planned->plan, &book, error);
     if (status == FB_OK) {
         for (size_t i = 0; i < planned->plan.cases_count; i++)
-            print_case(planned, i, facts, &book, &totals);
+            if (planned->suite.kind == FB_SUITE_TRAINING)
+                print_training(planned, i, data_dir, &book, &totals);
+            else
+                print_case(planned, i, facts, &book, &totals);
         print_totals(planned, &totals);
     }
     free(facts);

@@ -1,6 +1,7 @@
 /* One run: folder, provenance, the runner, the report. See run_session.h. */
 #include "run_session.h"
 
+#include "accuracy_report.h"
 #include "ceiling_book.h"
 #include "commands.h"
 #include "counter.h"
@@ -12,6 +13,7 @@
 #include "run_folder.h"
 #include "run_json.h"
 #include "runner.h"
+#include "training_runner.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -29,6 +31,9 @@ struct session {
     struct fb_run_folder folder;
     struct fb_results_writer writer;
     struct fb_results done;
+    struct fb_accuracy_writer accuracy_writer; /* these two: of a training run */
+    struct fb_accuracy accuracy_done;
+    const char *data_dir; /* NULL: none was named */
     struct fb_ceiling_book book;
     struct fb_progress progress;
     json_t *document;
@@ -121,9 +126,32 @@ static void print_resume_command(const struct session *session)
     fputc('\n', stderr);
 }
 
-static enum fb_status report(struct session *session, int *code, struct fb_error *error)
+static bool is_training(const struct session *session)
+{
+    return session->suite->kind == FB_SUITE_TRAINING;
+}
+
+/* Reads what was written and tells it. */
+static enum fb_status report_files(struct session *session, const struct fb_report_options *options,
+                                   struct fb_report_verdict *verdict, struct fb_error *error)
 {
     struct fb_results results;
+    struct fb_accuracy accuracy;
+    enum fb_status status;
+
+    if (is_training(session)) {
+        status = fb_accuracy_read(session->folder.path, session->arena, &accuracy, error);
+        return status == FB_OK
+                   ? fb_accuracy_report(&accuracy, session->suite, options, verdict, error)
+                   : status;
+    }
+    status = fb_results_read(session->folder.path, session->arena, &results, error);
+    return status == FB_OK ? fb_report_run(&results, session->suite, options, verdict, error)
+                           : status;
+}
+
+static enum fb_status report(struct session *session, int *code, struct fb_error *error)
+{
     struct fb_report_verdict verdict;
     const bool quiet = session->options->shared.quiet;
     const struct fb_report_options report_options = {
@@ -134,14 +162,13 @@ static enum fb_status report(struct session *session, int *code, struct fb_error
         .make_plots = true,
         .seed = session->suite->seed,
     };
-    enum fb_status status = fb_results_read(session->folder.path, session->arena, &results, error);
+    const enum fb_status status = report_files(session, &report_options, &verdict, error);
 
-    if (status == FB_OK)
-        status = fb_report_run(&results, session->suite, &report_options, &verdict, error);
     if (status != FB_OK)
         return status;
     if (!quiet)
-        printf("results: %s/results.csv\n", session->folder.path);
+        printf("results: %s/%s\n", session->folder.path,
+               is_training(session) ? "accuracy.csv" : "results.csv");
     if (verdict.claims_failed > 0 || verdict.cases_failed > 0)
         *code = FB_EXIT_CLAIM;
     else if (session->strict && verdict.claims_ambiguous > 0)
@@ -172,6 +199,24 @@ static enum fb_status finish(struct session *session, const struct fb_runner_out
 
 /* ---- running --------------------------------------------------------------------------------- */
 
+static enum fb_status run_cases(struct session *session, const struct fb_runner_options *options,
+                                struct fb_runner_outcome *outcome, struct fb_error *error)
+{
+    const struct fb_training_run run = {
+        .suite = session->suite,
+        .plan = session->plan,
+        .done = &session->accuracy_done,
+        .writer = &session->accuracy_writer,
+        .dir = session->folder.path,
+        .data_dir = session->data_dir,
+        .options = options,
+    };
+
+    return is_training(session) ? fb_training_runner_run(&run, outcome, error)
+                                : fb_runner_run(session->suite, session->plan, &session->done,
+                                                &session->writer, options, outcome, error);
+}
+
 static enum fb_status measure(struct session *session, struct fb_runner_outcome *outcome,
                               struct fb_error *error)
 {
@@ -197,13 +242,29 @@ static enum fb_status measure(struct session *session, struct fb_runner_outcome 
         warn_if_busy(session, other_run);
     enum fb_status status = fb_interrupts_begin(&interrupts, error);
     if (status == FB_OK) {
-        status = fb_runner_run(session->suite, session->plan, &session->done, &session->writer,
-                               &runner_options, outcome, error);
+        status = run_cases(session, &runner_options, outcome, error);
         fb_interrupts_end(&interrupts);
     }
     if (lock_fd >= 0)
         close(lock_fd);
     return status;
+}
+
+static enum fb_status open_files(struct session *session, struct fb_error *error)
+{
+    return is_training(session)
+               ? fb_accuracy_writer_open(session->folder.path, session->arena,
+                                         &session->accuracy_writer, &session->accuracy_done, error)
+               : fb_results_writer_open(session->folder.path, session->arena, &session->writer,
+                                        &session->done, error);
+}
+
+static void close_files(struct session *session)
+{
+    if (is_training(session))
+        fb_accuracy_writer_close(&session->accuracy_writer);
+    else
+        fb_results_writer_close(&session->writer);
 }
 
 /* From here on the folder is locked and run.json is written: what fails can be resumed. */
@@ -212,12 +273,11 @@ static int run_in_folder(struct session *session)
     struct fb_runner_outcome outcome = {0};
     struct fb_error error;
     int code = FB_EXIT_FAILED;
-    enum fb_status status = fb_results_writer_open(session->folder.path, session->arena,
-                                                   &session->writer, &session->done, &error);
+    enum fb_status status = open_files(session, &error);
 
     if (status == FB_OK) {
         status = measure(session, &outcome, &error);
-        fb_results_writer_close(&session->writer);
+        close_files(session);
         if (status == FB_OK)
             status = finish(session, &outcome, &code, &error);
     }
@@ -237,6 +297,7 @@ static void start_session(struct session *session, const struct fb_run_options *
     session->arena = arena;
     session->folder.lock_fd = -1;
     session->strict = options->shared.strict;
+    session->data_dir = options->data_dir;
     fb_ceiling_book_init(&session->book, fb_cpu_best_isa());
     fb_progress_init(&session->progress, stderr, options->shared.color, options->shared.quiet);
 }
@@ -277,6 +338,11 @@ static enum fb_status prepare_new(struct session *session, struct fb_error *erro
     session->document = fb_run_json_new(&facts, error);
     if (session->document == NULL)
         return FB_ERROR_MEMORY;
+    if (is_training(session) &&
+        json_object_set_new(session->document, "data_dir",
+                            session->data_dir == NULL ? json_null()
+                                                      : json_string(session->data_dir)) != 0)
+        return fb_error_set(error, FB_ERROR_INPUT, "the path of the data folder is no UTF-8 text");
     return fb_run_json_write(session->folder.path, session->document, error);
 }
 
@@ -366,16 +432,20 @@ static enum fb_status plan_again(struct session *session, const struct fb_run_re
 static enum fb_status is_finished(const struct session *session, const struct fb_run_resume *resume,
                                   bool *finished, struct fb_error *error)
 {
-    struct fb_results results;
-    char *path = fb_arena_printf(session->arena, error, "%s/results.csv", session->folder.path);
+    struct fb_results results = {.rows_count = 0};
+    struct fb_accuracy accuracy = {.rows_count = 0};
+    const bool training = is_training(session);
+    char *path = fb_arena_printf(session->arena, error, "%s/%s", session->folder.path,
+                                 training ? "accuracy.csv" : "results.csv");
 
     *finished = false;
     if (path == NULL)
         return FB_ERROR_MEMORY;
     if (strcmp(resume->state, "finished") != 0 || access(path, F_OK) != 0 ||
-        fb_results_read(session->folder.path, session->arena, &results, NULL) != FB_OK)
+        (training ? fb_accuracy_read(session->folder.path, session->arena, &accuracy, NULL)
+                  : fb_results_read(session->folder.path, session->arena, &results, NULL)) != FB_OK)
         return FB_OK;
-    *finished = results.rows_count >= session->plan->cases_count;
+    *finished = (training ? accuracy.rows_count : results.rows_count) >= session->plan->cases_count;
     return FB_OK;
 }
 
@@ -402,6 +472,8 @@ static enum fb_status prepare_resumed(struct session *session, struct fb_planned
     snprintf(session->folder.run_id, sizeof session->folder.run_id, "%s", resume.run_id);
     session->budget_s = resume.budget_s;
     session->strict = resume.strict;
+    if (session->data_dir == NULL)
+        session->data_dir = json_string_value(json_object_get(session->document, "data_dir"));
     fb_ceiling_book_from_json(json_object_get(session->document, "ceilings"), &session->book);
     warn_if_other_binary(session, &resume);
     status = fb_run_json_note_resume(session->document, session->machine, session->options->argc,

@@ -170,6 +170,32 @@ static enum fb_status resolve_peer(const struct fb_plan_machine *machine, struct
     return set_skip(arena, item, error, reason);
 }
 
+/* What the released code gives the mechanism is part of the case: its identity, its row. */
+static void resolve_training(struct fb_case *item)
+{
+    item->causal = item->task->causal;
+    if (item->recipe == FB_RECIPE_PAPER) {
+        fb_recipe_set_paper_params(item->task, item->mechanism, item->params);
+    }
+}
+
+/* Lengths are the data's, which are not read yet: a short sequence stands for them. */
+static enum fb_status training_problem(const struct fb_case *item, struct fb_problem *problem,
+                                       struct fb_error *why)
+{
+    enum { TOKENS = 8 };
+    struct fb_recipe recipe;
+    const enum fb_status status = fb_case_recipe(item, &recipe, why);
+    if (status != FB_OK) {
+        return status;
+    }
+    fb_problem_init(problem, item->mechanism, 1, recipe.heads, TOKENS,
+                    recipe.qkv_dim / recipe.heads);
+    problem->causal = item->causal;
+    memcpy(problem->params, item->params, sizeof problem->params);
+    return FB_OK;
+}
+
 /* Finds the variant, or the reason why there is none for this case. */
 static enum fb_status resolve_attention(const struct fb_plan_machine *machine,
                                         struct fb_arena *arena, struct fb_case *item,
@@ -199,9 +225,14 @@ static enum fb_status resolve_attention(const struct fb_plan_machine *machine,
     struct fb_problem problem;
     struct fb_error why = {.text = ""};
     struct fb_arena lengths;
-    fb_case_problem(item, &problem);
+    enum fb_status status = FB_OK;
     fb_arena_init(&lengths, 0);
-    enum fb_status status = fb_case_draw_lengths(item, &lengths, &problem, &why);
+    if (item->task != NULL) {
+        status = training_problem(item, &problem, &why);
+    } else {
+        fb_case_problem(item, &problem);
+        status = fb_case_draw_lengths(item, &lengths, &problem, &why);
+    }
     if (status == FB_OK) {
         status = fb_attention_supports(item->attention, &problem, item->pass, &why);
     }
@@ -216,6 +247,9 @@ static enum fb_status resolve_point(const struct fb_factors *point, enum fb_coun
     *draft = (struct draft){.required_where = NULL};
     struct fb_case *item = &draft->item;
     fb_case_set_factors(item, point);
+    if (item->task != NULL) {
+        resolve_training(item);
+    }
     resolve_machine(point, machine, item);
     enum fb_status status = fb_case_identify(item, error);
     char reason[80];

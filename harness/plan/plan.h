@@ -30,6 +30,12 @@ struct fb_case {
     int64_t kv_heads; /* 0 means heads */
     enum fb_lengths lengths;
     double params[FB_PARAMS_MAX];
+    /* of a training case; task is NULL elsewhere */
+    const struct fb_task *task;
+    double task_params[FB_PARAMS_MAX];
+    enum fb_recipe_kind recipe;
+    enum fb_recipe_size model;
+    int64_t epochs, steps; /* at most; 0: as the recipe says */
     uint64_t seed;
     const char *skip_reason; /* NULL: runs; else why the row is `skipped` from the start */
 };
@@ -92,11 +98,17 @@ size_t fb_pass_scratch_bytes(const struct fb_sizes *sizes, enum fb_pass pass);
 /* The variant's state after decoding the case's token; 0 for other passes. */
 size_t fb_case_state_bytes(const struct fb_case *item, const struct fb_attention *attention);
 
+/* The recipe of a training case, its caps applied. */
+enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
+                              struct fb_error *error) FB_MUST_CHECK;
+
 /* One line for people: "flow/fused cpu:avx512x2 f32 BHND causal forward B1 H8 N4096 D64". */
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size);
 
 /* The mechanism's parameters as a JSON object with sorted keys, e.g. {"features":256}. */
 json_t *fb_case_params_json(const struct fb_case *item);
+/* The task's parameters likewise; {} without a task. */
+json_t *fb_case_task_params_json(const struct fb_case *item);
 /* All factors, and back: what a worker process receives. */
 json_t *fb_case_to_json(const struct fb_case *item);
 enum fb_status fb_case_from_json(const json_t *json, struct fb_arena *arena, struct fb_case *item,

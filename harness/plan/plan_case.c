@@ -32,9 +32,15 @@ void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
         .value_dim = item->value_dim,
         .kv_heads = item->kv_heads > 0 ? item->kv_heads : item->heads,
         .lengths = item->lengths,
+        .task = item->task,
+        .recipe = item->recipe,
+        .model = item->model,
+        .epochs = item->epochs,
+        .steps = item->steps,
         .seed = item->seed,
     };
     memcpy(factors->params, item->params, sizeof factors->params);
+    memcpy(factors->task_params, item->task_params, sizeof factors->task_params);
 }
 
 void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
@@ -57,8 +63,14 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
     item->value_dim = factors->value_dim;
     item->kv_heads = factors->kv_heads;
     item->lengths = factors->lengths;
+    item->task = factors->task;
+    item->recipe = factors->recipe;
+    item->model = factors->model;
+    item->epochs = factors->epochs;
+    item->steps = factors->steps;
     item->seed = factors->seed;
     memcpy(item->params, factors->params, sizeof item->params);
+    memcpy(item->task_params, factors->task_params, sizeof item->task_params);
 }
 
 /* "name=value;" for every factor in the order of the table (younger factors only where they are not
@@ -83,6 +95,17 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
     if (item->program != NULL) {
         used += (size_t)snprintf(canonical + used, sizeof canonical - used, "program=%s;",
                                  item->program);
+    }
+    if (item->task != NULL) {
+        json_t *task = fb_case_task_params_json(item);
+        char *words = task != NULL ? json_dumps(task, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+        json_decref(task);
+        if (words == NULL) {
+            return fb_error_set(error, FB_ERROR_MEMORY, "out of memory while naming a case");
+        }
+        used +=
+            (size_t)snprintf(canonical + used, sizeof canonical - used, "task_params=%s;", words);
+        free(words);
     }
     json_t *params = fb_case_params_json(item);
     for (int i = 0; params != NULL && i < item->mechanism->param_count; i++) {
@@ -125,8 +148,37 @@ static void describe_params(const struct fb_case *item, char *text, size_t text_
     }
 }
 
+/* "adder same small performer/fused kernel=relu cpu:avx2x2 seed 3 steps<=400". */
+static void describe_training(const struct fb_case *item, char *text, size_t text_size)
+{
+    char params[VALUE_SIZE];
+    char machine[48];
+    char epochs[40] = "";
+    char steps[40] = "";
+    describe_params(item, params, sizeof params);
+    if (item->device == FB_CPU) {
+        (void)snprintf(machine, sizeof machine, "cpu:%sx%d", fb_isa_name(item->isa), item->threads);
+    } else {
+        (void)snprintf(machine, sizeof machine, "%s", fb_backend_name(item->device));
+    }
+    if (item->epochs > 0) {
+        (void)snprintf(epochs, sizeof epochs, " epochs<=%" PRId64, item->epochs);
+    }
+    if (item->steps > 0) {
+        (void)snprintf(steps, sizeof steps, " steps<=%" PRId64, item->steps);
+    }
+    (void)snprintf(text, text_size, "%s %s%s %s/%s%s %s seed %" PRIu64 "%s%s", item->task->name,
+                   fb_recipe_kind_name(item->recipe),
+                   item->model == FB_RECIPE_SMALL ? " small" : "", item->mechanism->name,
+                   item->variant, params, machine, item->seed, epochs, steps);
+}
+
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
 {
+    if (item->task != NULL) {
+        describe_training(item, text, text_size);
+        return;
+    }
     char params[VALUE_SIZE];
     char kv_len[40] = "";
     char value_dim[40] = "";

@@ -24,27 +24,37 @@ static json_t *param_value(const struct fb_param *param, double value)
     return NULL;
 }
 
-json_t *fb_case_params_json(const struct fb_case *item)
+static json_t *params_json(const struct fb_param *params, int param_count, const double *values)
 {
-    const struct fb_mechanism *mechanism = item->mechanism;
     bool taken[FB_PARAMS_MAX] = {false};
     json_t *object = json_object();
-    for (int n = 0; object != NULL && n < mechanism->param_count; n++) {
+    for (int n = 0; object != NULL && n < param_count; n++) {
         int next = -1;
-        for (int i = 0; i < mechanism->param_count; i++) {
-            if (!taken[i] &&
-                (next < 0 || strcmp(mechanism->params[i].name, mechanism->params[next].name) < 0)) {
+        for (int i = 0; i < param_count; i++) {
+            if (!taken[i] && (next < 0 || strcmp(params[i].name, params[next].name) < 0)) {
                 next = i;
             }
         }
         taken[next] = true;
-        const struct fb_param *param = &mechanism->params[next];
-        if (json_object_set_new(object, param->name, param_value(param, item->params[next])) != 0) {
+        const struct fb_param *param = &params[next];
+        if (json_object_set_new(object, param->name, param_value(param, values[next])) != 0) {
             json_decref(object);
             return NULL;
         }
     }
     return object;
+}
+
+json_t *fb_case_params_json(const struct fb_case *item)
+{
+    return params_json(item->mechanism->params, item->mechanism->param_count, item->params);
+}
+
+json_t *fb_case_task_params_json(const struct fb_case *item)
+{
+    return item->task == NULL
+               ? json_object()
+               : params_json(item->task->params, item->task->param_count, item->task_params);
 }
 
 static json_t *factor_value(const struct fb_factors *factors, enum fb_factor_key key)
@@ -68,10 +78,16 @@ json_t *fb_case_to_json(const struct fb_case *item)
     json_t *object = json_object();
     bool fine = object != NULL && json_object_set_new(object, "id", json_string(item->id)) == 0;
     for (int key = 0; fine && key < FB_FACTOR_COUNT; key++) {
+        if (fb_factor_at((enum fb_factor_key)key)->training && item->task == NULL) {
+            continue;
+        }
         fine = json_object_set_new(object, fb_factor_names()[key],
                                    factor_value(&factors, (enum fb_factor_key)key)) == 0;
     }
     fine = fine && json_object_set_new(object, "params", fb_case_params_json(item)) == 0;
+    if (fine && item->task != NULL) {
+        fine = json_object_set_new(object, "task_params", fb_case_task_params_json(item)) == 0;
+    }
     if (fine && item->program != NULL) {
         fine = json_object_set_new(object, "program", json_string(item->program)) == 0;
     }
@@ -114,7 +130,7 @@ static enum fb_status read_factor(const json_t *object, enum fb_factor_key key,
     int64_t value = 0;
     bool fine = false;
     if (json == NULL && factor->younger) {
-        return FB_OK; /* a row of an earlier version; zero is the default */
+        return FB_OK; /* a row of an earlier version, or of another kind; zero is the default */
     }
     if (key == FB_FACTOR_MECHANISM) {
         factors->mechanism =
@@ -123,9 +139,13 @@ static enum fb_status read_factor(const json_t *object, enum fb_factor_key key,
     } else if (key == FB_FACTOR_VARIANT) {
         factors->variant = json_string_value(json);
         fine = factors->variant != NULL;
+    } else if (key == FB_FACTOR_TASK) {
+        factors->task = json_is_string(json) ? fb_task_find(json_string_value(json)) : NULL;
+        fine = factors->task != NULL;
     } else if (factor->type == FB_FACTOR_NUMBER) {
+        const bool special = factor->training && json_integer_value(json) == factor->special_value;
         value = json_integer_value(json);
-        fine = json_is_integer(json) && value >= factor->min && value <= factor->max;
+        fine = json_is_integer(json) && (special || (value >= factor->min && value <= factor->max));
     } else if (factor->type == FB_FACTOR_BOOL) {
         value = json_is_true(json) ? 1 : 0;
         fine = json_is_boolean(json);
@@ -167,14 +187,34 @@ static bool param_number(const struct fb_param *param, const json_t *json, doubl
     return false;
 }
 
-static enum fb_status read_param(const struct fb_mechanism *mechanism, const char *name,
-                                 const json_t *json, double *params, struct fb_error *error)
+/* Who has the parameters: a mechanism or a task. */
+struct owner {
+    const char *name;
+    const struct fb_param *params;
+    int param_count;
+};
+
+/* The parameters of a JSON object over their defaults. */
+static enum fb_status read_params(const struct owner *owner, json_t *object, double *values,
+                                  struct fb_error *error)
 {
-    const int index = fb_param_index(mechanism, name);
-    if (index < 0 || !param_number(&mechanism->params[index], json, &params[index])) {
-        return fb_error_set(error, FB_ERROR_INPUT,
-                            "a case in JSON has an invalid parameter '%.60s' of %s", name,
-                            mechanism->name);
+    const char *name;
+    json_t *json;
+    for (int i = 0; i < owner->param_count; i++) {
+        values[i] = owner->params[i].default_value;
+    }
+    json_object_foreach(object, name, json)
+    {
+        int index = 0;
+        while (index < owner->param_count && strcmp(owner->params[index].name, name) != 0) {
+            index++;
+        }
+        if (index == owner->param_count ||
+            !param_number(&owner->params[index], json, &values[index])) {
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "a case in JSON has an invalid parameter '%.60s' of %s", name,
+                                owner->name);
+        }
     }
     return FB_OK;
 }
@@ -200,18 +240,17 @@ enum fb_status fb_case_from_json(const json_t *json, struct fb_arena *arena, str
     if (status != FB_OK) {
         return status;
     }
-    for (int i = 0; i < factors.mechanism->param_count; i++) {
-        factors.params[i] = factors.mechanism->params[i].default_value;
+    const struct owner mechanism = {factors.mechanism->name, factors.mechanism->params,
+                                    factors.mechanism->param_count};
+    status = read_params(&mechanism, json_object_get(json, "params"), factors.params, error);
+    if (status == FB_OK && factors.task != NULL) {
+        const struct owner task = {factors.task->name, factors.task->params,
+                                   factors.task->param_count};
+        status =
+            read_params(&task, json_object_get(json, "task_params"), factors.task_params, error);
     }
-    json_t *params = json_object_get(json, "params");
-    const char *name;
-    json_t *value;
-    json_object_foreach(params, name, value)
-    {
-        status = read_param(factors.mechanism, name, value, factors.params, error);
-        if (status != FB_OK) {
-            return status;
-        }
+    if (status != FB_OK) {
+        return status;
     }
     factors.program = json_string_value(json_object_get(json, "program"));
     if (factors.program != NULL && strlen(factors.program) > FB_PEER_PROGRAM_SIZE_MAX) {

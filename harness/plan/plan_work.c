@@ -16,6 +16,23 @@ int64_t fb_case_decode_slack(const struct fb_case *item)
     return share > least ? share : least;
 }
 
+enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
+                              struct fb_error *error)
+{
+    const enum fb_status status =
+        fb_recipe_find(item->task, item->recipe, item->model, item->mechanism, recipe, error);
+    if (status != FB_OK) {
+        return status;
+    }
+    if (item->epochs > 0 && (recipe->epochs == 0 || item->epochs < recipe->epochs)) {
+        recipe->epochs = item->epochs;
+    }
+    if (item->steps > 0 && (recipe->steps == 0 || item->steps < recipe->steps)) {
+        recipe->steps = item->steps;
+    }
+    return FB_OK;
+}
+
 void fb_case_problem(const struct fb_case *item, struct fb_problem *problem)
 {
     *problem = (struct fb_problem){

@@ -1,6 +1,6 @@
 /* Reading results.csv and samples.csv back into rows: see results.h. */
 #include "cell.h"
-#include "csv.h"
+#include "csv_table.h"
 #include "results.h"
 
 #include <errno.h>
@@ -12,55 +12,6 @@ enum { SAMPLE_COLUMN_COUNT = 4 };
 
 static const char *const sample_columns[SAMPLE_COLUMN_COUNT] = {"case_id", "process", "sample",
                                                                 "time_s"};
-
-/* A header plus the records after it, as whole rows of equal width. */
-struct table {
-    const char *path;
-    struct fb_csv_record header;
-    struct fb_csv_record *records;
-    size_t count;
-};
-
-static enum fb_status read_table(const char *path, struct fb_arena *arena, struct table *table,
-                                 struct fb_error *error)
-{
-    struct fb_csv_reader reader;
-    struct fb_csv_record record;
-    char *text;
-    size_t length;
-    size_t lines = 0;
-    enum fb_status status = fb_csv_load(path, arena, &text, &length, error);
-
-    memset(table, 0, sizeof *table);
-    table->path = path;
-    if (status != FB_OK)
-        return status;
-    for (size_t i = 0; i < length; i++)
-        lines += text[i] == '\n';
-    table->records = fb_arena_alloc(arena, lines + 1, sizeof *table->records, error);
-    if (table->records == NULL)
-        return FB_ERROR_MEMORY;
-    fb_csv_reader_init(&reader, text, length, path);
-    for (;;) {
-        status = fb_csv_next(&reader, arena, &record, error);
-        if (status != FB_OK || record.cells_count == 0)
-            return status;
-        if (record.cut)
-            return fb_error_set(error, FB_ERROR_INPUT,
-                                "%s:%zu: the last line is cut: the run was killed while writing "
-                                "it; `flowbench run --resume` of its folder repairs that",
-                                path, record.line_number);
-        if (table->header.cells_count == 0) {
-            table->header = record;
-            continue;
-        }
-        if (record.cells_count != table->header.cells_count)
-            return fb_error_set(error, FB_ERROR_INPUT, "%s:%zu: %zu cells, but the header has %zu",
-                                path, record.line_number, record.cells_count,
-                                table->header.cells_count);
-        table->records[table->count++] = record;
-    }
-}
 
 static bool header_has(const struct fb_csv_record *header, const char *name)
 {
@@ -75,8 +26,8 @@ static enum fb_status read_rows(const char *path, struct fb_arena *arena,
                                 struct fb_results *results, struct fb_error *error)
 {
     static const char *const required[] = {"case_id", "mechanism", "status"};
-    struct table table;
-    enum fb_status status = read_table(path, arena, &table, error);
+    struct fb_csv_table table;
+    enum fb_status status = fb_csv_table_read(path, arena, &table, error);
 
     if (status != FB_OK)
         return status;
@@ -128,8 +79,8 @@ static enum fb_status read_sample(const struct fb_csv_record *record, const char
 static enum fb_status read_samples(const char *path, struct fb_arena *arena,
                                    struct fb_results *results, struct fb_error *error)
 {
-    struct table table;
-    enum fb_status status = read_table(path, arena, &table, error);
+    struct fb_csv_table table;
+    enum fb_status status = fb_csv_table_read(path, arena, &table, error);
 
     if (status != FB_OK)
         return status;

@@ -50,6 +50,9 @@ char *fb_figure_legend(const struct fb_figure_builder *builder, const struct fb_
 enum fb_status fb_figure_add_note(struct fb_figure_builder *builder, const struct fb_series *series,
                                   const char *why) FB_MUST_CHECK;
 
+/* The colour of a mechanism, "#rrggbb": the same on every picture. */
+const char *fb_figure_color(const char *mechanism);
+
 /* Bars instead of lines, for FB_PLOT_ISA_BARS; in figure_bars.c. */
 enum fb_status fb_figure_fill_bars(struct fb_figure_builder *builder) FB_MUST_CHECK;
 

@@ -21,6 +21,15 @@ static const struct {
 };
 enum { PALETTE_COUNT = sizeof palette / sizeof palette[0], PALETTE_NAMED = 5 };
 
+const char *fb_figure_color(const char *mechanism)
+{
+    size_t index = 0;
+    while (index < PALETTE_NAMED && strcmp(palette[index].mechanism, mechanism) != 0) {
+        index++;
+    }
+    return palette[index].color;
+}
+
 char *fb_figure_escape(struct fb_arena *arena, const char *text, struct fb_error *error)
 {
     char *escaped = fb_arena_alloc(arena, 2 * strlen(text) + 1, 1, error);

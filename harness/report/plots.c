@@ -38,7 +38,7 @@ struct drawing {
     const struct fb_plots_request *request;
     struct fb_arena *arena;
     struct fb_plots_made *made;
-    const char *dir, *data_dir, *scripts_dir; /* absolute: gnuplot's paths must not move */
+    struct fb_plots_place place;
     size_t paths_capacity;
     bool gnuplot_missing;
     struct fb_error missing;
@@ -68,19 +68,20 @@ static enum fb_status draw_figure(struct drawing *drawing, const struct fb_figur
 {
     static const char *const formats[] = {"svg", "png"};
     struct fb_arena *arena = drawing->arena;
-    char *stem = fb_arena_printf(arena, error, "%s/%s", drawing->dir, figure->name);
-    char *settings = fb_arena_printf(arena, error, "%s/%s.gp", drawing->data_dir, figure->name);
+    char *stem = fb_arena_printf(arena, error, "%s/%s", drawing->place.dir, figure->name);
+    char *settings =
+        fb_arena_printf(arena, error, "%s/%s.gp", drawing->place.data_dir, figure->name);
     char *script = fb_arena_printf(arena, error, "%s.gp", fb_plot_kind_name(figure->kind));
     if (!stem || !settings || !script) {
         return FB_ERROR_MEMORY;
     }
-    enum fb_status status = fb_figure_write(figure, drawing->data_dir, stem, arena, error);
+    enum fb_status status = fb_figure_write(figure, drawing->place.data_dir, stem, arena, error);
     if (status != FB_OK || drawing->gnuplot_missing) {
         return status;
     }
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
-        status =
-            fb_gnuplot_draw(settings, drawing->scripts_dir, script, formats[f], &drawing->missing);
+        status = fb_gnuplot_draw(settings, drawing->place.scripts_dir, script, formats[f],
+                                 &drawing->missing);
         if (status == FB_ERROR_UNSUPPORTED) {
             drawing->gnuplot_missing = true;
             return FB_OK;
@@ -123,10 +124,9 @@ static enum fb_status draw_kind(struct drawing *drawing, enum fb_plot_kind kind,
     return status;
 }
 
-static enum fb_status prepare(struct drawing *drawing, struct fb_error *error)
+enum fb_status fb_plots_prepare(const char *dir, struct fb_arena *arena,
+                                struct fb_plots_place *place, struct fb_error *error)
 {
-    struct fb_arena *arena = drawing->arena;
-    const char *dir = drawing->request->dir;
     char *data_dir = fb_arena_printf(arena, error, "%s/data", dir);
     if (!data_dir) {
         return FB_ERROR_MEMORY;
@@ -140,14 +140,14 @@ static enum fb_status prepare(struct drawing *drawing, struct fb_error *error)
         return fb_error_set(error, FB_ERROR_IO, "cannot find the folder %s: %s", dir,
                             strerror(errno));
     }
-    drawing->dir = fb_arena_strdup(arena, absolute, error);
-    drawing->data_dir = fb_arena_printf(arena, error, "%s/data", absolute);
+    place->dir = fb_arena_strdup(arena, absolute, error);
+    place->data_dir = fb_arena_printf(arena, error, "%s/data", absolute);
     free(absolute);
-    if (!drawing->dir || !drawing->data_dir) {
+    if (!place->dir || !place->data_dir) {
         return FB_ERROR_MEMORY;
     }
-    drawing->scripts_dir = fb_gnuplot_scripts_dir();
-    return drawing->scripts_dir
+    place->scripts_dir = fb_gnuplot_scripts_dir();
+    return place->scripts_dir
                ? FB_OK
                : fb_error_set(error, FB_ERROR_IO,
                               "the gnuplot scripts are in neither %s nor %s: install flowbench "
@@ -160,7 +160,7 @@ enum fb_status fb_plots_make(const struct fb_plots_request *request, struct fb_a
 {
     *made = (struct fb_plots_made){.empty_kinds = ""};
     struct drawing drawing = {.request = request, .arena = arena, .made = made};
-    enum fb_status status = prepare(&drawing, error);
+    enum fb_status status = fb_plots_prepare(request->dir, arena, &drawing.place, error);
     if (request->kinds) {
         for (size_t i = 0; status == FB_OK && i < request->kinds_count; i++) {
             status = draw_kind(&drawing, request->kinds[i], error);

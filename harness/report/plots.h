@@ -21,6 +21,15 @@ struct fb_plots_made {
     const char *empty_kinds; /* asked for by name, but the rows hold no such sweep: "a, b"; or "" */
 };
 
+/* Where pictures are written; absolute, since gnuplot's paths must not move. In the arena. */
+struct fb_plots_place {
+    const char *dir, *data_dir, *scripts_dir;
+};
+
+/* Creates the folder of pictures and of their data. */
+enum fb_status fb_plots_prepare(const char *dir, struct fb_arena *arena,
+                                struct fb_plots_place *place, struct fb_error *error) FB_MUST_CHECK;
+
 /* FB_ERROR_UNSUPPORTED: gnuplot is missing, the data files are written all the same.
  * FB_ERROR_IO: a folder or file could not be written, or gnuplot failed. */
 enum fb_status fb_plots_make(const struct fb_plots_request *request, struct fb_arena *arena,

@@ -155,20 +155,29 @@ void fb_progress_case(struct fb_progress *progress, const char *description, dou
     progress->line_open = true;
 }
 
-static bool has_failed(const struct fb_row *row)
+static bool has_failed(const char *status)
 {
-    return strcmp(row->status, "wrong") == 0 || strcmp(row->status, "crash") == 0 ||
-           strcmp(row->status, "error") == 0;
+    return strcmp(status, "wrong") == 0 || strcmp(status, "crash") == 0 ||
+           strcmp(status, "error") == 0;
 }
 
 void fb_progress_row(struct fb_progress *progress, const struct fb_row *row,
                      const char *description, double eta_s)
 {
     char finding[48];
+    const struct fb_progress_outcome outcome = {row->status, row->reason,
+                                                human_finding(row, finding, sizeof finding)};
+
+    fb_progress_outcome(progress, &outcome, description, eta_s);
+}
+
+void fb_progress_outcome(struct fb_progress *progress, const struct fb_progress_outcome *outcome,
+                         const char *description, double eta_s)
+{
     char left[48] = "";
     char duration[32];
-    const bool ok = strcmp(row->status, "ok") == 0;
-    const bool failed = has_failed(row);
+    const bool ok = strcmp(outcome->status, "ok") == 0;
+    const bool failed = has_failed(outcome->status);
 
     progress->rows_done++;
     if (progress->out == NULL || (progress->quiet && !failed))
@@ -184,8 +193,8 @@ void fb_progress_row(struct fb_progress *progress, const struct fb_row *row,
     const char *off = *on != '\0' ? "\033[0m" : "";
     fprintf(progress->out, "[%*zu/%zu] %s  %s%s%s%s%s%s\n", digits_of(progress->rows_total),
             progress->rows_done, progress->rows_total, description, on,
-            ok ? human_finding(row, finding, sizeof finding) : row->status, off,
-            row->reason[0] != '\0' ? ": " : "", row->reason, left);
+            ok ? outcome->finding : outcome->status, off, outcome->reason[0] != '\0' ? ": " : "",
+            outcome->reason, left);
     fflush(progress->out);
 }
 

@@ -41,6 +41,13 @@ void fb_progress_case(struct fb_progress *progress, const char *description, dou
 void fb_progress_row(struct fb_progress *progress, const struct fb_row *row,
                      const char *description, double eta_s);
 
+/* The same for any kind of row: what came of it, why, and what was found in words. */
+struct fb_progress_outcome {
+    const char *status, *reason, *finding;
+};
+void fb_progress_outcome(struct fb_progress *progress, const struct fb_progress_outcome *outcome,
+                         const char *description, double eta_s);
+
 /* `count` rows were written for one reason that was known beforehand. */
 void fb_progress_skipped(struct fb_progress *progress, size_t count, const char *reason);
 

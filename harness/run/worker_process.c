@@ -112,10 +112,12 @@ static bool has_ended(pid_t pid)
 
 /* Waits for the end; returns the wait status. Nothing wakes this loop up while the worker measures:
  * output, a signal and the time-out do. */
-static int attend(pid_t pid, struct fb_worker_pipes *pipes, double timeout_s,
+static int attend(pid_t pid, struct fb_worker_pipes *pipes, const struct fb_worker_task *task,
                   struct fb_interrupts *interrupts, struct capture *capture,
                   struct fb_worker_outcome *outcome)
 {
+    const double timeout_s = task->timeout_s;
+    bool told = false;
     const double deadline_s = timeout_s > 0 ? now_s() + timeout_s : (double)INFINITY;
     bool killed = false;
     int wait_status = 0;
@@ -134,6 +136,10 @@ static int attend(pid_t pid, struct fb_worker_pipes *pipes, double timeout_s,
         drain(&pipes->tail_fd, capture, keep_tail);
         if (killed)
             continue;
+        if (interrupts->count == 1 && task->stops_when_told && !told) {
+            kill(pid, SIGTERM);
+            told = true;
+        }
         if (interrupts->count >= 2)
             outcome->end = FB_WORKER_ABORTED;
         else if (ready == 0 && now_s() >= deadline_s && !has_ended(pid))
@@ -321,7 +327,7 @@ enum fb_status fb_worker_run(const struct fb_worker_task *task, struct fb_interr
     if (status != FB_OK)
         return status;
     struct capture capture = {0};
-    const int wait_status = attend(pid, &pipes, task->timeout_s, interrupts, &capture, outcome);
+    const int wait_status = attend(pid, &pipes, task, interrupts, &capture, outcome);
     outcome->wall_s = now_s() - start_s;
     if (pipes.result_fd >= 0)
         close(pipes.result_fd);

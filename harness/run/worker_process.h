@@ -31,9 +31,10 @@ struct fb_worker_task {
     int threads;               /* of OpenMP and OpenBLAS */
     enum fb_counter counter;   /* valgrind: it executes the worker */
     const char *openblas_core; /* OPENBLAS_CORETYPE, or NULL: as OpenBLAS finds best */
-    bool idle_threads;         /* sleep between parallel regions: another process computes */
-    double timeout_s;          /* wall clock, from start to end; 0: none */
-    size_t memory_bytes;       /* limit of the task's memory; 0: none */
+    bool stops_when_told; /* the first SIGINT or SIGTERM is passed on as SIGTERM: it then ends */
+    bool idle_threads;    /* sleep between parallel regions: another process computes */
+    double timeout_s;     /* wall clock, from start to end; 0: none */
+    size_t memory_bytes;  /* limit of the task's memory; 0: none */
 };
 
 enum fb_worker_end {

@@ -5,6 +5,7 @@
 #include "machine.h"
 #include "pinning.h"
 #include "run_json.h"
+#include "training_worker.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -35,8 +36,7 @@ json_t *fb_worker_task_hello(void)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-/* Takes the document. */
-static enum fb_status answer(int fd, json_t *document, struct fb_error *error)
+enum fb_status fb_worker_answer(int fd, json_t *document, struct fb_error *error)
 {
     char *text =
         document == NULL ? NULL : json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(17));
@@ -64,7 +64,7 @@ static void tell_phase(void *context, const char *phase)
     const int *fd = context;
 
     /* Only there to explain a death: a runner that no longer listens changes nothing. */
-    if (answer(*fd, json_pack("{s:s}", "phase", phase), NULL) != FB_OK)
+    if (fb_worker_answer(*fd, json_pack("{s:s}", "phase", phase), NULL) != FB_OK)
         return;
 }
 
@@ -104,8 +104,8 @@ static enum fb_status serve_case(const json_t *task, int out_fd, struct fb_error
     if (status == FB_OK)
         status = fb_measure_case(&item, &settings, &limits, &options, &result, error);
     if (status == FB_OK)
-        status =
-            answer(out_fd, json_pack("{s:o}", "result", fb_measure_result_to_json(&result)), error);
+        status = fb_worker_answer(
+            out_fd, json_pack("{s:o}", "result", fb_measure_result_to_json(&result)), error);
     fb_measure_result_free(&result);
     fb_arena_free(&arena);
     return status;
@@ -136,8 +136,8 @@ static enum fb_status serve_ceilings(const json_t *task, int out_fd, struct fb_e
         status = fb_measure_ceilings(threads, (enum fb_isa)isa, &ceilings, error);
     if (status != FB_OK)
         return status;
-    return answer(out_fd, json_pack("{s:o}", "result", fb_measure_ceilings_to_json(&ceilings)),
-                  error);
+    return fb_worker_answer(
+        out_fd, json_pack("{s:o}", "result", fb_measure_ceilings_to_json(&ceilings)), error);
 }
 
 static enum fb_status serve_hello(int out_fd, struct fb_error *error)
@@ -147,12 +147,13 @@ static enum fb_status serve_hello(int out_fd, struct fb_error *error)
 
     if (status != FB_OK)
         return status;
-    return answer(out_fd,
-                  json_pack("{s:{s:i, s:s, s:s, s:s, s:s, s:s}}", "result", "protocol",
-                            FB_WORKER_PROTOCOL, "flowbench", machine.version, "git_sha",
-                            fb_build_git_sha(), "compiler", machine.compiler, "compiler_flags",
-                            machine.compiler_flags, "build_type", machine.build_type),
-                  error);
+    return fb_worker_answer(out_fd,
+                            json_pack("{s:{s:i, s:s, s:s, s:s, s:s, s:s}}", "result", "protocol",
+                                      FB_WORKER_PROTOCOL, "flowbench", machine.version, "git_sha",
+                                      fb_build_git_sha(), "compiler", machine.compiler,
+                                      "compiler_flags", machine.compiler_flags, "build_type",
+                                      machine.build_type),
+                            error);
 }
 
 enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error)
@@ -170,6 +171,8 @@ enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error)
         status = serve_case(task, out_fd, &failure);
     else if (kind != NULL && strcmp(kind, "ceilings") == 0)
         status = serve_ceilings(task, out_fd, &failure);
+    else if (kind != NULL && strcmp(kind, "training") == 0)
+        status = fb_training_serve(task, out_fd, &failure);
     else if (kind != NULL && strcmp(kind, "hello") == 0)
         status = serve_hello(out_fd, &failure);
     else
@@ -177,7 +180,7 @@ enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error)
                               kind == NULL ? "" : kind);
     json_decref(task);
     if (status != FB_OK)
-        status = answer(
+        status = fb_worker_answer(
             out_fd,
             json_pack("{s:s, s:s}", "error", failure.text, "code", fb_status_name(failure.code)),
             error);

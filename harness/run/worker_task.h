@@ -19,6 +19,9 @@ json_t *fb_worker_task_ceilings(enum fb_backend device, enum fb_dtype dtype, int
 /* {"task": "hello"}: answered with the protocol and the build. */
 json_t *fb_worker_task_hello(void);
 
+/* Writes a line to the runner and takes the document. */
+enum fb_status fb_worker_answer(int fd, json_t *document, struct fb_error *error) FB_MUST_CHECK;
+
 /* The whole life of a worker: reads the task from `in`, does it, writes lines to `out_fd`
  * (worker_process.h). Fails when it could not even answer. */
 enum fb_status fb_worker_serve(int in_fd, int out_fd, struct fb_error *error) FB_MUST_CHECK;

@@ -56,6 +56,9 @@ bool fb_axis_read_scalar(const struct fb_suite_reader *reader, enum fb_factor_ke
         return fb_axis_find_mechanism(reader, node, &value->mechanism) &&
                (value->params = fb_axis_default_params(reader, value->mechanism)) != NULL;
     }
+    if (key == FB_FACTOR_TASK) {
+        return fb_axis_find_task(reader, node, value);
+    }
     if (key == FB_FACTOR_VARIANT) {
         return fb_axis_find_variant(reader, node, NULL, &value->variant);
     }
@@ -210,6 +213,10 @@ static bool read_item(const struct fb_suite_reader *reader, const struct fb_yaml
     struct fb_axis_value value;
     if (axis->key == FB_FACTOR_MECHANISM && node->kind == FB_YAML_MAP) {
         return fb_axis_read_mechanism(reader, node, axis, room);
+    }
+    if (axis->key == FB_FACTOR_TASK && node->kind == FB_YAML_MAP) {
+        return fb_axis_read_task(reader, node, &value) &&
+               fb_axis_append(reader, axis, room, &value);
     }
     return fb_axis_read_scalar(reader, axis->key, node, &value) &&
            fb_axis_append(reader, axis, room, &value);
@@ -410,7 +417,11 @@ void fb_axes_apply(const struct fb_axes *axes, size_t index, struct fb_factors *
         if (value->variant != NULL) {
             factors->variant = value->variant;
         }
-        if (axis->key != FB_FACTOR_MECHANISM && axis->key != FB_FACTOR_VARIANT) {
+        if (value->task != NULL) {
+            factors->task = value->task;
+            memcpy(factors->task_params, value->task_params, sizeof factors->task_params);
+        }
+        if (fb_factor_at(axis->key)->type != FB_FACTOR_NAME) {
             fb_factor_set(factors, axis->key, value->number);
         }
     }

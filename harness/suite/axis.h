@@ -20,6 +20,8 @@ struct fb_axis_value {
     const char *variant;                     /* of `variant`, or named in the mechanism's map */
     const char *program;                     /* of an external mechanism's map, or NULL */
     const struct fb_yaml_node *variant_node; /* of a mechanism's map */
+    const struct fb_task *task;              /* of `task` */
+    const double *task_params;               /* likewise: FB_PARAMS_MAX of them */
 };
 
 struct fb_axis {
@@ -60,6 +62,18 @@ void fb_axes_apply(const struct fb_axes *axes, size_t index, struct fb_factors *
  * parameters of what it computes}; lists in it expand into several values. */
 bool fb_axis_read_mechanism(const struct fb_suite_reader *reader, const struct fb_yaml_node *map,
                             struct fb_axis *axis, size_t *room);
+
+/* The task's map {name, parameters}: one value. */
+bool fb_axis_read_task(const struct fb_suite_reader *reader, const struct fb_yaml_node *map,
+                       struct fb_axis_value *value);
+
+/* The task's name as written in a suite, with its parameters at their defaults. */
+bool fb_axis_find_task(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
+                       struct fb_axis_value *value);
+
+/* The value of one parameter of a mechanism or task. */
+bool fb_axis_read_param(const struct fb_suite_reader *reader, const struct fb_param *param,
+                        const struct fb_yaml_node *node, double *value);
 
 /* Appends a value. */
 bool fb_axis_append(const struct fb_suite_reader *reader, struct fb_axis *axis, size_t *room,

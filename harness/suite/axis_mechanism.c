@@ -64,8 +64,8 @@ const double *fb_axis_default_params(const struct fb_suite_reader *reader,
     return params;
 }
 
-static bool read_param(const struct fb_suite_reader *reader, const struct fb_param *param,
-                       const struct fb_yaml_node *node, double *value)
+bool fb_axis_read_param(const struct fb_suite_reader *reader, const struct fb_param *param,
+                        const struct fb_yaml_node *node, double *value)
 {
     int64_t number;
     bool truth;
@@ -136,7 +136,7 @@ static bool read_options(const struct fb_suite_reader *reader, const struct fb_y
     }
     for (size_t i = 0; i < count; i++) {
         const struct fb_yaml_node *item = node->kind == FB_YAML_LIST ? node->items[i] : node;
-        bool fine = param != NULL ? read_param(reader, param, item, &options->numbers[i])
+        bool fine = param != NULL ? fb_axis_read_param(reader, param, item, &options->numbers[i])
                                   : read_variant(reader, subject, item, &options->variants[i]);
         if (!fine) {
             return false;

@@ -108,6 +108,9 @@ static bool equals(const struct fb_condition *condition, const struct fb_axis_va
         }
         return strcmp(variant, value->variant) == 0;
     }
+    if (condition->key == FB_FACTOR_TASK) {
+        return factors->task == value->task;
+    }
     return fb_factor_get(factors, condition->key) == value->number;
 }
 

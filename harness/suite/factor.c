@@ -37,6 +37,16 @@ static const char *lengths_name(int value)
     return fb_lengths_name((enum fb_lengths)value);
 }
 
+static const char *recipe_name(int value)
+{
+    return fb_recipe_kind_name((enum fb_recipe_kind)value);
+}
+
+static const char *model_name(int value)
+{
+    return fb_recipe_size_name((enum fb_recipe_size)value);
+}
+
 #define SIZE_MAX_ELEMENTS (INT64_C(1) << 48)
 
 /* clang-format off */
@@ -76,11 +86,25 @@ static const struct fb_factor factors_table[FB_FACTOR_COUNT] = {
     [FB_FACTOR_LENGTHS]   = {.name = "lengths", .type = FB_FACTOR_CHOICE, .min = 0,
                              .max = FB_LENGTHS_COUNT - 1, .choice_name = lengths_name,
                              .younger = true},
+    [FB_FACTOR_TASK]      = {.name = "task", .type = FB_FACTOR_NAME, .younger = true,
+                             .training = true},
+    [FB_FACTOR_RECIPE]    = {.name = "recipe", .type = FB_FACTOR_CHOICE, .min = 0,
+                             .max = FB_RECIPE_COUNT - 1, .choice_name = recipe_name,
+                             .younger = true, .training = true},
+    [FB_FACTOR_MODEL]     = {.name = "model", .type = FB_FACTOR_CHOICE, .min = 0,
+                             .max = FB_RECIPE_SIZE_COUNT - 1, .choice_name = model_name,
+                             .younger = true, .training = true},
+    [FB_FACTOR_EPOCHS]    = {.name = "epochs", .type = FB_FACTOR_NUMBER, .min = 1,
+                             .max = 1000000, .special = "recipe", .special_value = 0,
+                             .ordered = true, .younger = true, .training = true},
+    [FB_FACTOR_STEPS]     = {.name = "steps", .type = FB_FACTOR_NUMBER, .min = 1,
+                             .max = 1000000000, .special = "recipe", .special_value = 0,
+                             .ordered = true, .younger = true, .training = true},
 };
 static const char *const factor_name_list[FB_FACTOR_COUNT] = {
     "mechanism", "variant", "device", "isa", "threads", "dtype", "layout", "causal",
     "pass", "batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed",
-    "kv_heads", "lengths",
+    "kv_heads", "lengths", "task", "recipe", "model", "epochs", "steps",
 };
 /* clang-format on */
 
@@ -156,8 +180,17 @@ int64_t fb_factor_get(const struct fb_factors *f, enum fb_factor_key key)
         return f->kv_heads;
     case FB_FACTOR_LENGTHS:
         return (int64_t)f->lengths;
+    case FB_FACTOR_RECIPE:
+        return (int64_t)f->recipe;
+    case FB_FACTOR_MODEL:
+        return (int64_t)f->model;
+    case FB_FACTOR_EPOCHS:
+        return f->epochs;
+    case FB_FACTOR_STEPS:
+        return f->steps;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
+    case FB_FACTOR_TASK:
     case FB_FACTOR_COUNT:
         break;
     }
@@ -215,8 +248,21 @@ void fb_factor_set(struct fb_factors *f, enum fb_factor_key key, int64_t value)
     case FB_FACTOR_LENGTHS:
         f->lengths = (enum fb_lengths)value;
         break;
+    case FB_FACTOR_RECIPE:
+        f->recipe = (enum fb_recipe_kind)value;
+        break;
+    case FB_FACTOR_MODEL:
+        f->model = (enum fb_recipe_size)value;
+        break;
+    case FB_FACTOR_EPOCHS:
+        f->epochs = value;
+        break;
+    case FB_FACTOR_STEPS:
+        f->steps = value;
+        break;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
+    case FB_FACTOR_TASK:
     case FB_FACTOR_COUNT:
         break;
     }
@@ -225,7 +271,10 @@ void fb_factor_set(struct fb_factors *f, enum fb_factor_key key, int64_t value)
 bool fb_factor_is_silent(const struct fb_factors *f, enum fb_factor_key key)
 {
     return (key == FB_FACTOR_KV_HEADS && f->kv_heads == f->heads) ||
-           (key == FB_FACTOR_LENGTHS && f->lengths == FB_LENGTHS_FULL);
+           (key == FB_FACTOR_LENGTHS && f->lengths == FB_LENGTHS_FULL) ||
+           (factors_table[key].training && f->task == NULL) ||
+           (key == FB_FACTOR_MODEL && f->model == FB_RECIPE_FULL) ||
+           (key == FB_FACTOR_EPOCHS && f->epochs == 0) || (key == FB_FACTOR_STEPS && f->steps == 0);
 }
 
 void fb_factor_format(const struct fb_factors *f, enum fb_factor_key key, char *text,
@@ -237,6 +286,8 @@ void fb_factor_format(const struct fb_factors *f, enum fb_factor_key key, char *
         (void)snprintf(text, text_size, "%s", f->mechanism != NULL ? f->mechanism->name : "");
     } else if (key == FB_FACTOR_VARIANT) {
         (void)snprintf(text, text_size, "%s", f->variant != NULL ? f->variant : "");
+    } else if (key == FB_FACTOR_TASK) {
+        (void)snprintf(text, text_size, "%s", f->task != NULL ? f->task->name : "");
     } else if (factor->special != NULL && value == factor->special_value) {
         (void)snprintf(text, text_size, "%s", factor->special);
     } else if (factor->type == FB_FACTOR_CHOICE) {
@@ -253,6 +304,15 @@ size_t fb_factor_mechanism_names(const char **names, size_t room)
     size_t count = 0;
     for (size_t i = 0; i < fb_mechanism_count() && count < room; i++) {
         names[count++] = fb_mechanism_at(i)->name;
+    }
+    return count;
+}
+
+size_t fb_factor_task_names(const char **names, size_t room)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < fb_task_count() && count < room; i++) {
+        names[count++] = fb_task_at(i)->name;
     }
     return count;
 }

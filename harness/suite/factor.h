@@ -28,11 +28,16 @@ enum fb_factor_key {
     FB_FACTOR_SEED,
     FB_FACTOR_KV_HEADS,
     FB_FACTOR_LENGTHS,
+    FB_FACTOR_TASK,
+    FB_FACTOR_RECIPE,
+    FB_FACTOR_MODEL,
+    FB_FACTOR_EPOCHS,
+    FB_FACTOR_STEPS,
     FB_FACTOR_COUNT
 };
 
 enum fb_factor_type {
-    FB_FACTOR_NAME,   /* mechanism or variant: a name of the registry */
+    FB_FACTOR_NAME,   /* mechanism, variant or task: a name of a registry */
     FB_FACTOR_CHOICE, /* one of a few words */
     FB_FACTOR_BOOL,
     FB_FACTOR_NUMBER
@@ -46,8 +51,9 @@ struct fb_factor {
     int64_t min, max;    /* of a number; of a choice: the enum values allowed */
     const char *special; /* a word beside the numbers or choices ("max", "best"), or NULL */
     int64_t special_value;
-    bool ordered; /* '<' and '>' mean something */
-    bool younger; /* not in the first version: absent means its default, which is what that did */
+    bool ordered;  /* '<' and '>' mean something */
+    bool training; /* of suites of kind: training only */
+    bool younger;  /* not in the first version: absent means its default, which is what that did */
     const char *(*choice_name)(int value);
 };
 
@@ -75,6 +81,7 @@ void fb_factor_format(const struct fb_factors *factors, enum fb_factor_key key, 
 /* Names of the mechanisms, and of the variants of one (NULL: of all), without repetitions; at most
  * `room` of them. */
 size_t fb_factor_mechanism_names(const char **names, size_t room);
+size_t fb_factor_task_names(const char **names, size_t room);
 size_t fb_factor_variant_names(const struct fb_mechanism *mechanism, const char **names,
                                size_t room);
 

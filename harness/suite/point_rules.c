@@ -78,6 +78,38 @@ static bool check_kind(const struct fb_point_place *place, enum fb_suite_kind ki
     return true;
 }
 
+/* Sizes belong to tasks and recipes; and these to suites of kind: training. */
+static bool check_training(const struct fb_point_place *place, enum fb_suite_kind kind,
+                           const struct fb_factors *f)
+{
+    static const enum fb_factor_key shared[] = {FB_FACTOR_MECHANISM, FB_FACTOR_VARIANT,
+                                                FB_FACTOR_DEVICE,    FB_FACTOR_ISA,
+                                                FB_FACTOR_THREADS,   FB_FACTOR_SEED};
+    const bool training = kind == FB_SUITE_TRAINING;
+    for (int key = 0; key < FB_FACTOR_COUNT; key++) {
+        const struct fb_factor *factor = fb_factor_at((enum fb_factor_key)key);
+        bool allowed = factor->training == training;
+        for (size_t i = 0; i < sizeof shared / sizeof shared[0]; i++) {
+            allowed = allowed || shared[i] == (enum fb_factor_key)key;
+        }
+        if (place->nodes[key] == NULL || allowed) {
+            continue;
+        }
+        fb_diagnose(place->reader->diagnostics, mark_of(place, (enum fb_factor_key)key),
+                    training ? "a suite of kind: training has no %s: task and recipe decide it"
+                             : "%s belongs to a suite of `kind: training`",
+                    factor->name);
+        return false;
+    }
+    if (training && f->program != NULL) {
+        fb_diagnose(place->reader->diagnostics, mark_of(place, FB_FACTOR_MECHANISM),
+                    "an external program is timed, not trained: leave it out of a suite of kind: "
+                    "training");
+        return false;
+    }
+    return true;
+}
+
 static bool check_heads(const struct fb_point_place *place, const struct fb_factors *f)
 {
     if (f->heads % f->kv_heads == 0) {
@@ -104,6 +136,7 @@ static bool check_lengths(const struct fb_point_place *place, const struct fb_fa
 bool fb_point_check(const struct fb_point_place *place, enum fb_suite_kind kind,
                     const struct fb_factors *point)
 {
-    return check_product(place, point) && check_kind(place, kind, point) &&
-           check_heads(place, point) && check_lengths(place, point);
+    return check_training(place, kind, point) && check_product(place, point) &&
+           check_kind(place, kind, point) && check_heads(place, point) &&
+           check_lengths(place, point);
 }

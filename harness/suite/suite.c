@@ -15,6 +15,8 @@ static const struct fb_measure_settings default_measure = {
     .cache = FB_CACHE_COLD,
     .processes = 1,
 };
+static const struct fb_training_settings default_training = {.checkpoint_s = 60.0,
+                                                             .plots = FB_TRAINING_PLOT_ALL};
 static const struct fb_limits default_limits = {.case_timeout_s = 60.0, .memory_fraction = 0.8};
 
 const char *fb_lengths_name(enum fb_lengths lengths)
@@ -40,6 +42,7 @@ static void read_tree(const struct fb_suite_reader *reader, const struct fb_yaml
     memset(suite, 0, sizeof *suite);
     suite->measure = default_measure;
     suite->limits = default_limits;
+    suite->training = default_training;
     suite->oracle = true;
     struct fb_error error;
     suite->path = fb_arena_strdup(reader->arena, path, &error);

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "attention.h"
+#include "recipe.h"
 
 enum fb_suite_kind { FB_SUITE_KERNEL, FB_SUITE_DECODE, FB_SUITE_TRAINING };
 enum fb_cache_mode { FB_CACHE_COLD, FB_CACHE_WARM };
@@ -81,6 +82,19 @@ enum fb_plot_kind {
  * drawn from the seed, the rest being padding. */
 enum fb_lengths { FB_LENGTHS_FULL, FB_LENGTHS_RANDOM, FB_LENGTHS_COUNT };
 
+/* Pictures of a training suite, as bits. */
+enum fb_training_plot {
+    FB_TRAINING_PLOT_CURVES = 1,
+    FB_TRAINING_PLOT_STEP_TIME = 2,
+    FB_TRAINING_PLOT_ALL = 3
+};
+
+/* What only a suite of kind: training has. */
+struct fb_training_settings {
+    double checkpoint_s; /* between checkpoints */
+    unsigned plots;      /* of enum fb_training_plot */
+};
+
 /* A full assignment of factors before it is resolved against a machine. */
 struct fb_factors {
     const struct fb_mechanism *mechanism;
@@ -97,6 +111,12 @@ struct fb_factors {
     int64_t kv_heads;                                           /* resolved; divides heads */
     enum fb_lengths lengths;
     double params[FB_PARAMS_MAX];
+    /* kind: training only; task is NULL elsewhere */
+    const struct fb_task *task;
+    double task_params[FB_PARAMS_MAX];
+    enum fb_recipe_kind recipe;
+    enum fb_recipe_size model;
+    int64_t epochs, steps; /* at most; 0: as many as the recipe says */
     uint64_t seed;
     bool optional_hardware; /* absent hardware is a recorded skip, not a refusal */
     const char *where;      /* file:line:column that gave rise to the device, for refusals */
@@ -109,6 +129,7 @@ struct fb_suite {
     size_t factors_count;
     struct fb_measure_settings measure;
     struct fb_limits limits;
+    struct fb_training_settings training;
     bool oracle; /* error against fp64 in the same row */
     struct fb_claim *claims;
     size_t claims_count;

@@ -258,13 +258,6 @@ static bool read_kind(const struct fb_suite_reader *reader, const struct fb_yaml
     if (!fb_value_choice(reader->diagnostics, node, "kind", names, 3, &index)) {
         return false;
     }
-    if (index == FB_SUITE_TRAINING) {
-        fb_diagnose(reader->diagnostics, node->mark,
-                    "kind: %s is not available in this version of flowbench (available: kernel, "
-                    "decode)",
-                    names[index]);
-        return false;
-    }
     suite->kind = (enum fb_suite_kind)index;
     return true;
 }
@@ -282,11 +275,12 @@ enum top_key {
     TOP_ACCURACY,
     TOP_EXPECT,
     TOP_PLOTS,
+    TOP_TRAINING,
     TOP_COUNT
 };
-static const char *const top_names[TOP_COUNT] = {"suite",  "title",    "kind",    "defaults",
-                                                 "sweep",  "hardware", "exclude", "measure",
-                                                 "limits", "accuracy", "expect",  "plots"};
+static const char *const top_names[TOP_COUNT] = {
+    "suite",   "title",  "kind",     "defaults", "sweep", "hardware", "exclude",
+    "measure", "limits", "accuracy", "expect",   "plots", "training"};
 
 static bool read_top(const struct fb_suite_reader *reader, enum top_key key,
                      const struct fb_yaml_node *node, struct fb_suite *suite,
@@ -315,8 +309,10 @@ static bool read_top(const struct fb_suite_reader *reader, enum top_key key,
         return read_accuracy(reader, node, &suite->oracle);
     case TOP_EXPECT:
         return fb_suite_read_claims(reader, node, suite);
-    case TOP_PLOTS:
-        return fb_suite_read_plots(reader, node, suite);
+    case TOP_PLOTS: /* known by the kind alone: fb_suite_check_kind */
+        return true;
+    case TOP_TRAINING:
+        return fb_suite_read_training(reader, node, &suite->training);
     case TOP_COUNT:
         break;
     }
@@ -358,6 +354,7 @@ bool fb_suite_read_document(const struct fb_suite_reader *reader, const struct f
         }
     }
     fine = check_required_keys(reader, root) && fine;
+    fine = fine && fb_suite_check_kind(reader, root, suite);
     if (!fine || !fb_sweep_expand(reader, &sweep, suite)) {
         return false;
     }

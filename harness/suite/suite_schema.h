@@ -15,6 +15,13 @@ bool fb_suite_read_claims(const struct fb_suite_reader *reader, const struct fb_
 bool fb_suite_read_plots(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                          struct fb_suite *suite);
 
+/* `training:` and the `plots:` of a suite of kind: training; and, when all is read, the keys that
+ * do not go with the kind. */
+bool fb_suite_read_training(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
+                            struct fb_training_settings *training);
+bool fb_suite_check_kind(const struct fb_suite_reader *reader, const struct fb_yaml_node *root,
+                         struct fb_suite *suite);
+
 /* The document of a suite: the file (or text), its includes below it, the --set values on top.
  * NULL with diagnostics. */
 const struct fb_yaml_node *fb_suite_load_file(const struct fb_suite_reader *reader,

@@ -26,7 +26,17 @@ struct expansion {
 static const struct fb_factors builtin_factors[] = {
     [FB_SUITE_KERNEL] = BUILTIN(FB_FORWARD, false),
     [FB_SUITE_DECODE] = BUILTIN(FB_DECODE, true),
-    [FB_SUITE_TRAINING] = BUILTIN(FB_BOTH, false),
+    /* sizes are the task's and the recipe's */
+    [FB_SUITE_TRAINING] = {.device = FB_CPU,
+                           .isa = -1,
+                           .dtype = FB_F32,
+                           .layout = FB_BNHD,
+                           .pass = FB_BOTH,
+                           .batch = 1,
+                           .heads = 1,
+                           .seq_len = 1,
+                           .head_dim = 1,
+                           .seed = 1},
 };
 
 /* "file:line:column" of what asked for the device or the instruction set. */
@@ -116,14 +126,17 @@ static size_t count_points(const struct fb_suite_reader *reader, const struct fb
     return total;
 }
 
-/* A case needs a mechanism and a length; both come from the sweep or from the defaults. */
-static bool check_required(const struct fb_suite_reader *reader, const struct fb_sweep *sweep)
+/* A case needs a mechanism and a length or a task; they come from the sweep or the defaults. */
+static bool check_required(const struct fb_suite_reader *reader, const struct fb_sweep *sweep,
+                           enum fb_suite_kind kind)
 {
-    static const struct {
+    const struct {
         enum fb_factor_key key;
         const char *example;
-    } required[] = {{FB_FACTOR_MECHANISM, "mechanism: [flow, softmax]"},
-                    {FB_FACTOR_SEQ_LEN, "seq_len: {from: 256, to: 4096, times: 2}"}};
+    } required[] = {
+        {FB_FACTOR_MECHANISM, "mechanism: [flow, softmax]"},
+        {kind == FB_SUITE_TRAINING ? FB_FACTOR_TASK : FB_FACTOR_SEQ_LEN,
+         kind == FB_SUITE_TRAINING ? "task: [adder]" : "seq_len: {from: 256, to: 4096, times: 2}"}};
     bool fine = true;
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
         enum fb_factor_key key = required[i].key;
@@ -175,7 +188,7 @@ static bool add_point(struct expansion *e, const struct fb_hardware *hardware, s
 bool fb_sweep_expand(const struct fb_suite_reader *reader, const struct fb_sweep *sweep,
                      struct fb_suite *suite)
 {
-    if (!check_required(reader, sweep)) {
+    if (!check_required(reader, sweep, suite->kind)) {
         return false;
     }
     size_t total = count_points(reader, sweep);

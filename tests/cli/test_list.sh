@@ -54,8 +54,8 @@ has out '^suites/broken.yaml  *-  *- broken'
 has err "broken.yaml:2:1: error: unknown key 'sweeep' in the suite; did you mean 'sweep'?"
 
 code 0 "$flowbench" list tasks
-[ ! -s out ] || fail "tasks on stdout"
-has err 'no training tasks'
+has out '^adder '
+has out '^JapaneseVowels  *series  *accuracy  *files  *UEA '
 
 code 2 "$flowbench" list
 code 2 "$flowbench" list mechanism

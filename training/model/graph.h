@@ -55,6 +55,7 @@ struct fb_graph_attention {
     const struct fb_attention *attention;
     double params[FB_PARAMS_MAX];
     bool causal;
+    bool mask_padding;       /* keys beyond the run's lengths are not seen */
     uint64_t constants_seed; /* Performer's features */
 };
 

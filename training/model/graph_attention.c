@@ -15,6 +15,37 @@ static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_gr
     return problem;
 }
 
+/* The problem of the batch at hand. */
+static struct fb_problem problem_of_batch(const struct fb_graph_run *run,
+                                          const struct fb_graph_op *op)
+{
+    struct fb_problem problem = problem_of(run->graph, op);
+    problem.kv_lengths = op->attention->mask_padding ? run->lengths : NULL;
+    return problem;
+}
+
+/* With padding masked the variant must take lengths, and on a device they would have to lie there.
+ */
+static enum fb_status check_support(struct fb_graph *g, const struct fb_graph_op *op,
+                                    struct fb_problem problem)
+{
+    const struct fb_attention *attention = op->attention->attention;
+    if (op->attention->mask_padding && g->backend != FB_CPU)
+        return fb_error_set(g->error, FB_ERROR_UNSUPPORTED,
+                            "padding is masked in models on the processor only; train it with "
+                            "device: cpu, or by a recipe that masks none");
+    if (op->attention->mask_padding) {
+        int64_t *lengths =
+            fb_arena_alloc(g->arena, (size_t)problem.batch, sizeof *lengths, g->error);
+        if (!lengths)
+            return FB_ERROR_MEMORY;
+        for (int64_t b = 0; b < problem.batch; b++)
+            lengths[b] = op->tokens;
+        problem.kv_lengths = lengths;
+    }
+    return fb_attention_supports(attention, &problem, FB_BOTH, g->error);
+}
+
 enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,
                                           struct fb_sizes *sizes)
 {
@@ -26,7 +57,7 @@ enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op
                             "model: %s/%s computes on %s, the model on %s", mechanism->name,
                             attention->variant, fb_backend_name(attention->backend),
                             fb_backend_name(g->backend));
-    enum fb_status status = fb_attention_supports(attention, &problem, FB_BOTH, g->error);
+    enum fb_status status = check_support(g, op, problem);
     if (status != FB_OK)
         return fb_error_prefix(g->error, "model: %s", mechanism->name);
     fb_attention_sizes(attention, &problem, g->threads, sizes);
@@ -83,7 +114,7 @@ static struct fb_call call_of(const struct fb_graph_run *run, const struct fb_gr
 enum fb_status fb_graph_attention_forward(const struct fb_graph_run *run,
                                           const struct fb_graph_op *op, struct fb_error *error)
 {
-    const struct fb_problem problem = problem_of(run->graph, op);
+    const struct fb_problem problem = problem_of_batch(run, op);
     const struct fb_call call = call_of(run, op);
     return fb_attention_forward(op->attention->attention, &problem, &call, error);
 }
@@ -91,11 +122,18 @@ enum fb_status fb_graph_attention_forward(const struct fb_graph_run *run,
 enum fb_status fb_graph_attention_backward(const struct fb_graph_run *run,
                                            const struct fb_graph_op *op, struct fb_error *error)
 {
-    const struct fb_problem problem = problem_of(run->graph, op);
+    const struct fb_problem problem = problem_of_batch(run, op);
     struct fb_call call = call_of(run, op);
     call.dout = gradient_of(run, op, op->out);
     call.dq = gradient_of(run, op, op->in[0]);
     call.dk = gradient_of(run, op, op->in[1]);
     call.dv = gradient_of(run, op, op->in[2]);
     return fb_attention_backward(op->attention->attention, &problem, &call, error);
+}
+
+void fb_graph_attention_cost(const struct fb_graph *g, const struct fb_graph_op *op,
+                             enum fb_pass pass, struct fb_cost *cost)
+{
+    const struct fb_problem problem = problem_of(g, op);
+    op->attention->attention->mechanism->cost(&problem, pass, cost);
 }

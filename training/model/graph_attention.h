@@ -19,4 +19,8 @@ enum fb_status fb_graph_attention_backward(const struct fb_graph_run *run,
                                            const struct fb_graph_op *op,
                                            struct fb_error *error) FB_MUST_CHECK;
 
+/* The mechanism's own work. */
+void fb_graph_attention_cost(const struct fb_graph *g, const struct fb_graph_op *op,
+                             enum fb_pass pass, struct fb_cost *cost);
+
 #endif

@@ -20,8 +20,9 @@ struct fb_graph_run {
     /* the batch, set by the caller: token ids of the embedding, and the rows that count */
     const int32_t *ids;
     const float *row_mask;
-    bool training;         /* dropout acts, attention saves for backward */
-    uint64_t dropout_seed; /* one per step: which values are dropped depends on it alone */
+    const int64_t *lengths; /* tokens of each sequence, where attention masks padding */
+    bool training;          /* dropout acts, attention saves for backward */
+    uint64_t dropout_seed;  /* one per step: which values are dropped depends on it alone */
 };
 
 /* Allocates from the graph's arena. */

@@ -21,6 +21,9 @@ enum fb_task_metric {
 /* The model that a task is learnt with (models.h). */
 enum fb_task_family { FB_FAMILY_SERIES, FB_FAMILY_ENCODER, FB_FAMILY_LANGUAGE };
 
+/* What the harness opens data with: published numbers of one suite are all of the same data. */
+#define FB_TASK_DATA_SEED UINT64_C(1)
+
 struct fb_task_options {
     const char *data_dir; /* NULL: none was named; tasks that generate their data need none */
     uint64_t data_seed;   /* of generated data and of the cut below */

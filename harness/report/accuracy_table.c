@@ -1,0 +1,224 @@
+/* Tables of accuracies: see accuracy_table.h. */
+#include "accuracy_table.h"
+
+#include "accuracy_report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CELL_SIZE = FB_ACCURACY_LABEL_SIZE };
+
+static const char *const headings[] = {"mechanism", "seeds",     "ours",  "95 % of the mean",
+                                       "last",      "escaped",   "paper", "verdict",
+                                       "steps/s",   "parameters"};
+enum { COLUMNS = sizeof headings / sizeof headings[0] };
+
+void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size_t text_size)
+{
+    char steps[48] = "", epochs[48] = "", params[64] = "";
+    if (row->steps_cap != FB_ROW_NONE)
+        snprintf(steps, sizeof steps, ", at most %" PRId64 " steps", row->steps_cap);
+    if (row->epochs_cap != FB_ROW_NONE)
+        snprintf(epochs, sizeof epochs, ", at most %" PRId64 " epochs", row->epochs_cap);
+    if (strcmp(row->task_params, "{}") != 0)
+        snprintf(params, sizeof params, " %.60s", row->task_params);
+    snprintf(text, text_size, "%s%s, recipe %s%s%s%s, %s %s", row->task, params, row->recipe,
+             strcmp(row->model, "small") == 0 ? ", small model" : "", steps, epochs, row->device,
+             row->precision);
+}
+
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+static void put_number(char *text, const char *format, double value)
+{
+    snprintf(text, CELL_SIZE, isnan(value) ? "-" : format, value);
+}
+
+static void put_escape(const struct fb_accuracy_group *g, char *text)
+{
+    if (!g->has_plateau)
+        snprintf(text, CELL_SIZE, "-");
+    else if (isinf(g->escape_median_step))
+        snprintf(text, CELL_SIZE, "%zu of %zu", g->escaped, g->rows_count);
+    else
+        snprintf(text, CELL_SIZE, "%zu of %zu, half by step %.0f", g->escaped, g->rows_count,
+                 g->escape_median_step);
+}
+
+static void put_verdict(const struct fb_accuracy_group *g, char *text)
+{
+    if (g->rows_count == 0)
+        snprintf(text, CELL_SIZE, "%s", fb_accuracy_verdict_name(FB_VERDICT_NOT_RUN));
+    else
+        snprintf(text, CELL_SIZE, "%s%s%s", fb_accuracy_verdict_name(g->verdict),
+                 g->descriptive && g->verdict != FB_VERDICT_NONE ? ", " : "",
+                 g->descriptive ? "descriptive" : "");
+}
+
+static void fill_cells(const struct fb_accuracy_group *g, char cells[COLUMNS][CELL_SIZE])
+{
+    snprintf(cells[0], CELL_SIZE, "%s", g->label);
+    snprintf(cells[1], CELL_SIZE, "%zu", g->rows_count);
+    put_number(cells[2], "%.2f", g->mean);
+    if (isnan(g->interval.low))
+        snprintf(cells[3], CELL_SIZE, "-");
+    else
+        snprintf(cells[3], CELL_SIZE, "%.2f to %.2f", g->interval.low, g->interval.high);
+    put_number(cells[4], "%.2f", g->last);
+    put_escape(g, cells[5]);
+    put_number(cells[6], "%.2f", g->any->paper_value);
+    put_verdict(g, cells[7]);
+    put_number(cells[8], "%.3g", g->steps_per_s);
+    if (g->rows_count > 0)
+        snprintf(cells[9], CELL_SIZE, "%" PRId64, g->rows[0]->parameters);
+    else
+        snprintf(cells[9], CELL_SIZE, "-");
+}
+
+static enum fb_text_style style_of(const struct fb_accuracy_group *g)
+{
+    return g->verdict == FB_VERDICT_REPRODUCED       ? FB_TEXT_GOOD
+           : g->verdict == FB_VERDICT_NOT_REPRODUCED ? FB_TEXT_BAD
+                                                     : FB_TEXT_PLAIN;
+}
+
+static const struct fb_accuracy_group *first_of(const struct fb_accuracy_groups *groups,
+                                                size_t block)
+{
+    size_t at = 0;
+    while (groups->items[at].block != block)
+        at++;
+    return &groups->items[at];
+}
+
+/* "flow/fused against linear/fused: +0.4 points, 95 % -0.2 to 1.0, p 0.31 (Holm) over 5 seeds". */
+static void describe_pair(const struct fb_accuracy_groups *groups,
+                          const struct fb_accuracy_pair *pair, char *text, size_t size)
+{
+    char escape[64] = "";
+    const char *few = pair->seeds < FB_ACCURACY_SEEDS_MIN ? ", descriptive" : "";
+    if (!isnan(pair->log_rank_p))
+        snprintf(escape, sizeof escape, "; escapes differ with p %.2g (log-rank)",
+                 pair->log_rank_p);
+    snprintf(text, size,
+             "%s against %s: %+.2f points, 95 %% %+.2f to %+.2f, p %.2g (Holm), %zu seed%s%s%s",
+             groups->items[pair->flow].label, groups->items[pair->other].label,
+             pair->paired.difference, pair->paired.interval.low, pair->paired.interval.high,
+             pair->p_adjusted, pair->seeds, pair->seeds == 1 ? "" : "s", few, escape);
+}
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+static enum fb_status print_block(const struct fb_accuracy_groups *groups, size_t block,
+                                  struct fb_text_mode mode, FILE *out, struct fb_arena *arena,
+                                  struct fb_error *error)
+{
+    struct fb_text_table table;
+    char cells[COLUMNS][CELL_SIZE];
+    fb_text_table_init(&table, arena);
+    for (size_t c = 0; c < COLUMNS; c++)
+        (void)fb_text_table_column(&table, headings[c], c == 1 || c == 2 || c >= 8);
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct fb_accuracy_group *g = &groups->items[i];
+        if (g->block != block)
+            continue;
+        enum fb_status status = fb_text_table_row(&table, error);
+        fill_cells(g, cells);
+        for (size_t c = 0; c < COLUMNS && status == FB_OK; c++) {
+            const char *text = fb_arena_strdup(arena, cells[c], error);
+            status = text ? FB_OK : FB_ERROR_MEMORY;
+            fb_text_table_set(&table, c, text, c == 7 ? style_of(g) : FB_TEXT_PLAIN);
+        }
+        if (status != FB_OK)
+            return status;
+    }
+    fb_text_table_print(&table, mode, out);
+    return FB_OK;
+}
+
+static void print_missing(const struct fb_accuracy_groups *groups, size_t block, FILE *out)
+{
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct fb_accuracy_group *g = &groups->items[i];
+        if (g->block == block && g->failed)
+            (void)fprintf(out, "%s: %zu of %zu %s: %s\n", g->label, g->rows_all - g->rows_count,
+                          g->rows_all, g->failed->status, g->failed->reason);
+    }
+}
+
+static void print_pairs(const struct fb_accuracy_groups *groups, size_t block, const char *prefix,
+                        FILE *out)
+{
+    char text[512];
+    for (size_t i = 0; i < groups->pairs_count; i++) {
+        if (groups->items[groups->pairs[i].flow].block != block)
+            continue;
+        describe_pair(groups, &groups->pairs[i], text, sizeof text);
+        (void)fprintf(out, "%s%s\n", prefix, text);
+    }
+}
+
+static const char legend[] =
+    "ours: mean over seeds on the test split, in percent (perplexities as they are), selected as "
+    "the "
+    "recipe says; last: after the last step; paper: its single run; verdict: whether that lies in "
+    "the 95 % prediction interval of a further run of ours";
+
+enum fb_status fb_accuracy_table_print(const struct fb_accuracy_groups *groups, const char *title,
+                                       struct fb_text_mode mode, FILE *out, struct fb_arena *arena,
+                                       struct fb_error *error)
+{
+    char block_title[256];
+    enum fb_status status = FB_OK;
+    (void)fprintf(out, "%s\n", title);
+    for (size_t block = 0; block < groups->blocks && status == FB_OK; block++) {
+        fb_accuracy_block_title(first_of(groups, block)->any, block_title, sizeof block_title);
+        (void)fprintf(out, "\n%s\n", block_title);
+        status = print_block(groups, block, mode, out, arena, error);
+        print_missing(groups, block, out);
+        print_pairs(groups, block, "", out);
+    }
+    (void)fprintf(out, "\n%s\n", legend);
+    return status;
+}
+
+/* ---- markdown -------------------------------------------------------------------------------- */
+
+static void write_markdown_block(const struct fb_accuracy_groups *groups, size_t block, FILE *out)
+{
+    char cells[COLUMNS][CELL_SIZE];
+    for (size_t c = 0; c < COLUMNS; c++)
+        (void)fprintf(out, "| %s ", headings[c]);
+    (void)fputs("|\n", out);
+    for (size_t c = 0; c < COLUMNS; c++)
+        (void)fputs(c == 1 || c == 2 || c >= 8 ? "|---:" : "|---", out);
+    (void)fputs("|\n", out);
+    for (size_t i = 0; i < groups->count; i++) {
+        if (groups->items[i].block != block)
+            continue;
+        fill_cells(&groups->items[i], cells);
+        for (size_t c = 0; c < COLUMNS; c++)
+            (void)fprintf(out, "| %s ", cells[c]);
+        (void)fputs("|\n", out);
+    }
+}
+
+enum fb_status fb_accuracy_markdown(const struct fb_accuracy_groups *groups, const char *title,
+                                    FILE *out, struct fb_error *error)
+{
+    char block_title[256];
+    (void)fprintf(out, "# %s\n", title);
+    for (size_t block = 0; block < groups->blocks; block++) {
+        fb_accuracy_block_title(first_of(groups, block)->any, block_title, sizeof block_title);
+        (void)fprintf(out, "\n## %s\n\n", block_title);
+        write_markdown_block(groups, block, out);
+        (void)fputc('\n', out);
+        print_missing(groups, block, out);
+        print_pairs(groups, block, "- ", out);
+    }
+    (void)fprintf(out, "\n%s\n", legend);
+    return ferror(out) ? fb_error_set(error, FB_ERROR_IO, "the tables could not be written")
+                       : FB_OK;
+}

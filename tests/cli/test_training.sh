@@ -1,0 +1,124 @@
+#!/bin/sh
+# A training suite from the command line: rows, curves and tables; a recorded skip without data; a
+# run that is killed and one that is interrupted end with the same bits as one that was left alone.
+#   sh tests/cli/test_training.sh FLOWBENCH
+set -u
+flowbench=$1
+here=$(mktemp -d) || exit 1
+trap 'rm -rf "$here"' EXIT
+cd "$here" || exit 1
+unset FLOWBENCH_DATA
+fails=0
+
+fail() {
+    printf 'FAIL: %s\n' "$1"
+    fails=$((fails + 1))
+}
+code() { # code WANTED COMMAND...: runs it with stdout in out and stderr in err
+    wanted=$1
+    shift
+    "$@" >out 2>err
+    got=$?
+    [ "$got" -eq "$wanted" ] || {
+        fail "exit $got, not $wanted: $*"
+        cat out err
+    }
+}
+has() { # has FILE PATTERN
+    grep -q -- "$2" "$1" || {
+        fail "'$2' is not in $1:"
+        cat "$1"
+    }
+}
+
+suite() { # suite STEPS: a tiny one on the adder
+    cat <<YAML
+suite: tiny
+kind: training
+defaults: {model: small, threads: 1, steps: $1}
+sweep:
+  task: [{name: adder, digits: 1}]
+  mechanism: [flow, linear]
+  seed: [3]
+training: {checkpoint: 10 ms}
+YAML
+}
+
+# ---- rows, curves, tables ---------------------------------------------------------------------
+suite 40 >tiny.yaml
+code 0 "$flowbench" run tiny.yaml --list
+has out 'adder same small flow/fused .* seed 3 steps<=40'
+code 0 "$flowbench" run tiny.yaml --dry-run
+has out ' 40 steps '
+code 0 "$flowbench" run tiny.yaml --out whole
+has out '^flow/fused  *1 '
+has out 'flow/fused against linear/fused'
+[ "$(wc -l <whole/accuracy.csv)" -eq 3 ] || fail "two rows in accuracy.csv"
+has whole/accuracy.csv ',ok,,accuracy,'
+has whole/curves.csv '^[0-9a-f]*,0,40,'
+has whole/correct.csv '^[0-9a-f]*,[01]*$'
+has whole/accuracy.md '^| flow/fused | 1 '
+[ ! -d whole/checkpoints ] || fail "checkpoints of finished cases are left"
+code 0 "$flowbench" run --resume whole
+has err 'is finished: nothing is left to do'
+
+# What the curves hold without times is what two runs share.
+stable() {
+    cut -d, -f1-7 "$1/curves.csv" | sort
+    sort "$1/correct.csv"
+}
+
+# ---- killed and interrupted -------------------------------------------------------------------
+# A run of the same cases, ended by SIGNAL once a checkpoint is there, then resumed.
+ended() { # ended SIGNAL DIR
+    "$flowbench" run long.yaml --out "$2" >out 2>err &
+    run=$!
+    tries=0
+    while [ -z "$(ls "$2/checkpoints" 2>/dev/null)" ] && [ $tries -lt 600 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    kill -s "$1" "$run"
+    wait "$run"
+    ended_with=$?
+}
+suite 600 >long.yaml
+code 0 "$flowbench" run long.yaml --out alone
+ended KILL killed
+[ "$(wc -l <killed/accuracy.csv)" -lt 3 ] || fail "the run was over before it was killed"
+code 0 "$flowbench" run --resume killed
+ended TERM told
+[ "$ended_with" -eq 143 ] || fail "exit $ended_with, not 143, after SIGTERM"
+has err 'continue with: ./bench run --resume told'
+code 0 "$flowbench" run --resume told
+stable alone >alone.txt
+for dir in killed told; do
+    stable "$dir" >"$dir.txt"
+    cmp -s alone.txt "$dir.txt" || {
+        fail "$dir ended with other bits than a run that was left alone"
+        diff alone.txt "$dir.txt" | head
+    }
+done
+
+# ---- what is not there, what is not right -----------------------------------------------------
+cat >vowels.yaml <<YAML
+suite: vowels
+kind: training
+sweep: {task: JapaneseVowels, mechanism: flow, model: small, epochs: 1}
+YAML
+code 0 "$flowbench" run vowels.yaml --out without
+has without/accuracy.csv 'skipped,"\{0,1\}task JapaneseVowels reads data files and no data folder'
+mkdir -p data/uea/JapaneseVowels
+printf '@data\n1,2:a\n3,4:b\n' >data/uea/JapaneseVowels/JapaneseVowels_TEST.ts
+printf '@data\n1,2:a\n3,4' >data/uea/JapaneseVowels/JapaneseVowels_TRAIN.ts
+code 3 "$flowbench" run vowels.yaml --out cut --data-dir data
+has cut/accuracy.csv 'JapaneseVowels_TRAIN.ts:3:'
+printf '@data\n1,2:a\n3,4:b\n2,3:a\n4,5:b\n' >data/uea/JapaneseVowels/JapaneseVowels_TRAIN.ts
+code 0 "$flowbench" run vowels.yaml --out with --data-dir data
+has with/accuracy.csv ',ok,,accuracy,'
+printf '@data\n1,2:a\n3,4:c\n' >data/uea/JapaneseVowels/JapaneseVowels_TEST.ts
+code 3 "$flowbench" run vowels.yaml --out class --data-dir data
+has class/accuracy.csv "class 'c', which the training split has not"
+
+[ "$fails" -eq 0 ] || exit 1
+echo "training: fine"
