@@ -1,4 +1,5 @@
 /* flowbench plot: the pictures of stored runs. Prints the paths of what it drew on stdout. */
+#include "accuracy_report.h"
 #include "commands.h"
 #include "nearest.h"
 #include "plots.h"
@@ -119,11 +120,34 @@ static enum fb_status read_runs(struct plot_options *options, struct fb_arena *a
     return options->kinds_count > 0 ? FB_OK : kinds_of_suite(&runs[0], arena, options, error);
 }
 
+/* A training run: its tables and pictures again, beside its rows. */
+static enum fb_status draw_training(const struct plot_options *options, struct fb_arena *arena,
+                                    struct fb_error *error)
+{
+    struct fb_accuracy accuracy;
+    struct fb_report_verdict verdict;
+    const struct fb_report_options report = {.out = stdout,
+                                             .messages = stderr,
+                                             .make_plots = true,
+                                             .plots_dir = options->out_dir,
+                                             .seed = 1};
+    if (options->runs_count > 1 || options->kinds_count > 0) {
+        return fb_error_set(error, FB_ERROR_USAGE,
+                            "'%s' is a training run: plot it alone, without --kind",
+                            options->runs[0]);
+    }
+    const enum fb_status status = fb_accuracy_read(options->runs[0], arena, &accuracy, error);
+    return status == FB_OK ? fb_accuracy_report(&accuracy, NULL, &report, &verdict, error) : status;
+}
+
 static enum fb_status draw(struct plot_options *options, struct fb_arena *arena,
                            struct fb_error *error)
 {
     struct fb_results runs[RUNS_MAX];
     struct fb_plots_made made;
+    if (fb_accuracy_is_run(options->runs[0])) {
+        return draw_training(options, arena, error);
+    }
     enum fb_status status = read_runs(options, arena, runs, error);
     if (status != FB_OK) {
         return status;

@@ -8,12 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CELL_SIZE = FB_ACCURACY_LABEL_SIZE };
+enum { CELL_SIZE = FB_ACCURACY_LABEL_SIZE, COLUMNS = FB_ACCURACY_COLUMNS_SHOWN };
 
-static const char *const headings[] = {"mechanism", "seeds",     "ours",  "95 % of the mean",
-                                       "last",      "escaped",   "paper", "verdict",
-                                       "steps/s",   "parameters"};
-enum { COLUMNS = sizeof headings / sizeof headings[0] };
+const char *const fb_accuracy_headings[FB_ACCURACY_COLUMNS_SHOWN] = {
+    "mechanism", "seeds", "ours",    "95 % of the mean", "last",
+    "escaped",   "paper", "verdict", "steps/s",          "parameters"};
+bool fb_accuracy_column_is_number(size_t column)
+{
+    return column == 1 || column == 2 || column >= 8;
+}
 
 void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size_t text_size)
 {
@@ -57,7 +60,8 @@ static void put_verdict(const struct fb_accuracy_group *g, char *text)
                  g->descriptive ? "descriptive" : "");
 }
 
-static void fill_cells(const struct fb_accuracy_group *g, char cells[COLUMNS][CELL_SIZE])
+void fb_accuracy_cells(const struct fb_accuracy_group *g,
+                       char cells[FB_ACCURACY_COLUMNS_SHOWN][FB_ACCURACY_LABEL_SIZE])
 {
     snprintf(cells[0], CELL_SIZE, "%s", g->label);
     snprintf(cells[1], CELL_SIZE, "%zu", g->rows_count);
@@ -84,8 +88,8 @@ static enum fb_text_style style_of(const struct fb_accuracy_group *g)
                                                      : FB_TEXT_PLAIN;
 }
 
-static const struct fb_accuracy_group *first_of(const struct fb_accuracy_groups *groups,
-                                                size_t block)
+const struct fb_accuracy_group *fb_accuracy_block(const struct fb_accuracy_groups *groups,
+                                                  size_t block)
 {
     size_t at = 0;
     while (groups->items[at].block != block)
@@ -93,9 +97,8 @@ static const struct fb_accuracy_group *first_of(const struct fb_accuracy_groups 
     return &groups->items[at];
 }
 
-/* "flow/fused against linear/fused: +0.4 points, 95 % -0.2 to 1.0, p 0.31 (Holm) over 5 seeds". */
-static void describe_pair(const struct fb_accuracy_groups *groups,
-                          const struct fb_accuracy_pair *pair, char *text, size_t size)
+void fb_accuracy_pair_text(const struct fb_accuracy_groups *groups,
+                           const struct fb_accuracy_pair *pair, char *text, size_t size)
 {
     char escape[64] = "";
     const char *few = pair->seeds < FB_ACCURACY_SEEDS_MIN ? ", descriptive" : "";
@@ -119,17 +122,19 @@ static enum fb_status print_block(const struct fb_accuracy_groups *groups, size_
     char cells[COLUMNS][CELL_SIZE];
     fb_text_table_init(&table, arena);
     for (size_t c = 0; c < COLUMNS; c++)
-        (void)fb_text_table_column(&table, headings[c], c == 1 || c == 2 || c >= 8);
+        (void)fb_text_table_column(&table, fb_accuracy_headings[c],
+                                   fb_accuracy_column_is_number(c));
     for (size_t i = 0; i < groups->count; i++) {
         const struct fb_accuracy_group *g = &groups->items[i];
         if (g->block != block)
             continue;
         enum fb_status status = fb_text_table_row(&table, error);
-        fill_cells(g, cells);
+        fb_accuracy_cells(g, cells);
         for (size_t c = 0; c < COLUMNS && status == FB_OK; c++) {
             const char *text = fb_arena_strdup(arena, cells[c], error);
             status = text ? FB_OK : FB_ERROR_MEMORY;
-            fb_text_table_set(&table, c, text, c == 7 ? style_of(g) : FB_TEXT_PLAIN);
+            fb_text_table_set(&table, c, text,
+                              c == FB_ACCURACY_VERDICT_COLUMN ? style_of(g) : FB_TEXT_PLAIN);
         }
         if (status != FB_OK)
             return status;
@@ -155,12 +160,12 @@ static void print_pairs(const struct fb_accuracy_groups *groups, size_t block, c
     for (size_t i = 0; i < groups->pairs_count; i++) {
         if (groups->items[groups->pairs[i].flow].block != block)
             continue;
-        describe_pair(groups, &groups->pairs[i], text, sizeof text);
+        fb_accuracy_pair_text(groups, &groups->pairs[i], text, sizeof text);
         (void)fprintf(out, "%s%s\n", prefix, text);
     }
 }
 
-static const char legend[] =
+const char fb_accuracy_legend[] =
     "ours: mean over seeds on the test split, in percent (perplexities as they are), selected as "
     "the "
     "recipe says; last: after the last step; paper: its single run; verdict: whether that lies in "
@@ -174,13 +179,14 @@ enum fb_status fb_accuracy_table_print(const struct fb_accuracy_groups *groups, 
     enum fb_status status = FB_OK;
     (void)fprintf(out, "%s\n", title);
     for (size_t block = 0; block < groups->blocks && status == FB_OK; block++) {
-        fb_accuracy_block_title(first_of(groups, block)->any, block_title, sizeof block_title);
+        fb_accuracy_block_title(fb_accuracy_block(groups, block)->any, block_title,
+                                sizeof block_title);
         (void)fprintf(out, "\n%s\n", block_title);
         status = print_block(groups, block, mode, out, arena, error);
         print_missing(groups, block, out);
         print_pairs(groups, block, "", out);
     }
-    (void)fprintf(out, "\n%s\n", legend);
+    (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
     return status;
 }
 
@@ -190,15 +196,15 @@ static void write_markdown_block(const struct fb_accuracy_groups *groups, size_t
 {
     char cells[COLUMNS][CELL_SIZE];
     for (size_t c = 0; c < COLUMNS; c++)
-        (void)fprintf(out, "| %s ", headings[c]);
+        (void)fprintf(out, "| %s ", fb_accuracy_headings[c]);
     (void)fputs("|\n", out);
     for (size_t c = 0; c < COLUMNS; c++)
-        (void)fputs(c == 1 || c == 2 || c >= 8 ? "|---:" : "|---", out);
+        (void)fputs(fb_accuracy_column_is_number(c) ? "|---:" : "|---", out);
     (void)fputs("|\n", out);
     for (size_t i = 0; i < groups->count; i++) {
         if (groups->items[i].block != block)
             continue;
-        fill_cells(&groups->items[i], cells);
+        fb_accuracy_cells(&groups->items[i], cells);
         for (size_t c = 0; c < COLUMNS; c++)
             (void)fprintf(out, "| %s ", cells[c]);
         (void)fputs("|\n", out);
@@ -211,14 +217,15 @@ enum fb_status fb_accuracy_markdown(const struct fb_accuracy_groups *groups, con
     char block_title[256];
     (void)fprintf(out, "# %s\n", title);
     for (size_t block = 0; block < groups->blocks; block++) {
-        fb_accuracy_block_title(first_of(groups, block)->any, block_title, sizeof block_title);
+        fb_accuracy_block_title(fb_accuracy_block(groups, block)->any, block_title,
+                                sizeof block_title);
         (void)fprintf(out, "\n## %s\n\n", block_title);
         write_markdown_block(groups, block, out);
         (void)fputc('\n', out);
         print_missing(groups, block, out);
         print_pairs(groups, block, "- ", out);
     }
-    (void)fprintf(out, "\n%s\n", legend);
+    (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
     return ferror(out) ? fb_error_set(error, FB_ERROR_IO, "the tables could not be written")
                        : FB_OK;
 }

@@ -62,6 +62,21 @@ has whole/accuracy.md '^| flow/fused | 1 '
 code 0 "$flowbench" run --resume whole
 has err 'is finished: nothing is left to do'
 
+cp whole/accuracy.md before.md
+code 0 "$flowbench" plot whole
+sed 1d before.md >before.txt
+sed 1d whole/accuracy.md | cmp -s - before.txt || fail "plot gives another table than the run"
+code 0 "$flowbench" report whole
+has whole/report.html 'Ours beside the paper'
+has whole/report.html 'flow/fused against linear/fused'
+if command -v gnuplot >/dev/null; then
+    [ -s whole/plots/learning_curves_1.svg ] || fail "no learning curve"
+    has whole/report.html 'Learning curves'
+fi
+code 2 "$flowbench" report whole nothing
+code 2 "$flowbench" compare --ab "$flowbench" "$flowbench" tiny.yaml
+has err 'is a suite of kind: training'
+
 # What the curves hold without times is what two runs share.
 stable() {
     cut -d, -f1-7 "$1/curves.csv" | sort

@@ -267,7 +267,7 @@ static void say_left_out(const struct drawing *drawing)
     }
 }
 
-static const char *temporary_folder(struct fb_arena *arena, struct fb_error *error)
+const char *fb_html_temporary_folder(struct fb_arena *arena, struct fb_error *error)
 {
     const char *root = getenv("TMPDIR");
     char *path = fb_arena_printf(arena, error, "%s/flowbench-report-XXXXXX",
@@ -290,7 +290,7 @@ enum fb_status fb_html_figures(const struct fb_html_page *page, const char **why
         (void)snprintf(drawing.missing.text, sizeof drawing.missing.text,
                        "the gnuplot scripts of flowbench (plots/*.gp) are not installed");
     }
-    drawing.dir = temporary_folder(page->arena, error);
+    drawing.dir = fb_html_temporary_folder(page->arena, error);
     if (!drawing.dir) {
         return error->code;
     }

@@ -10,4 +10,7 @@
 enum fb_status fb_html_figures(const struct fb_html_page *page, const char **why_missing,
                                struct fb_error *error) FB_MUST_CHECK;
 
+/* A new, empty folder for pictures, in the arena; NULL with the error filled. */
+const char *fb_html_temporary_folder(struct fb_arena *arena, struct fb_error *error);
+
 #endif

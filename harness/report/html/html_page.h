@@ -83,6 +83,9 @@ void fb_html_scaling(const struct fb_html_page *page);
 enum fb_status fb_html_axes(const struct fb_html_page *page, struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_html_across(const struct fb_html_page *page,
                               struct fb_error *error) FB_MUST_CHECK;
+/* Everything of training runs but where they come from. */
+enum fb_status fb_html_accuracy(const struct fb_html_page *page, const char **why_missing,
+                                struct fb_error *error) FB_MUST_CHECK;
 void fb_html_cases(const struct fb_html_page *page);
 void fb_html_provenance(const struct fb_html_page *page);
 

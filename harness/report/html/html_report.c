@@ -102,6 +102,11 @@ static enum fb_status judge_claims(struct fb_html_page *page, struct fb_error *e
 static enum fb_status write_sections(const struct fb_html_page *page, struct fb_html_made *made,
                                      struct fb_error *error)
 {
+    if (page->sources->training) {
+        const enum fb_status found = fb_html_accuracy(page, &made->why_missing, error);
+        fb_html_provenance(page);
+        return found;
+    }
     enum fb_status status = fb_html_findings(page, error);
     fb_html_runs(page);
     fb_html_claims(page);
@@ -129,6 +134,9 @@ static const char *title_of(const struct fb_html_page *page)
     const struct fb_html_source *first = &page->sources->items[0];
     if (first->has_suite && first->suite.title && first->suite.title[0]) {
         return first->suite.title;
+    }
+    if (first->training) {
+        return first->accuracy.rows[0].suite;
     }
     return first->results.rows[0].suite[0] ? first->results.rows[0].suite : "Stored results";
 }
@@ -296,8 +304,9 @@ static enum fb_status make(struct fb_html_page *page, struct fb_html_made *made,
 {
     char *content = NULL;
     size_t length = 0;
-    enum fb_status status = derive_series(page, error);
-    if (status == FB_OK) {
+    const bool timed = !page->sources->training;
+    enum fb_status status = timed ? derive_series(page, error) : FB_OK;
+    if (status == FB_OK && timed) {
         status = judge_claims(page, error);
     }
     if (status != FB_OK) {

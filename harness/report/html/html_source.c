@@ -84,10 +84,39 @@ static enum fb_status read_document(struct fb_html_source *source, struct fb_are
     return status == FB_OK ? status : fb_error_prefix(error, "%s:1: the stored suite", path);
 }
 
+static enum fb_status read_training(struct fb_html_source *source, struct fb_arena *arena,
+                                    struct fb_error *error)
+{
+    source->training = true;
+    source->csv = fb_arena_printf(arena, error, "%s/accuracy.csv", source->folder);
+    if (!source->csv) {
+        return FB_ERROR_MEMORY;
+    }
+    enum fb_status status = fb_accuracy_read(source->folder, arena, &source->accuracy, error);
+    if (status == FB_OK && source->accuracy.rows_count == 0) {
+        return fb_error_set(error, FB_ERROR_INPUT,
+                            "%s:1: no rows: there is nothing to report; finish the run with "
+                            "`flowbench run --resume %s`",
+                            source->csv, source->folder);
+    }
+    return status == FB_OK ? read_document(source, arena, error) : status;
+}
+
 static enum fb_status read_source(const char *path, struct fb_arena *arena,
                                   struct fb_html_source *source, struct fb_error *error)
 {
     enum fb_status status = find_places(path, arena, source, error);
+    if (status == FB_OK && fb_accuracy_is_run(source->folder)) {
+        status = read_training(source, arena, error);
+        if (status != FB_OK) {
+            return status == FB_ERROR_IO ? (error->code = FB_ERROR_INPUT) : status;
+        }
+        source->run = source->accuracy.rows[0].run;
+        source->machine = fb_html_source_text(source, "machine.name");
+        source->identity = fb_html_source_text(source, "machine.identity");
+        source->device_name = source->accuracy.rows[0].device_name;
+        return FB_OK;
+    }
     if (status == FB_OK) {
         status = fb_results_read(is_results_csv(source->csv) ? source->folder : source->csv, arena,
                                  &source->results, error);
@@ -131,6 +160,13 @@ enum fb_status fb_html_sources_read(const char *const *paths, size_t count, stru
             return status;
         }
         sources->results[i] = source->results;
+        if (i > 0 && source->training != sources->training) {
+            return fb_error_set(error, FB_ERROR_INPUT,
+                                "'%s' and '%s': a training run and a timed one do not share a "
+                                "page; report them one by one",
+                                paths[0], paths[i]);
+        }
+        sources->training = source->training;
         sources->several_machines =
             sources->several_machines ||
             (i > 0 &&

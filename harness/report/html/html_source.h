@@ -2,6 +2,7 @@
 #ifndef FB_HTML_SOURCE_H
 #define FB_HTML_SOURCE_H
 
+#include "accuracy_file.h"
 #include "results.h"
 #include "suite.h"
 
@@ -12,6 +13,8 @@ struct fb_html_source {
     const char *folder; /* the run's, or of the bare CSV */
     const char *csv;    /* of the rows: what `repro` is given */
     struct fb_results results;
+    bool training; /* then the rows are these: */
+    struct fb_accuracy accuracy;
     json_t *document; /* run.json, or NULL when there is none; owned */
     struct fb_suite suite;
     bool has_suite;                                     /* document names one */
@@ -22,6 +25,7 @@ struct fb_html_sources {
     struct fb_html_source *items;
     size_t count;
     struct fb_results *results; /* of each item, side by side as fb_series_collect wants them */
+    bool training;              /* all of them; a page is of one kind */
     bool several_machines;      /* or not known to be one */
 };
 
