@@ -5,6 +5,7 @@
 #include "worker_process.h"
 #include "worker_task.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -49,6 +50,7 @@ enum fb_status fb_training_open(const struct fb_case *item, const char *data_dir
         .params = item->task_params,
         .cut_validation = item->recipe != FB_RECIPE_PAPER,
     };
+    assert(item->task); /* the caller's: a training case */
     return item->task->open(item->task, &options, arena, data, error);
 }
 

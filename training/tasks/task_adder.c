@@ -78,7 +78,7 @@ static void adder_fill(const void *opaque, enum fb_split split, const int64_t *c
 {
     const struct adder_data *data = opaque;
     const int64_t tokens = 3 * data->digits, silent = 2 * data->digits - 1;
-    int32_t sequence[16];
+    int32_t sequence[16] = {0};
     for (int64_t i = 0; i < count; i++) {
         write_sequence(data, data->order[data->first[split] + chosen[i]], sequence);
         for (int64_t t = 0; t < tokens; t++) {

@@ -101,8 +101,8 @@ static void series_fill(const void *opaque, enum fb_split split, const int64_t *
 /* The archive's names are the names of the files and of the paper's table. */
 #define SERIES(id)                                                                                 \
     {                                                                                              \
-        .name = id, .title = id, .source = "UEA archive, www.timeseriesclassification.com",        \
-        .paper_area = "UEA", .paper_dataset = id, .family = FB_FAMILY_SERIES,                      \
+        .name = (id), .title = (id), .source = "UEA archive, www.timeseriesclassification.com",    \
+        .paper_area = "UEA", .paper_dataset = (id), .family = FB_FAMILY_SERIES,                    \
         .metric = FB_METRIC_ACCURACY, .needs_data = true, .open = series_open,                     \
         .shape = series_shape, .count = series_count, .fill = series_fill                          \
     }
