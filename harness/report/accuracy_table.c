@@ -34,9 +34,12 @@ void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
-static void put_number(char *text, const char *format, double value)
+static void put_number(char *text, int decimals, double value)
 {
-    snprintf(text, CELL_SIZE, isnan(value) ? "-" : format, value);
+    if (isnan(value))
+        snprintf(text, CELL_SIZE, "-");
+    else
+        snprintf(text, CELL_SIZE, "%.*f", decimals, value);
 }
 
 static void put_escape(const struct fb_accuracy_group *g, char *text)
@@ -65,16 +68,16 @@ void fb_accuracy_cells(const struct fb_accuracy_group *g,
 {
     snprintf(cells[0], CELL_SIZE, "%s", g->label);
     snprintf(cells[1], CELL_SIZE, "%zu", g->rows_count);
-    put_number(cells[2], "%.2f", g->mean);
+    put_number(cells[2], 2, g->mean);
     if (isnan(g->interval.low))
         snprintf(cells[3], CELL_SIZE, "-");
     else
         snprintf(cells[3], CELL_SIZE, "%.2f to %.2f", g->interval.low, g->interval.high);
-    put_number(cells[4], "%.2f", g->last);
+    put_number(cells[4], 2, g->last);
     put_escape(g, cells[5]);
-    put_number(cells[6], "%.2f", g->any->paper_value);
+    put_number(cells[6], 2, g->any->paper_value);
     put_verdict(g, cells[7]);
-    put_number(cells[8], "%.3g", g->steps_per_s);
+    put_number(cells[8], 1, g->steps_per_s);
     if (g->rows_count > 0)
         snprintf(cells[9], CELL_SIZE, "%" PRId64, g->rows[0]->parameters);
     else
