@@ -8,6 +8,7 @@
 #include "flow_options.h"
 #include "kernel_support.h"
 #include "row_block.h"
+#include "row_fetch.h"
 #include "rows.h"
 
 #define fb_flow_causal_shape_of   FB_ISA_SYMBOL(fb_flow_causal_shape_of)
@@ -53,6 +54,7 @@ struct flow_causal_scratch {
     /* Rooms for tensors of 16 bits: q or k, v, and a result. */
     float *raw, *values, *result; /* [FLOW_CHUNK][cols], [value_cols] and the wider of the two */
     struct flow_carried keys, queries, u, w;
+    struct fb_tile_extra *fetch; /* what the chunk's products fetch; NULL: nothing */
 };
 
 /* Scalars per token of a chunk. */

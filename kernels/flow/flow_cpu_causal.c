@@ -240,9 +240,9 @@ static void load_chunk(const struct flow_causal_shape *shape, int64_t batch, int
     if (rows < FLOW_CHUNK) {
         fb_rows_zero(s->scores, FLOW_CHUNK * FLOW_CHUNK);
     }
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (rows, rows, shape->dim, s->q, shape->cols, 1, s->turned, FLOW_CHUNK, s->scores, FLOW_CHUNK,
-     false);
+     false, s->fetch);
 }
 
 /* alpha, beta, c, o of a chunk. */
@@ -352,9 +352,9 @@ void fb_flow_causal_carry(const struct flow_causal_shape *shape, int64_t batch, 
     fb_flow_carry_rows(shape, s->q, x->rows, x->alpha, s->part, &s->w);
     fb_flow_carry_rows(shape, s->k, x->rows, NULL, s->part, &s->keys);
     fb_flow_carry_rows(shape, s->k, x->rows, x->beta, s->part, &s->u);
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (shape->dim, shape->value_cols, x->rows, s->k, 1, shape->cols, s->weighted, shape->value_cols,
-     s->part, shape->value_cols, false);
+     s->part, shape->value_cols, false, s->fetch);
     fb_rows_carry_add(s->product, s->product_error, s->part, shape->dim * shape->value_cols);
 }
 
@@ -393,6 +393,20 @@ static void emit_within(const struct flow_causal_shape *shape, const struct flow
      to, stride, true);
 }
 
+/* What the chunk that begins at first will read and write. */
+static struct fb_tile_extra next_chunk(const struct flow_causal_shape *shape, int64_t batch,
+                                       int64_t head, int64_t first, int64_t length)
+{
+    const struct fb_call *call = shape->call;
+    const int64_t rows = flow_smaller(FLOW_CHUNK, length - first);
+    const struct fb_row_range sinks = {batch, head, first, 1, rows};
+    const struct fb_row_range sources = {batch, fb_flow_kv_head(shape->problem, head), first, 1,
+                                         rows};
+    return (struct fb_tile_extra){
+        .fetch = {fb_rows_range(&call->q, sinks), fb_rows_range(&call->k, sources),
+                  fb_rows_range(&call->v, sources), fb_rows_range(&call->out, sinks)}};
+}
+
 static void forward_head(void *context, int64_t task, int thread)
 {
     const struct flow_causal_shape *shape = context;
@@ -419,6 +433,8 @@ static void forward_head(void *context, int64_t task, int thread)
         const int64_t rows = flow_smaller(FLOW_CHUNK, length - first);
         const struct fb_row_range range = {batch, head, first, 1, rows};
         const struct fb_row_block to = fb_rows_open(out, range, s.result);
+        struct fb_tile_extra fetch = next_chunk(shape, batch, head, first + rows, length);
+        s.fetch = &fetch;
         fb_flow_causal_visit(shape, batch, head, first, rows, &s, &normaliser, &x);
         emit_before(shape, &s, &x, to.rows, to.stride);
         fb_flow_causal_carry(shape, batch, head, first, &s, &x);

@@ -134,9 +134,9 @@ static void pull_gradients(struct gradient_task *t, int64_t first)
         fb_rows_zero(s->values, FLOW_CHUNK * FLOW_CHUNK);
     }
     fb_rows_transpose(v.rows, v.stride, rows, shape->value_dim, s->turned, FLOW_CHUNK);
-    FB_ISA_SYMBOL(fb_tile_gemm)
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (rows, rows, shape->value_dim, t->g.rows, t->g.stride, 1, s->turned, FLOW_CHUNK, s->values,
-     FLOW_CHUNK, false);
+     FLOW_CHUNK, false, f->fetch);
     fb_rows_transpose(f->product, shape->value_cols, shape->dim, shape->value_dim, s->turned,
                       shape->cols);
     FB_ISA_SYMBOL(fb_tile_gemm)
@@ -365,9 +365,23 @@ static void carry_back(const struct gradient_task *t)
 
 /* ---- the scan ------------------------------------------------------------------------------ */
 
+/* What the chunk before first will read and write beside what rebuilding it has read. */
+static struct fb_tile_extra chunk_before(const struct gradient_task *t, int64_t first)
+{
+    const struct fb_call *call = t->shape->call;
+    const int64_t rows = flow_smaller(FLOW_CHUNK, first);
+    const struct fb_row_range sinks = {t->batch, t->head, first - rows, 1, rows};
+    const struct fb_row_range sources = {t->batch, t->kv_head, first - rows, 1, rows};
+    return (struct fb_tile_extra){
+        .fetch = {fb_rows_range(&call->dout, sinks), fb_rows_range(&call->dq, sinks),
+                  fb_rows_range(&call->dk, sources), fb_rows_range(&call->dv, sources)}};
+}
+
 static void reverse_chunk(struct gradient_task *t, int64_t first, int64_t rows, const void *state)
 {
     struct flow_normaliser normaliser;
+    struct fb_tile_extra fetch = chunk_before(t, first);
+    t->forward.fetch = &fetch;
     fb_flow_causal_load(t->shape, state, &t->forward, &normaliser);
     fb_flow_causal_visit(t->shape, t->batch, t->head, first, rows, &t->forward, &normaliser, &t->x);
     pull_gradients(t, first);
@@ -379,6 +393,20 @@ static void reverse_chunk(struct gradient_task *t, int64_t first, int64_t rows, 
     emit_dk(t, first);
     emit_dv(t, first);
     carry_back(t);
+    t->forward.fetch = NULL;
+}
+
+/* What rebuilding reads of the chunk that begins at first, which need not be whole. */
+static struct fb_tile_extra chunk_after(const struct gradient_task *t, int64_t first)
+{
+    const struct fb_call *call = t->shape->call;
+    const int64_t rows =
+        flow_smaller(FLOW_CHUNK, fb_problem_queries(t->shape->problem, t->batch) - first);
+    const struct fb_row_range sinks = {t->batch, t->head, first, 1, rows};
+    const struct fb_row_range sources = {t->batch, t->kv_head, first, 1, rows};
+    return (struct fb_tile_extra){.fetch = {fb_rows_range(&call->q, sinks),
+                                            fb_rows_range(&call->k, sources),
+                                            fb_rows_range(&call->v, sources)}};
 }
 
 /* States of the chunks first_chunk .. first_chunk+count-1, from the saved state of the first. */
@@ -393,9 +421,12 @@ static void rebuild_segment(struct gradient_task *t, const void *saved, int64_t 
                              t->own.states + (size_t)i * state_bytes);
         if (i + 1 < count) {
             const int64_t first = (first_chunk + i) * FLOW_CHUNK;
+            struct fb_tile_extra fetch = chunk_after(t, first + FLOW_CHUNK);
+            t->forward.fetch = &fetch;
             fb_flow_causal_visit(t->shape, t->batch, t->head, first, FLOW_CHUNK, &t->forward,
                                  &normaliser, &t->x);
             fb_flow_causal_carry(t->shape, t->batch, t->head, first, &t->forward, &t->x);
+            t->forward.fetch = NULL;
         }
     }
 }

@@ -25,7 +25,7 @@
 #include "flow_combine.h"
 #include "flow_normal.h"
 
-#include "tile_gemm.h"
+#include "row_fetch.h"
 
 /* ---- shared pieces ------------------------------------------------------------------------- */
 
@@ -65,7 +65,7 @@ static struct fb_row_block output_gradients(const struct flow_task *t, int64_t f
 
 /* h = g M^T of a block: held in dq from the first visit on, or formed in the worker's block. */
 static struct fb_row_block pulled_rows(const struct flow_task *t, int64_t first, int64_t rows,
-                                       bool fresh)
+                                       bool fresh, struct fb_tile_extra *extra)
 {
     const struct flow_shape *shape = &t->run->shape;
     const struct fb_tensor *dq = &t->run->call->dq;
@@ -75,22 +75,22 @@ static struct fb_row_block pulled_rows(const struct flow_task *t, int64_t first,
     }
     if (fresh || !shape->held) {
         const struct fb_row_block g = output_gradients(t, first, rows);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (rows, shape->dim, shape->value_dim, g.rows, g.stride, 1, t->state->product_turned,
-         shape->cols, h.rows, h.stride, false);
+         shape->cols, h.rows, h.stride, false, extra);
     }
     return h;
 }
 
 /* h, phi(q), alpha, s, dr and dc of a block. */
 static struct sink_block visit_sinks(const struct flow_task *t, int64_t first, int64_t rows,
-                                     bool fresh)
+                                     bool fresh, struct fb_tile_extra *extra)
 {
     const struct flow_shape *shape = &t->run->shape;
     const struct flow_totals *totals = &t->state->totals;
     int64_t stride;
     const struct sink_block b = {
-        .h = pulled_rows(t, first, rows, fresh),
+        .h = pulled_rows(t, first, rows, fresh, extra),
         .q = fb_flow_sink_rows(t, first, rows, true, &stride),
         .alpha = t->worker->scalar[0],
         .s = t->worker->scalar[1],
@@ -146,7 +146,12 @@ static void gather_sinks(const struct flow_task *t)
     fb_rows_zero(du, FLOW_VECTORS * shape->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
-        const struct sink_block b = visit_sinks(t, i, rows, true);
+        const struct fb_row_range next =
+            flow_sink_range(t, i + rows, flow_minimum(FLOW_BLOCK, t->sinks - i - rows));
+        struct fb_tile_extra extra = {.fetch = {fb_rows_range(&t->run->call->q, next),
+                                                fb_rows_range(&t->run->call->dout, next),
+                                                fb_rows_range(&t->run->call->dq, next)}};
+        const struct sink_block b = visit_sinks(t, i, rows, true, &extra);
         const struct fb_row_block g = output_gradients(t, i, rows);
         for (int64_t j = 0; j < rows; j++) {
             r[j] = b.s[j] * b.alpha[j];
@@ -154,9 +159,9 @@ static void gather_sinks(const struct flow_task *t)
         }
         fb_rows_scale(g.rows, g.stride, rows, shape->value_dim, r, t->worker->scaled,
                       shape->value_cols);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (shape->dim, shape->value_cols, rows, b.q, 1, shape->cols, t->worker->scaled,
-         shape->value_cols, t->slot->product, shape->value_cols, i != t->first);
+         shape->value_cols, t->slot->product, shape->value_cols, i != t->first, &extra);
         fb_rows_scale(b.q, shape->cols, rows, shape->cols, square, t->worker->scaled, shape->cols);
         FB_ISA_SYMBOL(fb_tile_gemm)
         (shape->dim, shape->cols, rows, b.q, 1, shape->cols, t->worker->scaled, shape->cols,
@@ -227,7 +232,7 @@ static void finish_gathered(const struct flow_task *t)
 
 /* t = v dM^T of a block: parked in dk or formed in the worker's block; *stride is its row's. */
 static const float *turned_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh,
-                                int64_t *stride)
+                                struct fb_tile_extra *extra, int64_t *stride)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct fb_tensor *dk = &t->run->call->dk;
@@ -237,9 +242,9 @@ static const float *turned_rows(const struct flow_task *t, int64_t first, int64_
     if (fresh || !s->turned) {
         const struct fb_row_block v =
             fb_rows_load(&t->run->call->v, flow_source_range(t, first, rows), t->worker->values);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (rows, s->dim, s->value_dim, v.rows, v.stride, 1, t->state->dproduct_turned, s->cols, block,
-         *stride, false);
+         *stride, false, extra);
     }
     return block;
 }
@@ -259,7 +264,7 @@ static void dscore_sources(const struct flow_task *t)
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         int64_t stride;
         const float *k = fb_flow_source_rows(t, i, rows, true);
-        const float *turned = turned_rows(t, i, rows, true, &stride);
+        const float *turned = turned_rows(t, i, rows, true, NULL, &stride);
         fb_rows_pair_dot(k, s->cols, turned, stride, rows, s->dim, dp);
         for (int64_t j = 0; j < rows; j++) {
             t->run->dscores[score_row(t, t->head) + i + j] = dp[j];
@@ -289,7 +294,7 @@ struct source_block {
 };
 
 static struct source_block visit_sources(const struct flow_task *t, int64_t first, int64_t rows,
-                                         bool fresh)
+                                         bool fresh, struct fb_tile_extra *extra)
 {
     const struct flow_shape *s = &t->run->shape;
     const struct flow_totals *totals = &t->state->totals;
@@ -302,7 +307,7 @@ static struct source_block visit_sources(const struct flow_task *t, int64_t firs
         .dbeta = t->worker->scalar[3],
     };
     float *dp = t->worker->scalar[4];
-    b.turned = turned_rows(t, first, rows, fresh, &b.turned_stride);
+    b.turned = turned_rows(t, first, rows, fresh, extra, &b.turned_stride);
     fb_flow_outgoing(t, b.k, rows, b.dflow);
     fb_flow_compete(t, b.k, first, rows, NULL, b.p);
     fb_rows_pair_dot(b.k, s->cols, b.turned, b.turned_stride, rows, s->dim, dp);
@@ -333,8 +338,13 @@ static void spread_sources(const struct flow_task *t)
     fb_rows_zero(dw, FLOW_VECTORS * s->cols);
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
+        const struct fb_row_range next =
+            flow_source_range(t, i + rows, flow_minimum(FLOW_BLOCK, t->sources - i - rows));
+        struct fb_tile_extra extra = {
+            .fetch = {fb_rows_range(&t->run->call->k, next), fb_rows_range(&t->run->call->v, next),
+                      fb_rows_range(&t->run->call->dk, next), fb_rows_range(dv, next)}};
         const struct source_block b =
-            visit_sources(t, i, rows, t->run->options.competition != FB_FLOW_OVER_HEADS);
+            visit_sources(t, i, rows, t->run->options.competition != FB_FLOW_OVER_HEADS, &extra);
         fb_rows_accumulate(b.k, s->cols, rows, s->cols, b.dflow, dw);
         add_epsilon(t, dw, sum_of(b.dflow, rows));
         fb_rows_accumulate(b.k, s->cols, rows, s->cols, b.dbeta, dsq);
@@ -342,9 +352,9 @@ static void spread_sources(const struct flow_task *t)
         fb_rows_scale(b.k, s->cols, rows, s->cols, b.p, t->worker->scaled, s->cols);
         const struct fb_row_range range = flow_source_range(t, i, rows);
         const struct fb_row_block to = gradient_rows(t, dv, range, t->worker->values);
-        FB_ISA_SYMBOL(fb_tile_gemm)
+        FB_ISA_SYMBOL(fb_tile_gemm_extra)
         (rows, s->value_dim, s->dim, t->worker->scaled, s->cols, 1, t->state->dproduct,
-         s->value_cols, to.rows, to.stride, t->run->round > 0);
+         s->value_cols, to.rows, to.stride, t->run->round > 0, &extra);
         fb_rows_close(dv, range, to);
     }
 }
@@ -380,7 +390,7 @@ static void finish_sinks(const struct flow_task *t)
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         const struct fb_row_range range = flow_sink_range(t, i, rows);
-        const struct sink_block b = visit_sinks(t, i, rows, false);
+        const struct sink_block b = visit_sinks(t, i, rows, false, NULL);
         fb_rows_dot(b.q, shape->cols, rows, shape->cols, t->state->dsink_flow, da);
         for (int64_t j = 0; j < rows; j++) {
             r[j] = b.s[j] * b.alpha[j];
@@ -412,7 +422,7 @@ static void finish_sources(const struct flow_task *t)
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         const struct fb_row_range range = flow_source_range(t, i, rows);
-        const struct source_block b = visit_sources(t, i, rows, false);
+        const struct source_block b = visit_sources(t, i, rows, false, NULL);
         const struct fb_row_block k = fb_rows_load(&t->run->call->k, range, t->worker->raw);
         const struct fb_row_block to = gradient_rows(t, dk, range, t->worker->scaled);
         const struct flow_combination c = {

@@ -4,6 +4,8 @@
  */
 #include "flow_normal.h"
 
+#include "row_fetch.h"
+
 /* ---- blocks -------------------------------------------------------------------------------- */
 
 float *fb_flow_source_rows(const struct flow_task *t, int64_t first, int64_t rows, bool fresh)
@@ -175,11 +177,7 @@ static struct fb_tile_range rows_range(const struct fb_tensor *x, int64_t batch,
                                        int64_t first, int64_t length)
 {
     const int64_t rows = flow_minimum(FLOW_BLOCK, length - first);
-    if (rows <= 0 || x->stride[2] != x->shape[3]) {
-        return (struct fb_tile_range){NULL, 0};
-    }
-    return (struct fb_tile_range){(const char *)fb_tensor_row(x, batch, head, first),
-                                  rows * x->shape[3] * (int64_t)fb_dtype_bytes(x->dtype)};
+    return fb_rows_range(x, (struct fb_row_range){batch, head, first, 1, rows});
 }
 
 /* The next block of values and keys, and the block of keys that the next head sums then. */
