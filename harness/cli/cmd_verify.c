@@ -225,7 +225,7 @@ static void check_file(const struct options *options, const char *path, struct t
         (void)fb_exit_report("verify", &error);
     } else if (golden.training) {
         tally->training_files++;
-        printf("SKIP  %-38s training golden: there is no training in this version\n",
+        printf("SKIP  %-38s training golden: ./bench test trains it (test_training_golden)\n",
                file_name(path));
     } else {
         check_golden(options, &golden, tally);
