@@ -469,12 +469,16 @@ static bool isa_comparable(const struct fb_row *a, const struct fb_row *b)
     return strcmp(a->isa, b->isa) == 0 || strcmp(a->isa, "any") == 0 || strcmp(b->isa, "any") == 0;
 }
 
-/* Whether `a` is the better reference of the two: it reaches further, or as far and faster. */
+/* Whether `a` is the better reference of the two: it reaches further, or as far in more sizes, or
+ * in as many and faster. */
 static bool better_reference(const struct fb_series *a, const struct fb_series *b)
 {
     const struct fb_point *last_a = fb_series_last_ok(a), *last_b = fb_series_last_ok(b);
     if (last_a->x != last_b->x) {
         return last_a->x > last_b->x;
+    }
+    if (a->ok_count != b->ok_count) {
+        return a->ok_count > b->ok_count;
     }
     return last_a->row->time_median_s < last_b->row->time_median_s;
 }

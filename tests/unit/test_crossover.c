@@ -119,6 +119,29 @@ static void test_crossover_outside_the_range_is_never_extrapolated(void **state)
     fb_arena_free(&arena);
 }
 
+/* Two that are no default: the one that was measured at more sizes, though the other is faster. */
+static void test_crossover_reference_was_measured_at_most_sizes(void **state)
+{
+    (void)state;
+    struct fb_arena arena;
+    struct fb_results results;
+    struct fb_series_set set;
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 16, 0);
+    for (int64_t n = 256; n <= 1024; n *= 2) {
+        fb_made_row(&results, "flow", "fused", false, n, 1e-3);
+        fb_made_row(&results, "softmax", "plain", false, n, 2e-3);
+    }
+    fb_made_row(&results, "softmax", "other", false, 1024, 1e-3);
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    const struct fb_series *softmax = fb_series_softmax(&set, &set.items[0]);
+    assert_string_equal(set.items[0].key->mechanism, "flow");
+    assert_non_null(softmax);
+    assert_string_equal(softmax->key->variant, "plain");
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
 static void test_crossover_without_softmax_says_none(void **state)
 {
     (void)state;
@@ -147,6 +170,7 @@ int main(void)
         cmocka_unit_test(test_find_touching_zero_is_no_change_passing_is_one),
         cmocka_unit_test(test_crossover_inside_the_range_has_an_interval),
         cmocka_unit_test(test_crossover_outside_the_range_is_never_extrapolated),
+        cmocka_unit_test(test_crossover_reference_was_measured_at_most_sizes),
         cmocka_unit_test(test_crossover_without_softmax_says_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
