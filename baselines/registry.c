@@ -45,6 +45,8 @@ static const struct fb_attention *const attentions[] = {
     &fb_flow_fused_cuda,
     &fb_softmax_tiled_cuda,
     &fb_softmax_cudnn,
+    &fb_linear_fused_cuda,
+    &fb_performer_fused_cuda,
     &fb_local_tiled_cuda,
 #endif
 #if defined(FB_HAVE_OPENBLAS)

@@ -26,7 +26,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-kernel_tests='test_kernels_oracle test_kernels_contract test_cuda_device test_training_cuda'
+kernel_tests='test_kernels_oracle test_kernels_contract test_kernels_gradient test_kernels_decode
+test_kernels_dtype test_cuda_device test_training_cuda'
 
 build() {
     cmake -S "$root" -B "$root/build-gpu" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_CUDA=ON \
@@ -96,7 +97,7 @@ info() { "$flowbench" info; }
 verify() {
     local dtype
     for dtype in f32 bf16 f16; do
-        "$flowbench" verify --device cuda --dtype "$dtype" "$data"/golden/golden-{flow,softmax,local}-*.safetensors ||
+        "$flowbench" verify --device cuda --dtype "$dtype" "$data"/golden/golden-{flow,softmax,linear,performer,local}-*.safetensors ||
             return 1
     done
 }
@@ -116,7 +117,7 @@ sanitize() {
     for tool in memcheck racecheck initcheck; do
         echo "== $tool"
         compute-sanitizer --tool "$tool" --error-exitcode 9 "$flowbench" verify --device cuda \
-            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local}-[13].safetensors ||
+            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local,linear,linear-causal,performer,performer-causal}-[13].safetensors ||
             return 1
     done
 }

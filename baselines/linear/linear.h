@@ -20,6 +20,9 @@ extern const struct fb_attention fb_linear_fused_avx2;
 extern const struct fb_attention fb_linear_fused_avx512;
 extern const struct fb_attention fb_linear_fused_neon;
 
+/* The same on a GPU, in builds with CUDA. */
+extern const struct fb_attention fb_linear_fused_cuda;
+
 #ifdef __cplusplus
 }
 #endif

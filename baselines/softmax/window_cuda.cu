@@ -1,13 +1,14 @@
 /*
- * Softmax over a band of keys on any GPU from sm_80, for every dtype and head dimension: a block takes
- * 64 queries and 64 columns of values. The running maximum, sum and output of a row live in shared
- * memory; products as cuda_tile.cuh has them.
+ * Softmax over a band of keys on any GPU from sm_80, for every dtype and head dimension: a block
+ * takes 64 queries and 64 columns of values. The running maximum, sum and output of a row live in
+ * shared memory; products as cuda_tile.cuh has them.
  */
 #include "window_cuda.cuh"
 
 #include <math.h>
 
-namespace {
+namespace
+{
 
 constexpr int kTile = 64;
 constexpr int kSplit = 64;
@@ -102,34 +103,38 @@ __global__ void __launch_bounds__(kTileThreads)
         const int keys = min(kTile, range.to - at);
         const head_rows<T> k = rows_of<T>(s.k, head.b, head.kv_h, at);
         const head_rows<T> v = rows_of<T>(s.v, head.b, head.kv_h, at);
-        load_tile(x.k, x.ld, kTile, s.cols, head_rows<const T>{k.data, k.stride}, keys, s.dim, same);
+        load_tile(x.k, x.ld, kTile, s.cols, head_rows<const T>{k.data, k.stride}, keys, s.dim,
+                  same);
         load_tile(x.values, kValueLd, kTile, width,
                   head_rows<const T>{v.data + split_first, v.stride}, keys,
                   s.value_dim - split_first, same);
         __syncthreads();
-        block_product<products_of<T>()>(kTile, kTile, s.cols, operand{x.q, x.ld, 1},
-                                        operand{x.k, 1, x.ld}, [&](int row, int col, float y) {
-                                            x.scores[row * kScoresLd + col] = y;
-                                        });
+        block_product<products_of<T>()>(
+            kTile, kTile, s.cols, operand{x.q, x.ld, 1}, operand{x.k, 1, x.ld},
+            [&](int row, int col, float y) { x.scores[row * kScoresLd + col] = y; });
         __syncthreads();
         weigh_rows(s, x, first, at, keys);
         __syncthreads();
-        block_product<products_of<T>()>(
-            kTile, width, kTile, operand{x.scores, kScoresLd, 1}, operand{x.values, kValueLd, 1},
-            [&](int row, int col, float y) {
-                float &out = x.out[row * kValueLd + col];
-                out = fmaf(out, x.factor[row], y);
-            });
+        block_product<products_of<T>()>(kTile, width, kTile, operand{x.scores, kScoresLd, 1},
+                                        operand{x.values, kValueLd, 1},
+                                        [&](int row, int col, float y) {
+                                            float &out = x.out[row * kValueLd + col];
+                                            out = fmaf(out, x.factor[row], y);
+                                        });
         __syncthreads();
     }
     __syncthreads();
     const head_rows<T> out = rows_of<T>(s.out, head.b, head.h, first);
     const int written = min(kTile, s.q_len - first);
+    if (s.lse != nullptr && blockIdx.z == 0 && (int)threadIdx.x < written) {
+        const float sum = x.sum[threadIdx.x];
+        s.lse[(int64_t)blockIdx.y * s.q_len + first + threadIdx.x] =
+            sum > 0.0F ? x.peak[threadIdx.x] + log2f(sum) : INFINITY;
+    }
     for (int i = threadIdx.x; i < written * width; i += kTileThreads) {
         const int row = i / width, col = i % width;
-        const float y = row < rows && x.sum[row] > 0.0F
-                            ? x.out[row * kValueLd + col] / x.sum[row]
-                            : 0.0F;
+        const float y =
+            row < rows && x.sum[row] > 0.0F ? x.out[row * kValueLd + col] / x.sum[row] : 0.0F;
         if (split_first + col < s.value_dim)
             out.data[row * out.stride + split_first + col] = from_f32<T>(y);
     }
@@ -156,8 +161,10 @@ bool has_whole_chunks(const tensor_view &view)
            view.stride_h % 8 == 0 && view.stride_n % 8 == 0;
 }
 
-window_arguments arguments_of(const struct fb_problem *p, const struct fb_call *call,
-                              const struct fb_cuda_band *band)
+} // namespace
+
+window_arguments window_arguments_of(const struct fb_problem *p, const struct fb_call *call,
+                                     const struct fb_cuda_band *band)
 {
     window_arguments a = {};
     a.q = view_of(call->q);
@@ -179,14 +186,13 @@ window_arguments arguments_of(const struct fb_problem *p, const struct fb_call *
     return a;
 }
 
-} // namespace
-
 extern "C" enum fb_status fb_window_cuda_forward(const struct fb_problem *p,
                                                  const struct fb_call *call,
                                                  const struct fb_cuda_band *band,
                                                  struct fb_error *error)
 {
-    window_arguments a = arguments_of(p, call, band);
+    window_arguments a = window_arguments_of(p, call, band);
+    a.lse = (float *)call->saved;
     const unsigned heads = (unsigned)(p->batch * p->heads);
     cudaStream_t stream = (cudaStream_t)call->stream;
     if (p->q_lengths != nullptr || p->kv_lengths != nullptr) {

@@ -14,7 +14,12 @@ struct window_arguments {
     int dim, value_dim, cols, value_cols;
     int64_t back, ahead;
     float scale; /* of the scores, times log2(e): exponentials are powers of two */
+    float
+        *lse; /* [batch heads][q_len] the logarithms to base 2 of the row sums; NULL: not wanted */
 };
+
+window_arguments window_arguments_of(const struct fb_problem *problem, const struct fb_call *call,
+                                     const struct fb_cuda_band *band);
 
 struct window_head {
     int64_t b, h, kv_h;

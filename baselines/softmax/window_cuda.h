@@ -1,7 +1,7 @@
 /*
- * Softmax over a band of keys on a GPU, forward: what softmax (every key, or those up to the sink)
- * and local attention (a window) share. Blocks of queries walk over tiles of keys with a running
- * maximum and sum, so memory does not grow with N.
+ * Softmax over a band of keys on a GPU: what softmax (every key, or those up to the sink) and local
+ * attention (a window) share. Blocks of queries walk over tiles of keys with a running maximum and
+ * sum, so memory does not grow with N; gradients and decoding have files of their own.
  */
 #ifndef FB_WINDOW_CUDA_H
 #define FB_WINDOW_CUDA_H
@@ -21,10 +21,23 @@ struct fb_cuda_band {
 
 enum fb_status fb_window_cuda_supports(const struct fb_problem *problem, enum fb_pass pass,
                                        const char *kernel, struct fb_error *why);
-void fb_window_cuda_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes);
+/* Of forward, backward and saved. */
+void fb_window_cuda_sizes(const struct fb_problem *problem, struct fb_sizes *sizes);
 enum fb_status fb_window_cuda_forward(const struct fb_problem *problem, const struct fb_call *call,
                                       const struct fb_cuda_band *band,
                                       struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_window_cuda_backward(const struct fb_problem *problem, const struct fb_call *call,
+                                       const struct fb_cuda_band *band,
+                                       struct fb_error *error) FB_MUST_CHECK;
+
+/* Decoding with a cache of the last `capacity` keys and values. ring: a full cache forgets its
+ * oldest token; else a token beyond it is not taken, and its output is NaN: the device, which
+ * counts the tokens, cannot refuse a call. */
+void fb_window_cuda_decode_sizes(const struct fb_problem *problem, int64_t capacity,
+                                 struct fb_sizes *sizes);
+enum fb_status fb_window_cuda_decode(const struct fb_problem *problem, const struct fb_call *call,
+                                     int64_t capacity, bool ring,
+                                     struct fb_error *error) FB_MUST_CHECK;
 
 #ifdef __cplusplus
 }

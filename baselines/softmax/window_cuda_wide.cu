@@ -1,12 +1,13 @@
 /*
- * Softmax over a band of keys, bf16 or f16, heads of 64: a block takes 128 queries, a warp 16 of them,
- * with scores, weights and output in registers (as in FlashAttention-2, Dao, 2023). Tiles of 64 keys
- * and values come in by asynchronous copies, one tile ahead.
+ * Softmax over a band of keys, bf16 or f16, heads of 64: a block takes 128 queries, a warp 16 of
+ * them, with scores, weights and output in registers (as in FlashAttention-2, Dao, 2023). Tiles of
+ * 64 keys and values come in by asynchronous copies, one tile ahead.
  */
 #include "cuda_fragments.cuh"
 #include "window_cuda.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kQueries = 128;
 constexpr int kKeys = 64;
@@ -50,8 +51,8 @@ __device__ void fetch(uint32_t tile, const tensor_view &view, int64_t b, int64_t
     const head_rows<T> x = rows_of<T>(view, b, h, first);
     for (int i = threadIdx.x; i < rows * 8; i += kThreads) {
         const int row = i / 8, chunk = i % 8;
-        const T *from = row < valid ? x.data + row * x.stride + 8 * chunk
-                                    : static_cast<const T *>(view.data);
+        const T *from =
+            row < valid ? x.data + row * x.stride + 8 * chunk : static_cast<const T *>(view.data);
         copy_chunk_async(tile + chunk_offset(row, chunk), from, row < valid);
     }
 }
@@ -151,7 +152,7 @@ __device__ void add_values(float (&out)[8][4], const float (&s)[8][4], uint32_t 
 template <typename T>
 __device__ void write(char *tile, const float (&out)[8][4], const row_state &rows,
                       const head_rows<T> &to, int strip, int valid, int written,
-                      const lane_places &at)
+                      const lane_places &at, float scale, float *lse)
 {
     const int lane = threadIdx.x % 32;
     float inverse[2];
@@ -160,6 +161,9 @@ __device__ void write(char *tile, const float (&out)[8][4], const row_state &row
         float sum = rows.sum[half];
         sum += __shfl_xor_sync(0xffffffffU, sum, 1);
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
+        const int row = strip + lane / 4 + 8 * half;
+        if (lse != nullptr && lane % 4 == 0 && row < written)
+            lse[row] = sum > 0.0F ? rows.peak[half] * scale + log2f(sum) : INFINITY;
         inverse[half] = sum > 0.0F && strip + lane / 4 + 8 * half < valid ? 1.0F / sum : 0.0F;
     }
 #pragma unroll
@@ -230,8 +234,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     wait_copies<0>();
     __syncthreads();
     const int written = min(kQueries, a.q_len - first);
-    write<T>(shared, out, rows, rows_of<T>(a.out, head.b, head.h, first), strip, valid,
-             written, at);
+    write<T>(shared, out, rows, rows_of<T>(a.out, head.b, head.h, first), strip, valid, written, at,
+             a.scale, a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first);
 }
 
 template <typename T>

@@ -336,7 +336,8 @@ static void test_decode_full_states_and_bad_calls_are_refused(void **state)
         problem.kv_len = 64 * TOKENS;
         fb_attention_sizes(attention, &problem, 1, &longer);
         const bool grows = longer.decode_state_bytes > s.sizes.decode_state_bytes;
-        if (decode_tokens(&s, 0, TOKENS) && grows) {
+        /* a device counts its tokens itself and cannot refuse one */
+        if (attention->backend == FB_CPU && decode_tokens(&s, 0, TOKENS) && grows) {
             const enum fb_status status = fb_attention_decode(attention, &s.problem, &call, &error);
             if (status != FB_ERROR_INPUT || !strstr(error.text, "full"))
                 kernel_report(&c, attention, "a full state is not refused: %s", error.text);
