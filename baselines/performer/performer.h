@@ -60,7 +60,8 @@ extern const struct fb_attention fb_performer_fused_avx2;
 extern const struct fb_attention fb_performer_fused_avx512;
 extern const struct fb_attention fb_performer_fused_neon;
 
-/* The same on a GPU, in builds with CUDA; decoding gives NaN for a head whose token it would refuse. */
+/* The same on a GPU, in builds with CUDA; decoding gives NaN for a head whose token it would
+ * refuse. */
 extern const struct fb_attention fb_performer_fused_cuda;
 
 static inline bool fb_performer_is_relu(const struct fb_problem *problem)

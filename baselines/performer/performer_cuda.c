@@ -11,7 +11,8 @@
 /* What linear attention with a mask has shared memory for. */
 enum { CAUSAL_FEATURES_MAX = 384 };
 
-/* Gradients take dout out from the rounded output: over few columns its error does not average out. */
+/* Gradients take dout out from the rounded output: over few columns its error does not average
+ * out. */
 enum { ROUNDED_COLUMNS_MIN = 8 };
 
 struct performer_buffers {
