@@ -44,8 +44,8 @@ linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear
     a.map = form->map;
     a.epsilon = form->epsilon;
     const int64_t panels = (at_least(p->q_len, p->kv_len) + kPanel - 1) / kPanel;
-    const int64_t units = p->batch * p->heads * a.feature_panels * a.value_panels;
-    int64_t slices = at_least(1, (p->causal ? kMaskedBlocksWanted : kBlocksWanted) / units);
+    const int64_t heads = p->batch * p->heads;
+    int64_t slices = at_least(1, (p->causal ? kMaskedBlocksWanted : kBlocksWanted) / heads);
     slices = slices > panels ? panels : slices;
     const int64_t each = (panels + slices - 1) / slices;
     a.slice_panels = (int)(each > kSlicePanelsMost ? kSlicePanelsMost : each);

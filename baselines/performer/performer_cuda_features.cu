@@ -16,7 +16,7 @@ namespace
 constexpr float kEpsilon = 1e-4F;
 constexpr size_t kSharedMost = 150 * 1024;
 constexpr int kTokenThreads = 256;
-constexpr int64_t kBlocksWanted = 396; /* that an H100 runs at once */
+constexpr int64_t kBlocksWanted = 264; /* that an H100 runs at once */
 
 template <typename T> struct projection_of {
     typedef panel_f32<tile_products::tf32x3> type;
