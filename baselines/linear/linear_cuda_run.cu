@@ -7,6 +7,7 @@
 #include "linear_cuda.cuh"
 
 #include "cuda_limits.h"
+#include "cuda_rows.cuh"
 #include "kernel_support.h"
 
 namespace

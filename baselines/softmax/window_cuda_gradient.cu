@@ -8,6 +8,7 @@
  *   p = exp(s - lse), dv = p^T dout, dp = dout v^T, ds = p (dp - dout out), dq = ds k, dk = ds^T q
  */
 #include "cuda_panels.cuh"
+#include "cuda_rows.cuh"
 #include "kernel_support.h"
 #include "window_cuda.cuh"
 

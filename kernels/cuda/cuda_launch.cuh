@@ -6,8 +6,8 @@
 #include "cuda_check.h"
 
 /* Allows the kernel its dynamic shared memory; says what is lacking. */
-static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t bytes,
-                                                  const char *name, struct fb_error *error)
+static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t bytes, const char *name,
+                                             struct fb_error *error)
 {
     int most = 0;
     enum fb_status status = fb_cuda_status(
@@ -24,14 +24,9 @@ static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t byt
     return status;
 }
 
-/* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and
- * of keys. See cuda_lengths.cu. */
+/* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and of
+ * keys. See cuda_lengths.cu. */
 enum fb_status fb_cuda_put_lengths(const struct fb_problem *problem, int32_t *lengths,
                                    cudaStream_t stream, struct fb_error *error);
-
-/* products[b][h][i] = the product of row i of x and row i of y, which have one shape. See
- * cuda_rows.cu. */
-enum fb_status fb_cuda_row_products(const struct fb_tensor *x, const struct fb_tensor *y,
-                                    float *products, cudaStream_t stream, struct fb_error *error);
 
 #endif

@@ -1,5 +1,7 @@
 /* Products of the rows of two tensors: what the gradients of every attention start with. */
-#include "cuda_launch.cuh"
+#include "cuda_rows.cuh"
+
+#include "cuda_check.h"
 #include "cuda_panels.cuh"
 
 namespace
