@@ -8,8 +8,9 @@
 #include "linear/linear_cuda.h"
 #include "performer/performer.h"
 
-/* What linear attention with a mask has shared memory for. */
-enum { CAUSAL_FEATURES_MAX = 384 };
+/* Linear attention with a mask has shared memory for so many; in f32 the tensor cores' sums over
+ * more of them lose more digits than f32 has to lose. */
+enum { FEATURES_MAX = 384 };
 
 /* Gradients take dout out from the rounded output: over few columns its error does not average
  * out. */
@@ -112,11 +113,12 @@ static enum fb_status performer_cuda_supports(const struct fb_problem *p, enum f
                                               struct fb_error *why)
 {
     const int64_t features = fb_problem_int_param(p, FB_PERFORMER_FEATURES);
-    if (p->causal && !fb_performer_is_relu(p) && features > CAUSAL_FEATURES_MAX)
+    const bool few_only = p->causal || p->dtype == FB_F32;
+    if (few_only && pass != FB_DECODE && !fb_performer_is_relu(p) && features > FEATURES_MAX)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "causal performer fused on cuda has shared memory for %d features: "
-                            "features is %lld",
-                            CAUSAL_FEATURES_MAX, (long long)features);
+                            "performer fused on cuda serves up to %d features when causal or in "
+                            "f32: features is %lld",
+                            FEATURES_MAX, (long long)features);
     if ((pass == FB_BACKWARD || pass == FB_BOTH) && p->dtype != FB_F32 && p->dtype != FB_F64 &&
         p->v_dim < ROUNDED_COLUMNS_MIN)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
