@@ -54,11 +54,10 @@ static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_
                                .decode_state_bytes = plan.decode_bytes};
 }
 
-/* Whether every row starts on 16 bytes. */
-static bool has_whole_chunks(const struct fb_call *call)
+/* Whether every row of every tensor starts on 16 bytes. */
+static bool has_whole_chunks(const struct fb_tensor *const tensors[], size_t count)
 {
-    const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct fb_tensor *t = tensors[i];
         const int64_t chunk = 16 / (int64_t)fb_dtype_bytes(t->dtype);
         if ((uintptr_t)t->data % 16 != 0 || t->stride[0] % chunk != 0 ||
@@ -73,7 +72,9 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
 {
     struct fb_flow_cuda_plan plan;
     fb_flow_cuda_plan_of(problem, &plan);
-    const bool clusters = plan.cluster_ranks + plan.causal_ranks > 0 && has_whole_chunks(call) &&
+    const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
+    const bool clusters = plan.cluster_ranks + plan.causal_ranks > 0 &&
+                          has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
                           fb_flow_cuda_cluster_runs_here();
     if (problem->causal)
         return clusters ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
@@ -85,8 +86,15 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
 static enum fb_status cuda_backward(const struct fb_problem *problem, const struct fb_call *call,
                                     struct fb_error *error)
 {
-    return problem->causal ? fb_flow_cuda_causal_gradient(problem, call, error)
-                           : fb_flow_cuda_gradient(problem, call, error);
+    struct fb_flow_cuda_plan plan;
+    if (problem->causal)
+        return fb_flow_cuda_causal_gradient(problem, call, error);
+    fb_flow_cuda_plan_of(problem, &plan);
+    const struct fb_tensor *const tensors[] = {&call->q,  &call->k,  &call->v, &call->dout,
+                                               &call->dq, &call->dk, &call->dv};
+    const bool strips =
+        plan.strips && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
+    return fb_flow_cuda_gradient(problem, call, &plan, strips, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

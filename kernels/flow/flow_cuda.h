@@ -27,7 +27,9 @@ enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
+/* strips: the problem is one that the plan has strips for, with rows of 16-byte chunks. */
 enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const struct fb_call *call,
+                                     const struct fb_flow_cuda_plan *plan, bool strips,
                                      struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,

@@ -376,13 +376,9 @@ extern "C" enum fb_status fb_flow_cuda_causal(const struct fb_problem *p,
     arguments.s = flow_cuda_shape_of(p, call, plan);
     arguments.chunk = plan.chunk;
     cudaStream_t stream = (cudaStream_t)call->stream;
-    if (plan.lengths_bytes > 0) {
-        int32_t *lengths = (int32_t *)call->scratch;
-        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
-        if (status != FB_OK)
-            return status;
-        arguments.s.lengths = lengths;
-    }
+    const enum fb_status status = flow_cuda_take_lengths(p, call, plan, arguments.s, error);
+    if (status != FB_OK)
+        return status;
     return launch_dtype(p->dtype, arguments, plan, stream, error);
 }
 

@@ -678,13 +678,9 @@ extern "C" enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *
     causal_gradient a = {};
     a.round.s = flow_cuda_shape_of(p, call, plan);
     flow_cuda_shape &s = a.round.s;
-    if (plan.lengths_bytes > 0) {
-        int32_t *lengths = (int32_t *)call->scratch;
-        s.lengths = lengths;
-        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
-        if (status != FB_OK)
-            return status;
-    }
+    const enum fb_status status = flow_cuda_take_lengths(p, call, plan, s, error);
+    if (status != FB_OK)
+        return status;
     a.round.dout = view_of(call->dout);
     a.round.dq = view_of(call->dq);
     a.round.dk = view_of(call->dk);

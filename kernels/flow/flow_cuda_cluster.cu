@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     float sum[32 / kWarps][4] = {};
     multiply_block(x, tokens, sum);
     send_product(x.own, rank, ranks, sum);
-    share_product(x, rank, ranks, (float)arguments.kv_len);
+    share_product(x, rank, ranks, (float)arguments.kv_len, saved_of(arguments));
     write_rows(x, arguments, b, h, first_token, first, rows, valid_q,
                (float)arguments.q_len / (float)arguments.kv_len);
 #else
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             __syncthreads();
             send_normaliser(x.own, rank, ranks);
             send_product(x.own, rank, ranks, sum);
-            share_product(x, rank, ranks, (float)a.kv_len);
+            share_product(x, rank, ranks, (float)a.kv_len, saved_of(a));
         }
     }
 #else
@@ -181,6 +181,8 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     arguments.tokens = plan->cluster_tokens;
     arguments.segments = plan->cluster_segments;
     arguments.clamp = fb_flow_options_of(p).clamp;
+    arguments.saved = (float *)call->saved;
+    arguments.saved_count = plan->totals_count;
     const auto launched = plan->cluster_segments > 1 ? stream_kernel : cluster_kernel;
     const void *kernel = (const void *)launched;
     const size_t bytes = shared_bytes(plan->cluster_tokens);

@@ -24,6 +24,8 @@ struct cluster_arguments {
     int tokens;   /* per block, or per segment of it; a multiple of 128 */
     int segments; /* of a block; 1: resident */
     float clamp;
+    float *saved; /* [heads][saved_count] the totals, as flow_cuda_normal.cu has them; NULL: none */
+    int64_t saved_count;
 };
 
 enum exchange_name { SUMS, FLOWS, PRODUCT, STATE, EXCHANGES };
@@ -53,6 +55,11 @@ struct block_tiles {
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+__device__ float *saved_of(const cluster_arguments &a)
+{
+    return a.saved == nullptr ? nullptr : a.saved + blockIdx.y * a.saved_count;
+}
 
 __device__ block_tiles carve(char *shared, int tokens)
 {
@@ -306,7 +313,7 @@ __device__ void send_product(cluster_shared *own, int rank, int ranks,
 }
 
 /* The block's share of G, scaled, to every block as a tile of bf16 (in place of its keys). */
-__device__ void share_product(const block_tiles &x, int rank, int ranks, float kv_len)
+__device__ void share_product(const block_tiles &x, int rank, int ranks, float kv_len, float *saved)
 {
     cluster_shared *own = x.own;
     const int share = kDim * kDim / ranks;
@@ -316,6 +323,13 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
     for (int other = 0; other < ranks; other++)
         z += own->z[other];
     const float scale = kv_len / z;
+    if (saved != nullptr && rank == 0 && threadIdx.x < 2 * kDim) {
+        const int side = threadIdx.x / kDim, col = threadIdx.x % kDim;
+        saved[threadIdx.x] = own->total[side][col];
+        saved[2 * kDim + threadIdx.x] = own->flow[side][col];
+        if (threadIdx.x < 2)
+            saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
+    }
     for (int i = 4 * (int)threadIdx.x; i < share; i += 4 * kThreads) {
         float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
         for (int other = 0; other < ranks; other++) {
@@ -326,6 +340,9 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
             sum.w += y.w;
         }
         const int row = (rank * share + i) / kDim, col = i % kDim;
+        if (saved != nullptr)
+            *reinterpret_cast<float4 *>(saved + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS +
+                                        row * kDim + col) = sum;
         const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
         const uint32_t low = pack_bf16(sum.x * scale, sum.y * scale);
         const uint32_t high = pack_bf16(sum.z * scale, sum.w * scale);

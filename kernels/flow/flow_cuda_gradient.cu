@@ -17,22 +17,10 @@
  * their parts in places of their own and are added in order: same bits every time.
  */
 #include "flow_cuda.h"
-#include "flow_cuda_gradient.cuh"
+#include "flow_cuda_gradient_strips.cuh"
 
 namespace
 {
-
-enum slot_vector { DU, A1, A3, DW, DSQ, DSK, SLOT_VECTORS };
-
-static_assert((int)SLOT_VECTORS == FB_FLOW_CUDA_SLOT_VECTORS, "the plan counts the vectors");
-
-struct normal_gradient {
-    gradient_round round;
-    int rows;     /* of a tile */
-    float *parts; /* [units][slices][part_count]: vectors but DSK, dM, A2 */
-    float *sums;  /* [units][part_count + 1], and the mean gradient */
-    int64_t part_count;
-};
 
 /* The block's shared memory: two tiles of the side, its other operand, scalars per token. */
 struct gradient_shared {
@@ -62,40 +50,6 @@ __device__ gradient_shared carve(float *at, const flow_cuda_shape &s, int rows)
     for (int i = 0; i < 8; i++)
         x.scalar[i] = x.buffer + kTileThreads + i * rows;
     return x;
-}
-
-__device__ const float *totals_of(const normal_gradient &a, const flow_cuda_head &head)
-{
-    return a.round.s.totals + (head.b * a.round.s.heads + head.h) * a.round.s.totals_count;
-}
-
-__device__ float *sums_of(const normal_gradient &a, int64_t unit)
-{
-    return a.sums + unit * (a.part_count + 1);
-}
-
-/* dM and A2 follow the vectors. */
-__device__ float *product_of(const normal_gradient &a, float *part)
-{
-    return part + SLOT_VECTORS * a.round.s.cols;
-}
-
-__device__ float *moment_of(const normal_gradient &a, float *part)
-{
-    return product_of(a, part) + a.round.s.cols * a.round.s.value_cols;
-}
-
-struct slice_range {
-    int64_t first, valid_end, end;
-};
-
-__device__ slice_range range_of(const flow_cuda_shape &s, int64_t length, int64_t padded)
-{
-    slice_range range;
-    range.first = blockIdx.x * s.slice_len;
-    range.end = min(range.first + s.slice_len, padded);
-    range.valid_end = max(range.first, min(range.end, length));
-    return range;
 }
 
 /* ---- sinks ----------------------------------------------------------------------------------- */
@@ -284,17 +238,17 @@ __global__ void add_parts(const __grid_constant__ normal_gradient a, int64_t fir
     sums_of(a, unit)[first + i] = (float)sum;
 }
 
-/* The block's sum of a number per thread, by thread 0 in order. */
+/* The block's sum of a number per thread, by halves. */
 __device__ double block_sum(double x, double *buffer)
 {
     buffer[threadIdx.x] = x;
+    for (int half = kTileThreads / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < half)
+            buffer[threadIdx.x] += buffer[threadIdx.x + half];
+    }
     __syncthreads();
-    double sum = 0.0;
-    if (threadIdx.x == 0)
-        for (int i = 0; i < kTileThreads; i++)
-            sum += buffer[i];
-    __syncthreads();
-    return sum;
+    return buffer[0];
 }
 
 /* sum M.dM / S; grid (units), block kTileThreads */
@@ -427,26 +381,27 @@ __global__ void __launch_bounds__(kTileThreads)
 
 /* ---- launching ------------------------------------------------------------------------------- */
 
-template <typename T> enum fb_status allow_all(size_t bytes, struct fb_error *error)
+/* The four passes, by tiles of f32 or by strips of bf16. */
+typedef void (*gradient_pass)(normal_gradient);
+struct gradient_passes {
+    gradient_pass gather, spread, sinks, sources;
+    size_t bytes;
+};
+
+template <typename T> gradient_passes tile_passes(const normal_gradient &a)
 {
-    const void *const kernels[] = {(const void *)gather_kernel<T>, (const void *)spread_kernel<T>,
-                                   (const void *)sinks_kernel<T>, (const void *)sources_kernel<T>};
-    enum fb_status status = FB_OK;
-    for (int i = 0; i < 4 && status == FB_OK; i++)
-        status = fb_cuda_allow_shared(kernels[i], bytes, "flow's gradient", error);
-    return status;
+    return {gather_kernel<T>, spread_kernel<T>, sinks_kernel<T>, sources_kernel<T>,
+            sizeof(float) * shared_floats(a.round.s, a.rows)};
 }
 
-template <typename T>
-enum fb_status launch_round(const normal_gradient &a, int64_t units, cudaStream_t stream,
-                            struct fb_error *error)
+enum fb_status launch_round(const normal_gradient &a, const gradient_passes &passes, int64_t units,
+                            cudaStream_t stream, struct fb_error *error)
 {
     const flow_cuda_shape &s = a.round.s;
     const dim3 grid((unsigned)s.slices, (unsigned)units);
-    const size_t bytes = sizeof(float) * shared_floats(s, a.rows);
     const int64_t vectors = (int64_t)SLOT_VECTORS * s.cols;
     const auto parts = [](int64_t count) { return (unsigned)((count + 255) / 256); };
-    gather_kernel<T><<<grid, kTileThreads, bytes, stream>>>(a);
+    passes.gather<<<grid, kTileThreads, passes.bytes, stream>>>(a);
     enum fb_status status = fb_cuda_launched("flow's gradient, gather", error);
     if (status != FB_OK)
         return status;
@@ -454,64 +409,69 @@ enum fb_status launch_round(const normal_gradient &a, int64_t units, cudaStream_
     const int64_t matrices = a.part_count - vectors;
     add_parts<<<dim3((unsigned)units, parts(matrices)), 256, 0, stream>>>(a, vectors, matrices);
     mean_kernel<<<(unsigned)units, kTileThreads, 0, stream>>>(a);
-    spread_kernel<T><<<grid, kTileThreads, bytes, stream>>>(a);
+    passes.spread<<<grid, kTileThreads, passes.bytes, stream>>>(a);
     status = fb_cuda_launched("flow's gradient, spread", error);
     if (status != FB_OK)
         return status;
     add_parts<<<dim3((unsigned)units, parts(2 * s.cols)), 256, 0, stream>>>(a, DW * s.cols,
                                                                             2 * s.cols);
     source_sum_kernel<<<(unsigned)units, kTileThreads, 0, stream>>>(a);
-    sinks_kernel<T><<<grid, kTileThreads, bytes, stream>>>(a);
+    passes.sinks<<<grid, kTileThreads, passes.bytes, stream>>>(a);
     status = fb_cuda_launched("flow's gradient, sinks", error);
     if (status != FB_OK)
         return status;
-    sources_kernel<T><<<grid, kTileThreads, bytes, stream>>>(a);
+    passes.sources<<<grid, kTileThreads, passes.bytes, stream>>>(a);
     return fb_cuda_launched("flow's gradient, sources", error);
 }
 
-template <typename T>
-enum fb_status launch_rounds(normal_gradient &a, int64_t units, cudaStream_t stream,
-                             struct fb_error *error)
+enum fb_status launch_rounds(normal_gradient &a, const gradient_passes &passes, int64_t units,
+                             cudaStream_t stream, struct fb_error *error)
 {
-    enum fb_status status = allow_all<T>(sizeof(float) * shared_floats(a.round.s, a.rows), error);
+    const gradient_pass kernels[] = {passes.gather, passes.spread, passes.sinks, passes.sources};
+    enum fb_status status = FB_OK;
+    for (int i = 0; i < 4 && status == FB_OK; i++)
+        status =
+            fb_cuda_allow_shared((const void *)kernels[i], passes.bytes, "flow's gradient", error);
     for (a.round.index = 0; a.round.index < a.round.s.group && status == FB_OK; a.round.index++)
-        status = launch_round<T>(a, units, stream, error);
+        status = launch_round(a, passes, units, stream, error);
     return status;
 }
 
 } // namespace
 
 extern "C" enum fb_status fb_flow_cuda_gradient(const struct fb_problem *p,
-                                                const struct fb_call *call, struct fb_error *error)
+                                                const struct fb_call *call,
+                                                const struct fb_flow_cuda_plan *plan, bool strips,
+                                                struct fb_error *error)
 {
-    struct fb_flow_cuda_plan plan;
-    fb_flow_cuda_plan_of(p, &plan);
     cudaStream_t stream = (cudaStream_t)call->stream;
     normal_gradient a = {};
-    a.round.s = flow_cuda_shape_of(p, call, plan);
+    a.round.s = flow_cuda_shape_of(p, call, *plan);
     flow_cuda_shape &s = a.round.s;
-    enum fb_status status = flow_cuda_place(p, call, plan, s, error);
+    const enum fb_status status = flow_cuda_take_lengths(p, call, *plan, s, error);
     if (status != FB_OK)
         return status;
+    s.totals = (float *)call->saved;
     a.round.dout = view_of(call->dout);
     a.round.dq = view_of(call->dq);
     a.round.dk = view_of(call->dk);
     a.round.dv = view_of(call->dv);
     a.round.kv_heads = (int)p->kv_heads;
     const int64_t units = p->batch * p->kv_heads;
-    a.rows = plan.gradient_rows;
-    a.part_count = plan.gradient_part_count;
-    a.parts = s.totals + plan.heads * s.totals_count;
+    a.rows = plan->gradient_rows;
+    a.part_count = plan->gradient_part_count;
+    a.parts = (float *)((char *)call->scratch + plan->lengths_bytes);
     a.sums = a.parts + units * s.slices * a.part_count;
-    status = flow_cuda_launch_totals(s, plan, p->dtype, stream, error);
-    if (status != FB_OK)
-        return status;
+    if (strips)
+        return launch_rounds(
+            a, {gather_strips, spread_strips, sinks_strips, sources_strips, kStripBytes}, units,
+            stream, error);
     switch (p->dtype) {
     case FB_BF16:
-        return launch_rounds<__nv_bfloat16>(a, units, stream, error);
+        return launch_rounds(a, tile_passes<__nv_bfloat16>(a), units, stream, error);
     case FB_F16:
-        return launch_rounds<__half>(a, units, stream, error);
+        return launch_rounds(a, tile_passes<__half>(a), units, stream, error);
     default:
-        return launch_rounds<float>(a, units, stream, error);
+        return launch_rounds(a, tile_passes<float>(a), units, stream, error);
     }
 }

@@ -323,8 +323,8 @@ template <typename T> enum fb_status allow_all(const launch_sizes &sizes, struct
 }
 
 template <typename T>
-enum fb_status launch_totals(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
-                             cudaStream_t stream, struct fb_error *error)
+enum fb_status launch_all(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
+                          cudaStream_t stream, struct fb_error *error)
 {
     const launch_sizes sizes = sizes_of(s, plan);
     const unsigned heads = (unsigned)plan.heads;
@@ -347,57 +347,11 @@ enum fb_status launch_totals(const flow_cuda_shape &s, const struct fb_flow_cuda
     if (status != FB_OK)
         return status;
     add_products<<<dim3(heads, parts), 256, 0, stream>>>(s);
-    return fb_cuda_launched("the sum of flow's products", error);
-}
-
-template <typename T>
-enum fb_status launch_all(const flow_cuda_shape &s, const struct fb_flow_cuda_plan &plan,
-                          cudaStream_t stream, struct fb_error *error)
-{
-    const enum fb_status status = launch_totals<T>(s, plan, stream, error);
-    if (status != FB_OK)
-        return status;
-    const launch_sizes sizes = sizes_of(s, plan);
     out_kernel<T><<<sizes.splits, kTileThreads, sizes.out, stream>>>(s);
     return fb_cuda_launched("flow's output", error);
 }
 
 } // namespace
-
-enum fb_status flow_cuda_launch_totals(const flow_cuda_shape &s,
-                                       const struct fb_flow_cuda_plan &plan, enum fb_dtype dtype,
-                                       cudaStream_t stream, struct fb_error *error)
-{
-    switch (dtype) {
-    case FB_BF16:
-        return launch_totals<__nv_bfloat16>(s, plan, stream, error);
-    case FB_F16:
-        return launch_totals<__half>(s, plan, stream, error);
-    default:
-        return launch_totals<float>(s, plan, stream, error);
-    }
-}
-
-enum fb_status flow_cuda_place(const struct fb_problem *p, const struct fb_call *call,
-                               const struct fb_flow_cuda_plan &plan, flow_cuda_shape &s,
-                               struct fb_error *error)
-{
-    if (plan.lengths_bytes > 0) {
-        int32_t *lengths = (int32_t *)call->scratch;
-        s.lengths = lengths;
-        const enum fb_status status =
-            fb_cuda_put_lengths(p, lengths, (cudaStream_t)call->stream, error);
-        if (status != FB_OK)
-            return status;
-    }
-    const int64_t slices = plan.heads * plan.slices;
-    s.sums = (float *)((char *)call->scratch + plan.lengths_bytes);
-    s.flows = s.sums + slices * 2 * s.cols;
-    s.weights = s.flows + slices * 2 * s.cols;
-    s.product = s.weights + slices * 2;
-    s.totals = s.product + slices * s.cols * s.value_cols;
-    return FB_OK;
-}
 
 extern "C" enum fb_status fb_flow_cuda_normal(const struct fb_problem *p,
                                               const struct fb_call *call, struct fb_error *error)
@@ -406,9 +360,16 @@ extern "C" enum fb_status fb_flow_cuda_normal(const struct fb_problem *p,
     fb_flow_cuda_plan_of(p, &plan);
     flow_cuda_shape s = flow_cuda_shape_of(p, call, plan);
     cudaStream_t stream = (cudaStream_t)call->stream;
-    const enum fb_status status = flow_cuda_place(p, call, plan, s, error);
+    const enum fb_status status = flow_cuda_take_lengths(p, call, plan, s, error);
     if (status != FB_OK)
         return status;
+    const int64_t slices = plan.heads * plan.slices;
+    s.sums = (float *)((char *)call->scratch + plan.lengths_bytes);
+    s.flows = s.sums + slices * 2 * s.cols;
+    s.weights = s.flows + slices * 2 * s.cols;
+    s.product = s.weights + slices * 2;
+    s.totals =
+        call->saved != nullptr ? (float *)call->saved : s.product + slices * s.cols * s.value_cols;
     switch (p->dtype) {
     case FB_BF16:
         return launch_all<__nv_bfloat16>(s, plan, stream, error);

@@ -104,14 +104,13 @@ static int64_t forward_count(const struct fb_flow_cuda_plan *plan)
     return slices * (4 * plan->cols + 2 + product) + plan->heads * plan->totals_count;
 }
 
-/* Normal: the forward's sums, and what slices and heads of a round leave. */
+/* Normal: what slices and heads of a round leave. */
 static int64_t normal_gradient_count(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     const int64_t units = p->batch * p->kv_heads, cols = plan->cols;
     plan->gradient_part_count =
         FB_FLOW_CUDA_SLOT_VECTORS * cols + cols * plan->value_cols + cols * cols;
-    return forward_count(plan) + units * plan->slices * plan->gradient_part_count +
-           units * (plan->gradient_part_count + 1);
+    return units * (plan->slices * plan->gradient_part_count + plan->gradient_part_count + 2);
 }
 
 /* Causal: vectors and normalisers of every chunk, scalars of every token, two matrices of every
@@ -159,6 +158,8 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     else if (plan->causal_ranks > 0)
         plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
+    plan->strips = can_reside(p) && p->heads == p->kv_heads;
+    plan->saved_bytes = p->causal ? 0 : floats(plan->heads * plan->totals_count);
     plan->backward_bytes = plan->lengths_bytes + floats(p->causal ? causal_gradient_count(p, plan)
                                                                   : normal_gradient_count(p, plan));
 }

@@ -92,14 +92,17 @@ static inline flow_cuda_shape flow_cuda_shape_of(const struct fb_problem *p,
     return s;
 }
 
-/* In flow_cuda_normal.cu. Host: where the normal form's buffers lie in the call's scratch memory,
- * with the lengths written. */
-enum fb_status flow_cuda_place(const struct fb_problem *problem, const struct fb_call *call,
-                               const struct fb_flow_cuda_plan &plan, flow_cuda_shape &s,
-                               struct fb_error *error);
-/* The normal form's totals of every head: sums of phi(k) and phi(q), u, w, scale, peak, G. */
-enum fb_status flow_cuda_launch_totals(const flow_cuda_shape &s,
-                                       const struct fb_flow_cuda_plan &plan, enum fb_dtype dtype,
-                                       cudaStream_t stream, struct fb_error *error);
+/* Host: the lengths of a padded batch, at the start of the call's scratch memory. */
+static inline enum fb_status flow_cuda_take_lengths(const struct fb_problem *p,
+                                                    const struct fb_call *call,
+                                                    const struct fb_flow_cuda_plan &plan,
+                                                    flow_cuda_shape &s, struct fb_error *error)
+{
+    if (plan.lengths_bytes == 0)
+        return FB_OK;
+    int32_t *lengths = (int32_t *)call->scratch;
+    s.lengths = lengths;
+    return fb_cuda_put_lengths(p, lengths, (cudaStream_t)call->stream, error);
+}
 
 #endif

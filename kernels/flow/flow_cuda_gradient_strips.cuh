@@ -1,0 +1,563 @@
+/*
+ * The passes of Flow-Attention's gradient, normal form, for bf16 and heads of 64: a warp takes
+ * strips of 16 tokens, of which it holds phi in f32 in registers, as the results of products lie.
+ * Dot products with vectors are f32 throughout; M and dM are rounded to bf16 as operands.
+ * flow_cuda_gradient.cu tells what the passes compute.
+ */
+#ifndef FB_FLOW_CUDA_GRADIENT_STRIPS_CUH
+#define FB_FLOW_CUDA_GRADIENT_STRIPS_CUH
+
+#include "flow_cuda_normal_gradient.cuh"
+#include "flow_cuda_strip.cuh"
+
+namespace
+{
+
+constexpr int kStripTokens = 16 * kTileWarps; /* of a tile */
+constexpr int kStripTile = kStripTokens * kRowBytes;
+constexpr int kStages = 2;
+constexpr int kStripVectors = 5;
+
+/* The block's shared memory, behind the tiles [kStages][2]. */
+struct strip_shared {
+    char matrix[kDim * kRowBytes]; /* scale G or dM as bf16 */
+    float vectors[kStripVectors][kDim];
+    float weights[3][kStripTokens]; /* alpha^2, dc, alpha^2 s dr */
+    float r[kStripTokens];
+    float sums[kTileWarps][2][kDim];
+};
+
+constexpr size_t kStripBytes = (size_t)kStages * 2 * kStripTile + sizeof(strip_shared);
+
+/* A strip as the results of a product lie: block of 8 columns, then {row g, row g + 8} x two. */
+typedef float strip_values[8][4];
+
+__device__ inline void fetch_strips(char *tile, const tensor_view &view, int64_t b, int64_t h,
+                                    int64_t first, int valid)
+{
+    constexpr int step = kTileThreads / 8;
+    const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, b, h, first);
+    const int own = threadIdx.x / 8, chunk = threadIdx.x % 8;
+#pragma unroll
+    for (int row = own; row < kStripTokens; row += step) {
+        const __nv_bfloat16 *from = x.data + row * x.stride + 8 * chunk;
+        copy_chunk_async(shared_address(tile) + chunk_offset(row, chunk),
+                         row < valid ? from : static_cast<__nv_bfloat16 *>(view.data), row < valid);
+    }
+}
+
+/* scale times a [64][64] matrix as a tile. */
+__device__ inline void round_matrix(char *tile, const float *from, float scale)
+{
+    for (int i = threadIdx.x; i < kDim * kDim / 2; i += kTileThreads) {
+        const int row = i / (kDim / 2), col = i % (kDim / 2) * 2;
+        const float2 x = reinterpret_cast<const float2 *>(from)[i];
+        *reinterpret_cast<uint32_t *>(tile + chunk_offset(row, col / 8) + col % 8 * 2) =
+            pack_bf16(scale * x.x, scale * x.y);
+    }
+}
+
+/* phi of a strip. */
+__device__ inline void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
+{
+    uint32_t raw[4][4];
+    load_strip(raw, strip, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
+        phi[n][0] = bf16_low(low);
+        phi[n][1] = bf16_high(low);
+        phi[n][2] = bf16_low(high);
+        phi[n][3] = bf16_high(high);
+        sigmoids(phi[n]);
+    }
+}
+
+/* A strip as operand a. */
+__device__ inline void pack_strip(uint32_t (&a)[4][4], const strip_values &x)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        a[n / 2][n % 2 * 2] = pack_bf16(x[n][0], x[n][1]);
+        a[n / 2][n % 2 * 2 + 1] = pack_bf16(x[n][2], x[n][3]);
+    }
+}
+
+__device__ inline strip_dots over_quad(strip_dots x)
+{
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+        x.low += __shfl_xor_sync(0xffffffffU, x.low, step);
+        x.high += __shfl_xor_sync(0xffffffffU, x.high, step);
+    }
+    return x;
+}
+
+/* (x + eps) . (vector + eps) of every row, in all lanes. */
+__device__ inline strip_dots dot_vector(const strip_values &x, const float *vector, float eps)
+{
+    const int t = threadIdx.x % 4;
+    strip_dots sum = {};
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 v = *reinterpret_cast<const float2 *>(vector + 8 * n + 2 * t);
+        sum.low = fmaf(x[n][0] + eps, v.x + eps, fmaf(x[n][1] + eps, v.y + eps, sum.low));
+        sum.high = fmaf(x[n][2] + eps, v.x + eps, fmaf(x[n][3] + eps, v.y + eps, sum.high));
+    }
+    return over_quad(sum);
+}
+
+__device__ inline strip_dots dot_pair(const strip_values &x, const strip_values &y)
+{
+    strip_dots sum = {};
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        sum.low = fmaf(x[n][0], y[n][0], fmaf(x[n][1], y[n][1], sum.low));
+        sum.high = fmaf(x[n][2], y[n][2], fmaf(x[n][3], y[n][3], sum.high));
+    }
+    return over_quad(sum);
+}
+
+/* The strip in the tile times the matrix, or its transpose. */
+template <bool Turned>
+__device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], const char *matrix,
+                                const lane_places &at)
+{
+    const uint32_t tile = shared_address(matrix);
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+        for (int block = 0; block < 4; block++) {
+            uint32_t b[4];
+            if (Turned)
+                load_b_turned(b, tile + block * 16 * kRowBytes, at, step);
+            else
+                load_b(b, tile + step * 16 * kRowBytes, at, block);
+            multiply(y[2 * block], a[step], b[0], b[1]);
+            multiply(y[2 * block + 1], a[step], b[2], b[3]);
+        }
+}
+
+/* A strip into its rows of a tile. */
+__device__ inline void put_strip(char *rows, const strip_values &x, const lane_places &at)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        char *to = rows + (at.result ^ (uint32_t)(n << 4));
+        *reinterpret_cast<uint32_t *>(to) = pack_bf16(x[n][0], x[n][1]);
+        *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = pack_bf16(x[n][2], x[n][3]);
+    }
+}
+
+/* The warp's rows of a tile to memory, those that are valid. */
+__device__ inline void write_strip(const head_rows<__nv_bfloat16> &out, const char *tile, int first,
+                                   int valid)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int row = first + lane / 8; row < first + 16; row += 4)
+        if (row < valid)
+            *reinterpret_cast<uint4 *>(out.data + row * out.stride + 8 * (lane % 8)) =
+                *reinterpret_cast<const uint4 *>(tile + chunk_offset(row, lane % 8));
+}
+
+/* ---- the walk over a slice ------------------------------------------------------------------- */
+
+/* visit(tiles x and y, first token, valid rows) of every tile of the slice, the next one under way.
+ */
+template <typename Visit>
+__device__ void walk_slice(char *shared, const tensor_view &x, const tensor_view &y,
+                           const flow_cuda_head &head, int64_t x_head, int64_t y_head,
+                           const slice_range &range, Visit visit)
+{
+    const auto fetch = [&](int64_t at, int stage) {
+        const int valid = (int)min((int64_t)kStripTokens, range.valid_end - at);
+        char *tile = shared + stage * 2 * kStripTile;
+        if (valid > 0) {
+            fetch_strips(tile, x, head.b, x_head, at, valid);
+            fetch_strips(tile + kStripTile, y, head.b, y_head, at, valid);
+        }
+        commit_copies();
+    };
+    int stage = 0;
+    fetch(range.first, 0);
+    for (int64_t at = range.first; at < range.valid_end; at += kStripTokens, stage ^= 1) {
+        const int valid = (int)min((int64_t)kStripTokens, range.valid_end - at);
+        char *tile = shared + stage * 2 * kStripTile;
+        fetch(at + kStripTokens, stage ^ 1);
+        wait_copies<1>();
+        __syncthreads();
+        visit(tile, tile + kStripTile, at, valid);
+        __syncthreads();
+    }
+    wait_copies<0>();
+}
+
+__device__ inline strip_shared &strip_shared_of(char *shared)
+{
+    return *reinterpret_cast<strip_shared *>(shared + kStages * 2 * kStripTile);
+}
+
+__device__ inline void load_strip_vector(strip_shared &own, int index, const float *from)
+{
+    for (int i = threadIdx.x; i < kDim; i += kTileThreads)
+        own.vectors[index][i] = from[i];
+}
+
+/* Scalars of the rows g (low) and g + 8 of a strip. */
+struct sink_strip {
+    strip_dots alpha, share, dr, dc;
+};
+
+struct source_strip {
+    strip_dots p, dflow, beta, db;
+};
+
+/* phi(q), h = g M^T and the scalars. vectors: sk, u. */
+__device__ inline sink_strip visit_sink_strip(strip_values &phi, strip_values &h, uint32_t q,
+                                              uint32_t g, const strip_shared &own, float ratio,
+                                              bool low_valid, bool high_valid,
+                                              const lane_places &at)
+{
+    sink_strip x;
+    uint32_t a[4][4];
+    map_strip(phi, q, at);
+    load_strip(a, g, at);
+    multiply_matrix<true>(h, a, own.matrix, at);
+    x.alpha = dot_vector(phi, own.vectors[0], kEps);
+    x.alpha.low = low_valid ? 1.0F / x.alpha.low : 0.0F;
+    x.alpha.high = high_valid ? 1.0F / x.alpha.high : 0.0F;
+    x.share = dot_vector(phi, own.vectors[1], kEps);
+    x.share.low = sigmoid_of(x.share.low * ratio);
+    x.share.high = sigmoid_of(x.share.high * ratio);
+    x.dr = dot_pair(phi, h);
+    x.dc.low = ratio * x.alpha.low * x.dr.low * x.share.low * (1.0F - x.share.low);
+    x.dc.high = ratio * x.alpha.high * x.dr.high * x.share.high * (1.0F - x.share.high);
+    return x;
+}
+
+__device__ inline float slope_from(float phi)
+{
+    return phi * (1.0F - phi);
+}
+
+/* ---- gather ---------------------------------------------------------------------------------- */
+
+__device__ inline uint32_t scale_two(uint32_t pair, float2 weight)
+{
+    return pack_bf16(bf16_low(pair) * weight.x, bf16_high(pair) * weight.y);
+}
+
+/* What a warp sums up over the tokens: 16 rows and 32 columns of dM and of A2; du, A1 and A3 of the
+ * rows as the first three columns of a product (of eps, what the sums of weights would add is left
+ * out: 2e-6 of terms rounded by 4e-3). */
+struct gather_sums {
+    float product[4][4], moment[4][4], vectors[4];
+};
+
+__device__ inline void add_tokens(gather_sums &sums, const strip_shared &own, uint32_t queries,
+                                  uint32_t gradients, const lane_places &at)
+{
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll 2
+    for (int row = 0; row < kStripTokens; row += 16) {
+        uint32_t a[4], scaled[4], b[2][4];
+        load_a_turned(a, queries + row * kRowBytes, at, warp % 4);
+        const auto pair = [&](const float *x, int i) {
+            return *reinterpret_cast<const float2 *>(x + row + 8 * i + 2 * t);
+        };
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            scaled[i] = scale_two(a[i], pair(own.r, i / 2));
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            load_b(b[i], gradients + row * kRowBytes, at, warp / 4 * 2 + i);
+            multiply(sums.product[2 * i], scaled, b[i][0], b[i][1]);
+            multiply(sums.product[2 * i + 1], scaled, b[i][2], b[i][3]);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            scaled[i] = scale_two(a[i], pair(own.weights[0], i / 2));
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            load_b(b[i], queries + row * kRowBytes, at, warp / 4 * 2 + i);
+            multiply(sums.moment[2 * i], scaled, b[i][0], b[i][1]);
+            multiply(sums.moment[2 * i + 1], scaled, b[i][2], b[i][3]);
+        }
+        if (warp < 4) {
+            const float2 low = pair(own.weights[g % 3], 0), high = pair(own.weights[g % 3], 1);
+            multiply(sums.vectors, a, g < 3 ? pack_bf16(low.x, low.y) : 0,
+                     g < 3 ? pack_bf16(high.x, high.y) : 0);
+        }
+    }
+}
+
+__device__ inline void leave_sums(const normal_gradient &a, float *part, const gather_sums &sums)
+{
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const slot_vector names[4] = {A3, DU, A1, SLOT_VECTORS}; /* in the order of the weights */
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = warp % 4 * 16 + g + 8 * half;
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            const int place = row * kDim + warp / 4 * 32 + 8 * n + 2 * t;
+            product_of(a, part)[place] = sums.product[n][2 * half];
+            product_of(a, part)[place + 1] = sums.product[n][2 * half + 1];
+            moment_of(a, part)[place] = sums.moment[n][2 * half];
+            moment_of(a, part)[place + 1] = sums.moment[n][2 * half + 1];
+        }
+        if (warp < 4 && t < 2) {
+            part[names[2 * t] * kDim + row] = sums.vectors[2 * half];
+            if (t == 0)
+                part[names[1] * kDim + row] = sums.vectors[2 * half + 1];
+        }
+    }
+}
+
+/* grid (slices, units), as all of these */
+__global__ void __launch_bounds__(kTileThreads, 2)
+    gather_strips(const __grid_constant__ normal_gradient a)
+{
+    extern __shared__ __align__(1024) char strips[];
+    strip_shared &own = strip_shared_of(strips);
+    const flow_cuda_shape &s = a.round.s;
+    const flow_cuda_head head = round_head(a.round, blockIdx.y);
+    const float *totals = totals_of(a, head);
+    const float *scalars = totals + FB_FLOW_CUDA_VECTORS * kDim;
+    const float ratio = (float)((double)head.q_len / (double)head.kv_len);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const lane_places at;
+    load_strip_vector(own, 0, totals);
+    load_strip_vector(own, 1, totals + 2 * kDim);
+    round_matrix(own.matrix, scalars + FB_FLOW_CUDA_SCALARS, scalars[0]);
+    gather_sums sums = {};
+    walk_slice(strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),
+               [&](char *q, char *gradient, int64_t, int valid) {
+                   const int row = 16 * warp;
+                   strip_values phi, h = {};
+                   const sink_strip x =
+                       visit_sink_strip(phi, h, shared_address(q) + row * kRowBytes,
+                                        shared_address(gradient) + row * kRowBytes, own, ratio,
+                                        row + g < valid, row + g + 8 < valid, at);
+                   __syncwarp();
+                   put_strip(q + row * kRowBytes, phi, at);
+                   if (t == 0)
+#pragma unroll
+                       for (int half = 0; half < 2; half++) {
+                           const int to = row + g + 8 * half;
+                           const float alpha = half == 0 ? x.alpha.low : x.alpha.high;
+                           const float share = half == 0 ? x.share.low : x.share.high;
+                           const float dr = half == 0 ? x.dr.low : x.dr.high;
+                           own.r[to] = share * alpha;
+                           own.weights[0][to] = alpha * alpha;
+                           own.weights[1][to] = half == 0 ? x.dc.low : x.dc.high;
+                           own.weights[2][to] = alpha * alpha * share * dr;
+                       }
+                   __syncthreads();
+                   add_tokens(sums, own, shared_address(q), shared_address(gradient), at);
+               });
+    leave_sums(a, a.parts + (blockIdx.y * (int64_t)s.slices + blockIdx.x) * a.part_count, sums);
+}
+
+/* ---- sinks ----------------------------------------------------------------------------------- */
+
+__global__ void __launch_bounds__(kTileThreads, 2)
+    sinks_strips(const __grid_constant__ normal_gradient a)
+{
+    extern __shared__ __align__(1024) char strips[];
+    strip_shared &own = strip_shared_of(strips);
+    const flow_cuda_shape &s = a.round.s;
+    const flow_cuda_head head = round_head(a.round, blockIdx.y);
+    const float *totals = totals_of(a, head), *sums = sums_of(a, blockIdx.y);
+    const float *scalars = totals + FB_FLOW_CUDA_VECTORS * kDim;
+    const float ratio = (float)((double)head.q_len / (double)head.kv_len);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const lane_places at;
+    load_strip_vector(own, 0, totals);
+    load_strip_vector(own, 1, totals + 2 * kDim);
+    load_strip_vector(own, 2, sums + DW * kDim);
+    load_strip_vector(own, 3, sums + DSQ * kDim);
+    round_matrix(own.matrix, scalars + FB_FLOW_CUDA_SCALARS, scalars[0]);
+    walk_slice(
+        strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),
+        [&](char *q, char *gradient, int64_t first, int valid) {
+            const int row = 16 * warp;
+            strip_values phi, h = {};
+            const sink_strip x = visit_sink_strip(phi, h, shared_address(q) + row * kRowBytes,
+                                                  shared_address(gradient) + row * kRowBytes, own,
+                                                  ratio, row + g < valid, row + g + 8 < valid, at);
+            strip_dots da = dot_vector(phi, own.vectors[2], 0.0F);
+            da.low = -x.alpha.low * x.alpha.low * fmaf(x.share.low, x.dr.low, da.low);
+            da.high = -x.alpha.high * x.alpha.high * fmaf(x.share.high, x.dr.high, da.high);
+            const float r[2] = {x.share.low * x.alpha.low, x.share.high * x.alpha.high};
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int col = 8 * n + 2 * t + i % 2;
+                    float sum = fmaf(r[i / 2], h[n][i], own.vectors[3][col]);
+                    sum = fmaf(i < 2 ? x.dc.low : x.dc.high, own.vectors[1][col] + kEps, sum);
+                    sum = fmaf(i < 2 ? x.alpha.low : x.alpha.high, own.vectors[2][col], sum);
+                    sum = fmaf(i < 2 ? da.low : da.high, own.vectors[0][col] + kEps, sum);
+                    h[n][i] = sum * slope_from(phi[n][i]);
+                }
+            __syncwarp();
+            put_strip(q + row * kRowBytes, h, at);
+            __syncwarp();
+            write_strip(rows_of<__nv_bfloat16>(a.round.dq, head.b, head.h, first), q, row, valid);
+        });
+}
+
+/* ---- sources --------------------------------------------------------------------------------- */
+
+/* phi(k), t = v dM^T and the scalars. vectors: sq, w, du. */
+__device__ inline source_strip visit_source_strip(strip_values &phi, strip_values &turned,
+                                                  uint32_t k, uint32_t v, const strip_shared &own,
+                                                  float scale, float mean, float clamp,
+                                                  bool low_valid, bool high_valid,
+                                                  const lane_places &at)
+{
+    source_strip x;
+    uint32_t a[4][4];
+    map_strip(phi, k, at);
+    load_strip(a, v, at);
+    multiply_matrix<true>(turned, a, own.matrix, at);
+    x.beta = dot_vector(phi, own.vectors[0], kEps);
+    x.beta.low = low_valid ? 1.0F / x.beta.low : 0.0F;
+    x.beta.high = high_valid ? 1.0F / x.beta.high : 0.0F;
+    const strip_dots o = dot_vector(phi, own.vectors[1], kEps);
+    x.p.low = low_valid ? scale * __expf(fminf(fmaxf(o.low, -clamp), clamp)) : 0.0F;
+    x.p.high = high_valid ? scale * __expf(fminf(fmaxf(o.high, -clamp), clamp)) : 0.0F;
+    const strip_dots dp = dot_pair(phi, turned);
+    x.dflow.low = fabsf(o.low) <= clamp ? x.p.low * (dp.low - mean) : 0.0F;
+    x.dflow.high = fabsf(o.high) <= clamp ? x.p.high * (dp.high - mean) : 0.0F;
+    x.db = dot_vector(phi, own.vectors[2], 0.0F);
+    x.db.low *= -x.beta.low * x.beta.low;
+    x.db.high *= -x.beta.high * x.beta.high;
+    return x;
+}
+
+/* The matrix dM and the vectors of visit_source_strip. */
+__device__ inline void ready_sources(const normal_gradient &a, strip_shared &own,
+                                     const float *totals, float *sums)
+{
+    load_strip_vector(own, 0, totals + kDim);
+    load_strip_vector(own, 1, totals + 3 * kDim);
+    load_strip_vector(own, 2, sums + DU * kDim);
+    round_matrix(own.matrix, product_of(a, sums), 1.0F);
+}
+
+__global__ void __launch_bounds__(kTileThreads, 2)
+    spread_strips(const __grid_constant__ normal_gradient a)
+{
+    extern __shared__ __align__(1024) char strips[];
+    strip_shared &own = strip_shared_of(strips);
+    const flow_cuda_shape &s = a.round.s;
+    const flow_cuda_head head = round_head(a.round, blockIdx.y);
+    const float *totals = totals_of(a, head);
+    float *all = sums_of(a, blockIdx.y);
+    const float scale = totals[FB_FLOW_CUDA_VECTORS * kDim], mean = all[a.part_count];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const lane_places at;
+    ready_sources(a, own, totals, all);
+    float sums[2][8][2] = {}; /* dw, dsq: the lane's columns over its rows */
+    walk_slice(strips, s.k, s.v, head, head.kv_h, head.kv_h, range_of(s, head.kv_len, s.kv_len),
+               [&](char *k, char *v, int64_t, int valid) {
+                   const int row = 16 * warp;
+                   strip_values phi, turned = {};
+                   const source_strip x =
+                       visit_source_strip(phi, turned, shared_address(k) + row * kRowBytes,
+                                          shared_address(v) + row * kRowBytes, own, scale, mean,
+                                          s.clamp, row + g < valid, row + g + 8 < valid, at);
+#pragma unroll
+                   for (int n = 0; n < 8; n++)
+#pragma unroll
+                       for (int i = 0; i < 2; i++) {
+                           const float low = phi[n][i] + kEps, high = phi[n][i + 2] + kEps;
+                           sums[0][n][i] += fmaf(x.dflow.low, low, x.dflow.high * high);
+                           sums[1][n][i] += fmaf(x.db.low, low, x.db.high * high);
+                       }
+               });
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float sum = sums[j][n][i];
+#pragma unroll
+                for (int step = 4; step < 32; step *= 2)
+                    sum += __shfl_xor_sync(0xffffffffU, sum, step);
+                if (g == 0)
+                    own.sums[warp][j][8 * n + 2 * t + i] = sum;
+            }
+    __syncthreads();
+    float *part = a.parts + (blockIdx.y * (int64_t)s.slices + blockIdx.x) * a.part_count;
+    for (int i = threadIdx.x; i < 2 * kDim; i += kTileThreads) {
+        float sum = 0.0F;
+#pragma unroll
+        for (int other = 0; other < kTileWarps; other++)
+            sum += own.sums[other][i / kDim][i % kDim];
+        part[DW * kDim + i] = sum; /* DSQ follows DW */
+    }
+}
+
+__global__ void __launch_bounds__(kTileThreads, 2)
+    sources_strips(const __grid_constant__ normal_gradient a)
+{
+    extern __shared__ __align__(1024) char strips[];
+    strip_shared &own = strip_shared_of(strips);
+    const flow_cuda_shape &s = a.round.s;
+    const flow_cuda_head head = round_head(a.round, blockIdx.y);
+    const float *totals = totals_of(a, head);
+    float *sums = sums_of(a, blockIdx.y);
+    const float scale = totals[FB_FLOW_CUDA_VECTORS * kDim], mean = sums[a.part_count];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const lane_places at;
+    ready_sources(a, own, totals, sums);
+    load_strip_vector(own, 3, sums + DSK * kDim);
+    walk_slice(
+        strips, s.k, s.v, head, head.kv_h, head.kv_h, range_of(s, head.kv_len, s.kv_len),
+        [&](char *k, char *v, int64_t first, int valid) {
+            const int row = 16 * warp;
+            strip_values phi, y = {};
+            const source_strip x = visit_source_strip(
+                phi, y, shared_address(k) + row * kRowBytes, shared_address(v) + row * kRowBytes,
+                own, scale, mean, s.clamp, row + g < valid, row + g + 8 < valid, at);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int col = 8 * n + 2 * t + i % 2;
+                    float sum = fmaf(i < 2 ? x.p.low : x.p.high, y[n][i], own.vectors[3][col]);
+                    sum = fmaf(i < 2 ? x.dflow.low : x.dflow.high, own.vectors[1][col] + kEps, sum);
+                    sum = fmaf(i < 2 ? x.beta.low : x.beta.high, own.vectors[2][col], sum);
+                    sum = fmaf(i < 2 ? x.db.low : x.db.high, own.vectors[0][col] + kEps, sum);
+                    y[n][i] = sum * slope_from(phi[n][i]);
+                }
+            __syncwarp(); /* every lane has read the strips of k and v */
+            put_strip(k + row * kRowBytes, y, at);
+            uint32_t keys[4][4];
+            pack_strip(keys, phi);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                y[n][0] = y[n][1] = y[n][2] = y[n][3] = 0.0F;
+            multiply_matrix<false>(y, keys, own.matrix, at);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    y[n][i] *= i < 2 ? x.p.low : x.p.high;
+            put_strip(v + row * kRowBytes, y, at);
+            __syncwarp();
+            write_strip(rows_of<__nv_bfloat16>(a.round.dk, head.b, head.kv_h, first), k, row,
+                        valid);
+            write_strip(rows_of<__nv_bfloat16>(a.round.dv, head.b, head.kv_h, first), v, row,
+                        valid);
+        });
+}
+
+} // namespace
+
+#endif
