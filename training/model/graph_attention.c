@@ -24,16 +24,11 @@ static struct fb_problem problem_of_batch(const struct fb_graph_run *run,
     return problem;
 }
 
-/* With padding masked the variant must take lengths, and on a device they would have to lie there.
- */
+/* With padding masked the variant must take lengths; on a device, too, the host holds them. */
 static enum fb_status check_support(struct fb_graph *g, const struct fb_graph_op *op,
                                     struct fb_problem problem)
 {
     const struct fb_attention *attention = op->attention->attention;
-    if (op->attention->mask_padding && g->backend != FB_CPU)
-        return fb_error_set(g->error, FB_ERROR_UNSUPPORTED,
-                            "padding is masked in models on the processor only; train it with "
-                            "device: cpu, or by a recipe that masks none");
     if (op->attention->mask_padding) {
         int64_t *lengths =
             fb_arena_alloc(g->arena, (size_t)problem.batch, sizeof *lengths, g->error);

@@ -252,6 +252,7 @@ static struct fb_graph_run *current(struct fb_graph_run *run)
     struct fb_graph_run *there = &run->device->there;
     there->training = run->training;
     there->dropout_seed = run->dropout_seed;
+    there->lengths = run->lengths;
     return there;
 }
 
