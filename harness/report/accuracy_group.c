@@ -221,6 +221,31 @@ static enum fb_status add_row(struct fb_accuracy_groups *groups, const struct fb
     return FB_OK;
 }
 
+static size_t registry_place(const char *name)
+{
+    size_t at = 0;
+    while (at < fb_mechanism_count() && strcmp(fb_mechanism_at(at)->name, name) != 0)
+        at++;
+    return at;
+}
+
+/* Rows come in the order in which they were run, which a seed shuffles. Groups stand by block, then
+ * as the registry has the mechanisms; of one mechanism the form with the fewest parameters set
+ * comes first, and its ablations follow. */
+static int by_place(const void *left, const void *right)
+{
+    const struct fb_accuracy_group *a = left, *b = right;
+    const size_t places[2] = {registry_place(a->any->mechanism), registry_place(b->any->mechanism)};
+    const size_t lengths[2] = {strlen(a->label), strlen(b->label)};
+    if (a->block != b->block)
+        return a->block < b->block ? -1 : 1;
+    if (places[0] != places[1])
+        return places[0] < places[1] ? -1 : 1;
+    if (lengths[0] != lengths[1])
+        return lengths[0] < lengths[1] ? -1 : 1;
+    return strcmp(a->label, b->label);
+}
+
 enum fb_status fb_accuracy_group(const struct fb_accuracy *accuracy, uint64_t seed,
                                  struct fb_arena *arena, struct fb_accuracy_groups *groups,
                                  struct fb_error *error)
@@ -236,5 +261,8 @@ enum fb_status fb_accuracy_group(const struct fb_accuracy *accuracy, uint64_t se
         status = add_row(groups, &accuracy->rows[i], room, arena, error);
     for (size_t i = 0; i < groups->count && status == FB_OK; i++)
         status = finish(&groups->items[i], arena, error);
-    return status == FB_OK ? fb_accuracy_compare(accuracy, seed, arena, groups, error) : status;
+    if (status != FB_OK)
+        return status;
+    qsort(groups->items, groups->count, sizeof *groups->items, by_place);
+    return fb_accuracy_compare(accuracy, seed, arena, groups, error);
 }
