@@ -146,28 +146,64 @@ static double training_floor_s(const struct fb_fit_cost *cost, const struct fb_c
     return cost->flop / ceiling->gemm_flop_per_s + cost->bytes / ceiling->copy_bytes_per_s;
 }
 
-static enum fb_status predict_training(const struct fb_case *item, const char *data_dir,
-                                       struct fb_fit_cost *cost, struct fb_error *error)
-{
+/* The task of the case before, kept open: neighbours mostly train on the same data, and some tasks
+ * draw theirs for seconds. */
+struct opened {
     struct fb_arena arena;
+    const struct fb_case *of; /* NULL: nothing is open */
+    void *data;
+};
+
+static bool is_same_data(const struct fb_case *a, const struct fb_case *b)
+{
+    for (int i = 0; i < FB_PARAMS_MAX; i++)
+        if (a->task_params[i] < b->task_params[i] || a->task_params[i] > b->task_params[i])
+            return false;
+    return a->task == b->task && a->recipe == b->recipe;
+}
+
+static void close_task(struct opened *opened)
+{
+    if (opened->of != NULL)
+        fb_arena_free(&opened->arena);
+    opened->of = NULL;
+}
+
+static enum fb_status open_task(struct opened *opened, const struct fb_case *item,
+                                const char *data_dir, struct fb_error *error)
+{
+    if (opened->of != NULL && is_same_data(opened->of, item))
+        return FB_OK;
+    close_task(opened);
+    fb_arena_init(&opened->arena, 0);
+    opened->of = item;
+    const enum fb_status status =
+        fb_training_open(item, data_dir, &opened->arena, &opened->data, error);
+    if (status != FB_OK)
+        close_task(opened);
+    return status;
+}
+
+static enum fb_status predict_training(const struct fb_case *item, const char *data_dir,
+                                       struct opened *opened, struct fb_fit_cost *cost,
+                                       struct fb_error *error)
+{
     struct fb_recipe recipe;
     struct fb_fit_options options;
-    void *data = NULL;
 
-    fb_arena_init(&arena, 0);
     enum fb_status status = fb_case_recipe(item, &recipe, error);
     if (status == FB_OK)
-        status = fb_training_open(item, data_dir, &arena, &data, error);
+        status = open_task(opened, item, data_dir, error);
     if (status == FB_OK) {
-        fb_training_options(item, &recipe, data, &options);
+        fb_training_options(item, &recipe, opened->data, &options);
         status = fb_fit_predict(&options, cost, error);
     }
-    fb_arena_free(&arena);
     return status;
 }
 
 static void print_training(const struct fb_planned *planned, size_t index, const char *data_dir,
-                           struct fb_ceiling_book *book, struct totals *totals)
+                           struct opened *opened, struct fb_ceiling_book *book,
+                           struct totals *totals)
 {
     const struct fb_case *item = &planned->plan.cases[index];
     struct fb_fit_cost cost;
@@ -177,7 +213,8 @@ static void print_training(const struct fb_planned *planned, size_t index, const
     char whole[32];
 
     fb_case_describe(item, description, sizeof description);
-    if (item->skip_reason != NULL || predict_training(item, data_dir, &cost, &why) != FB_OK) {
+    if (item->skip_reason != NULL ||
+        predict_training(item, data_dir, opened, &cost, &why) != FB_OK) {
         printf("%s  %s  %s: %s\n", item->id, description,
                item->skip_reason != NULL ? "skipped" : "would not run",
                item->skip_reason != NULL ? item->skip_reason : why.text);
@@ -199,6 +236,7 @@ enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, const ch
 {
     struct fb_ceiling_book book;
     struct totals totals = {0};
+    struct opened opened = {.of = NULL};
     struct fb_prediction_fact *facts = calloc(planned->plan.cases_count + 1, sizeof *facts);
 
     if (facts == NULL)
@@ -209,9 +247,10 @@ enum fb_status fb_run_preview_dry_run(const struct fb_planned *planned, const ch
     if (status == FB_OK) {
         for (size_t i = 0; i < planned->plan.cases_count; i++)
             if (planned->suite.kind == FB_SUITE_TRAINING)
-                print_training(planned, i, data_dir, &book, &totals);
+                print_training(planned, i, data_dir, &opened, &book, &totals);
             else
                 print_case(planned, i, facts, &book, &totals);
+        close_task(&opened);
         print_totals(planned, &totals);
     }
     free(facts);
