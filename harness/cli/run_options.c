@@ -2,10 +2,12 @@
 #include "run_options.h"
 
 #include "commands.h"
+#include "data_sets.h"
 
 #include <argp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { KEY_OUT = 256, KEY_LIST, KEY_DRY_RUN, KEY_RESUME, KEY_DATA_DIR };
 
@@ -13,7 +15,7 @@ static const struct argp_option table[] = {
     {"out", KEY_OUT, "DIR", 0, "Write to exactly this folder instead of results/SUITE/TIME-MACHINE",
      0},
     {"data-dir", KEY_DATA_DIR, "DIR", 0,
-     "Where the data of tasks are (default: the environment's FLOWBENCH_DATA); suites of kind: "
+     "Where the data of tasks are (default: $FLOWBENCH_DATA, else ./data); suites of kind: "
      "training only",
      0},
     {"list", KEY_LIST, NULL, 0, "Print the cases and measure nothing", 0},
@@ -119,6 +121,13 @@ const struct argp fb_argp_run = {
     .children = fb_shared_options_children,
 };
 
+/* The folder that `data` fills; NULL where nobody named one and the usual one is not there. */
+static const char *default_data_dir(void)
+{
+    const char *folder = fb_data_dir(NULL);
+    return getenv("FLOWBENCH_DATA") != NULL || access(folder, F_OK) == 0 ? folder : NULL;
+}
+
 enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *arena,
                                     struct fb_run_options *options, struct fb_error *error)
 {
@@ -128,7 +137,7 @@ enum fb_status fb_run_options_parse(int argc, char **argv, struct fb_arena *aren
     };
 
     memset(options, 0, sizeof *options);
-    options->data_dir = getenv("FLOWBENCH_DATA");
+    options->data_dir = default_data_dir();
     if (parsing.suites == NULL ||
         fb_shared_options_init(&options->shared, argc, arena, error) != FB_OK)
         return FB_ERROR_MEMORY;

@@ -12,7 +12,7 @@ struct fb_run_options {
     size_t suites_count;
     struct fb_shared_options shared;
     const char *out_dir, *resume_dir; /* NULL: not given */
-    const char *data_dir;             /* --data-dir, else FLOWBENCH_DATA, else NULL */
+    const char *data_dir;             /* --data-dir, FLOWBENCH_DATA, ./data if there, NULL */
     bool list, dry_run;
     int argc; /* as given */
     char **argv;
