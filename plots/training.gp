@@ -15,4 +15,7 @@ set tics nomirror out scale 0.8,0.4 textcolor rgb '#202020'
 set grid xtics ytics lt 1 lc rgb '#e4e4e4' lw 0.7
 set title fb_title noenhanced
 set ylabel fb_metric
-set key below left vertical maxrows fb_lines noenhanced samplen 3
+# The key stands below the axis' name, in the room that its lines take.
+set bmargin at screen (20.0 * fb_lines + 66) / fb_height
+set key at screen 0.06,(20.0 * fb_lines + 12) / fb_height left top Left reverse vertical \
+    maxrows fb_lines noenhanced samplen 3
