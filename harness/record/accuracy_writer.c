@@ -11,48 +11,6 @@
 static const char curves_header[] = "case_id,trial,step,epoch,train_loss,loss,metric,elapsed_s\n";
 static const char correct_header[] = "case_id,correct\n";
 
-static void add_header(struct fb_csv_line *line)
-{
-    for (size_t i = 0; i < fb_accuracy_column_count(); i++)
-        fb_csv_add_text(line, fb_accuracy_column_at(i)->name);
-    fb_csv_end_line(line);
-}
-
-static enum fb_status check_columns(const struct fb_csv_record *header, const char *path,
-                                    struct fb_error *error)
-{
-    bool same = header->cells_count == fb_accuracy_column_count();
-    for (size_t i = 0; same && i < fb_accuracy_column_count(); i++)
-        same = strcmp(header->cells[i], fb_accuracy_column_at(i)->name) == 0;
-    return same ? FB_OK
-                : fb_error_set(error, FB_ERROR_INPUT,
-                               "%s:1: other columns than this flowbench writes (it was made by "
-                               "another version): resume with that version, or start a new run",
-                               path);
-}
-
-static enum fb_status open_rows(struct fb_accuracy_writer *writer, struct fb_arena *arena,
-                                struct fb_error *error)
-{
-    struct fb_csv_record found;
-    struct fb_csv_line header;
-    size_t whole = 0;
-    enum fb_status status = FB_OK;
-    if (access(writer->rows_path, F_OK) == 0)
-        status = fb_csv_file_whole(writer->rows_path, arena, &whole, &found, error);
-    if (status == FB_OK && whole > 0)
-        status = check_columns(&found, writer->rows_path, error);
-    if (status != FB_OK)
-        return status;
-    fb_csv_line_init(&header);
-    add_header(&header);
-    status = header.failed ? fb_error_set(error, FB_ERROR_MEMORY, "no memory for the header")
-                           : fb_csv_file_open(writer->rows_path, header.data, header.length, whole,
-                                              &writer->rows_fd, error);
-    fb_csv_line_free(&header);
-    return status;
-}
-
 static bool has_row(const struct fb_accuracy *done, const char *case_id)
 {
     for (size_t i = 0; i < done->rows_count; i++)
@@ -99,7 +57,9 @@ enum fb_status fb_accuracy_writer_open(const char *dir, struct fb_arena *arena,
     writer->correct_path = fb_arena_printf(arena, error, "%s/correct.csv", dir);
     if (!writer->rows_path || !writer->curves_path || !writer->correct_path)
         return FB_ERROR_MEMORY;
-    enum fb_status status = open_rows(writer, arena, error);
+    enum fb_status status =
+        fb_csv_file_resume(writer->rows_path, fb_accuracy_column_count(), fb_accuracy_column_at,
+                           arena, &writer->rows_fd, error);
     if (status == FB_OK) /* these alone: what stands beside them may still be cut */
         status = fb_accuracy_read_rows(writer->rows_path, arena, &rows, error);
     if (status == FB_OK)

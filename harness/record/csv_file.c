@@ -112,3 +112,39 @@ enum fb_status fb_csv_file_open(const char *path, const char *header, size_t hea
         return append_synced(*fd, path, header, header_length, error);
     return FB_OK;
 }
+
+static bool has_columns(const struct fb_csv_record *header, size_t column_count,
+                        const struct fb_column *(*column_at)(size_t index))
+{
+    bool same = header->cells_count == column_count;
+    for (size_t i = 0; same && i < column_count; i++)
+        same = strcmp(header->cells[i], column_at(i)->name) == 0;
+    return same;
+}
+
+enum fb_status fb_csv_file_resume(const char *path, size_t column_count,
+                                  const struct fb_column *(*column_at)(size_t index),
+                                  struct fb_arena *arena, int *fd, struct fb_error *error)
+{
+    struct fb_csv_record found;
+    struct fb_csv_line header;
+    size_t whole = 0;
+    enum fb_status status = FB_OK;
+    if (access(path, F_OK) == 0)
+        status = fb_csv_file_whole(path, arena, &whole, &found, error);
+    if (status == FB_OK && whole > 0 && !has_columns(&found, column_count, column_at))
+        status = fb_error_set(error, FB_ERROR_INPUT,
+                              "%s:1: other columns than this flowbench writes (it was made by "
+                              "another version): resume with that version, or start a new run",
+                              path);
+    if (status != FB_OK)
+        return status;
+    fb_csv_line_init(&header);
+    for (size_t i = 0; i < column_count; i++)
+        fb_csv_add_text(&header, column_at(i)->name);
+    fb_csv_end_line(&header);
+    status = header.failed ? fb_error_set(error, FB_ERROR_MEMORY, "no memory for the header")
+                           : fb_csv_file_open(path, header.data, header.length, whole, fd, error);
+    fb_csv_line_free(&header);
+    return status;
+}

@@ -7,6 +7,7 @@
 #define FB_CSV_FILE_H
 
 #include "csv.h"
+#include "row.h"
 
 /* Where the whole lines of a file end, and its header's cells. FB_ERROR_INPUT when the file is
  * damaged in another way than by a kill. */
@@ -18,6 +19,13 @@ enum fb_status fb_csv_file_whole(const char *path, struct fb_arena *arena, size_
  * with the header. */
 enum fb_status fb_csv_file_open(const char *path, const char *header, size_t header_length,
                                 size_t whole_length, int *fd, struct fb_error *error) FB_MUST_CHECK;
+
+/* Opens a table whose header names the columns, to go on after the rows that are whole in it. Other
+ * columns are refused: FB_ERROR_INPUT. */
+enum fb_status fb_csv_file_resume(const char *path, size_t column_count,
+                                  const struct fb_column *(*column_at)(size_t index),
+                                  struct fb_arena *arena, int *fd,
+                                  struct fb_error *error) FB_MUST_CHECK;
 
 /* Appends whole lines. On failure the file gets its old length back, so that no half line stays
  * behind. */

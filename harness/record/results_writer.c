@@ -11,13 +11,6 @@
 
 static const char samples_header[] = "case_id,process,sample,time_s\n";
 
-static void add_header(struct fb_csv_line *line)
-{
-    for (size_t i = 0; i < fb_column_count(); i++)
-        fb_csv_add_text(line, fb_column_at(i)->name);
-    fb_csv_end_line(line);
-}
-
 static void add_row(struct fb_csv_line *line, const struct fb_row *row)
 {
     for (size_t i = 0; i < fb_column_count(); i++)
@@ -26,46 +19,6 @@ static void add_row(struct fb_csv_line *line, const struct fb_row *row)
 }
 
 /* ---- repair ---------------------------------------------------------------------------------- */
-
-static enum fb_status check_columns(const struct fb_csv_record *header, const char *path,
-                                    struct fb_error *error)
-{
-    bool same = header->cells_count == fb_column_count();
-
-    for (size_t i = 0; same && i < fb_column_count(); i++)
-        same = strcmp(header->cells[i], fb_column_at(i)->name) == 0;
-    if (!same)
-        return fb_error_set(error, FB_ERROR_INPUT,
-                            "%s:1: other columns than this flowbench writes (it was made by "
-                            "another version): resume with that version, or start a new run",
-                            path);
-    return FB_OK;
-}
-
-static enum fb_status open_rows(struct fb_results_writer *writer, struct fb_arena *arena,
-                                struct fb_error *error)
-{
-    struct fb_csv_record found;
-    struct fb_csv_line header;
-    size_t whole_length = 0;
-    enum fb_status status = FB_OK;
-
-    if (access(writer->rows_path, F_OK) == 0)
-        status = fb_csv_file_whole(writer->rows_path, arena, &whole_length, &found, error);
-    if (status == FB_OK && whole_length > 0)
-        status = check_columns(&found, writer->rows_path, error);
-    if (status != FB_OK)
-        return status;
-    fb_csv_line_init(&header);
-    add_header(&header);
-    if (header.failed)
-        status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for the header");
-    else
-        status = fb_csv_file_open(writer->rows_path, header.data, header.length, whole_length,
-                                  &writer->rows_fd, error);
-    fb_csv_line_free(&header);
-    return status;
-}
 
 static bool has_row(const struct fb_results *done, const char *case_id)
 {
@@ -121,7 +74,8 @@ enum fb_status fb_results_writer_open(const char *dir, struct fb_arena *arena,
     writer->samples_path = fb_arena_printf(arena, error, "%s/samples.csv", dir);
     if (writer->rows_path == NULL || writer->samples_path == NULL)
         return FB_ERROR_MEMORY;
-    enum fb_status status = open_rows(writer, arena, error);
+    enum fb_status status = fb_csv_file_resume(writer->rows_path, fb_column_count(), fb_column_at,
+                                               arena, &writer->rows_fd, error);
     if (status == FB_OK)
         status = fb_results_read(writer->rows_path, arena, &rows, error);
     if (status == FB_OK)

@@ -23,7 +23,6 @@ struct fb_graph_device {
     int32_t *index_here, *counts;
     int64_t vocabulary, mask_rows;
     void *memory; /* one allocation for all of it */
-    size_t bytes;
 };
 
 struct fb_nn_cuda *fb_graph_device_context(const struct fb_graph_run *run)
@@ -34,11 +33,6 @@ struct fb_nn_cuda *fb_graph_device_context(const struct fb_graph_run *run)
 struct fb_graph_run *fb_graph_device_run(const struct fb_graph_run *run)
 {
     return &run->device->there;
-}
-
-size_t fb_graph_device_bytes(const struct fb_graph_run *run)
-{
-    return run->device->bytes;
 }
 
 struct fb_nn_cuda *fb_graph_device_steps_context(const struct fb_graph_run *there)
@@ -150,7 +144,6 @@ static enum fb_status build(struct fb_graph_device *d, const struct fb_graph *g,
     if (status != FB_OK)
         return status;
     lay_out(d, &plot);
-    d->bytes = plot.used;
     status = fb_cuda_allocate(plot.used, "the model on the device", &d->memory, error);
     if (status == FB_OK)
         status = fb_nn_cuda_open(&d->context, precision, sums, error);
@@ -202,12 +195,6 @@ enum fb_status fb_graph_device_put_params(struct fb_graph_run *run, struct fb_er
 {
     return fb_cuda_upload(run->device->there.params, run->params,
                           (size_t)run->graph->param_floats * sizeof(float), error);
-}
-
-enum fb_status fb_graph_device_get_params(struct fb_graph_run *run, struct fb_error *error)
-{
-    return fb_cuda_download(run->params, run->device->there.params,
-                            (size_t)run->graph->param_floats * sizeof(float), error);
 }
 
 /* In the order of the stream, which does not wait for copies of other streams. The host's memory is

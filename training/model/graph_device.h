@@ -21,11 +21,8 @@ void fb_graph_device_close(struct fb_graph_run *run);
 struct fb_nn_cuda *fb_graph_device_context(const struct fb_graph_run *run);
 /* The run whose blocks lie on the device. */
 struct fb_graph_run *fb_graph_device_run(const struct fb_graph_run *run);
-size_t fb_graph_device_bytes(const struct fb_graph_run *run);
 
 enum fb_status fb_graph_device_put_params(struct fb_graph_run *run,
-                                          struct fb_error *error) FB_MUST_CHECK;
-enum fb_status fb_graph_device_get_params(struct fb_graph_run *run,
                                           struct fb_error *error) FB_MUST_CHECK;
 /* Ids, mask and inputs of the batch. */
 enum fb_status fb_graph_device_put_batch(struct fb_graph_run *run,
