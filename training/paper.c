@@ -98,7 +98,7 @@ static bool is_as_released(const struct fb_task *task, const struct fb_mechanism
 }
 
 void fb_paper_find(const struct fb_task *task, const struct fb_mechanism *mechanism,
-                   const double params[FB_PARAMS_MAX], enum fb_recipe_kind recipe, bool capped,
+                   const double params[FB_PARAMS_MAX], enum fb_recipe_kind recipe, bool altered,
                    struct fb_paper_number *number)
 {
     const char *metric = task->metric == FB_METRIC_PERPLEXITY ? "perplexity" : "accuracy_percent";
@@ -113,7 +113,7 @@ void fb_paper_find(const struct fb_task *task, const struct fb_mechanism *mechan
     /* the eleven classic rows of that table equal an older leaderboard digit for digit */
     if (strcmp(task->paper_area, "LRA") == 0 && strcmp(mechanism->name, "flow") != 0)
         number->protocol = FB_PAPER_COPIED;
-    else if (recipe == FB_RECIPE_PAPER && !capped && is_as_released(task, mechanism, params))
+    else if (recipe == FB_RECIPE_PAPER && !altered && is_as_released(task, mechanism, params))
         number->protocol = FB_PAPER_RELEASED;
     else
         number->protocol = FB_PAPER_DIFFERENT;

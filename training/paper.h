@@ -23,9 +23,9 @@ struct fb_paper_number {
 
 const char *fb_paper_protocol_name(enum fb_paper_protocol protocol); /* "released" */
 
-/* `capped`: the case trains for fewer steps than its recipe, or a smaller model. */
+/* `altered`: the case trains for more or fewer steps than its recipe says, or another model. */
 void fb_paper_find(const struct fb_task *task, const struct fb_mechanism *mechanism,
-                   const double params[FB_PARAMS_MAX], enum fb_recipe_kind recipe, bool capped,
+                   const double params[FB_PARAMS_MAX], enum fb_recipe_kind recipe, bool altered,
                    struct fb_paper_number *number);
 
 #endif

@@ -2,6 +2,7 @@
  * configurations of Flowformer's tasks. */
 #include "recipe.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 enum {
@@ -250,6 +251,34 @@ enum fb_status fb_recipe_find(const struct fb_task *task, enum fb_recipe_kind ki
     if (size == FB_RECIPE_SMALL)
         shrink(task, recipe);
     return status;
+}
+
+static enum fb_status refuse_longer(const char *what, int64_t wanted, int64_t released,
+                                    struct fb_error *error)
+{
+    return fb_error_set(error, FB_ERROR_UNSUPPORTED,
+                        "recipe paper: the released code trained for %" PRId64 " %s, so %" PRId64
+                        " would be another protocol: leave %s out, or use recipe same or tuned",
+                        released, what, wanted, what);
+}
+
+enum fb_status fb_recipe_set_length(struct fb_recipe *recipe, enum fb_recipe_kind kind,
+                                    int64_t epochs, int64_t steps, struct fb_error *error)
+{
+    if (epochs == 0 && steps == 0)
+        return FB_OK;
+    if (kind != FB_RECIPE_PAPER) {
+        recipe->epochs = epochs;
+        recipe->steps = steps;
+        return FB_OK;
+    }
+    if (recipe->epochs > 0 && epochs > recipe->epochs)
+        return refuse_longer("epochs", epochs, recipe->epochs, error);
+    if (recipe->steps > 0 && steps > recipe->steps)
+        return refuse_longer("steps", steps, recipe->steps, error);
+    recipe->epochs = epochs > 0 ? epochs : recipe->epochs;
+    recipe->steps = steps > 0 ? steps : recipe->steps;
+    return FB_OK;
 }
 
 int fb_recipe_build(const struct fb_recipe *r, const struct fb_task *task,

@@ -1,10 +1,10 @@
 /*
  * Recipes: how a task is trained. Model, optimiser, schedule, length and selection, as data.
  *
- *   same   one recipe for every mechanism: the released one of Flow-Attention for this task,
- * padding seen by all alike, selected on a validation split, the test split scored once paper  what
- * the released code did, per mechanism, its selection on the test split included tuned  `same` with
- * four learning rates for each mechanism, the best taken on validation
+ * same: one recipe for every mechanism, the released one of Flow-Attention for this task; padding
+ * seen by all alike; selected on a validation split, the test split scored once.
+ * paper: what the released code did, per mechanism, its selection on the test split included.
+ * tuned: `same` with four learning rates for each mechanism, the best taken on validation.
  */
 #ifndef FB_RECIPE_H
 #define FB_RECIPE_H
@@ -30,7 +30,8 @@ struct fb_recipe {
     struct fb_nn_schedule schedule;
     double clip_norm;
     int64_t batch;
-    int64_t epochs, steps;                   /* of training: the one that is not 0 */
+    int64_t epochs, steps;                   /* of training: the one that is not 0, or that ends
+                                                first */
     int64_t evaluate_epochs, evaluate_steps; /* between evaluations: likewise */
     bool drop_partial;                       /* the last batch of an epoch, where not full */
     bool replacement;                        /* examples are drawn uniformly, with replacement */
@@ -49,6 +50,13 @@ const char *fb_recipe_size_name(enum fb_recipe_size size); /* "full", "small" */
 enum fb_status fb_recipe_find(const struct fb_task *task, enum fb_recipe_kind kind,
                               enum fb_recipe_size size, const struct fb_mechanism *mechanism,
                               struct fb_recipe *recipe, struct fb_error *error) FB_MUST_CHECK;
+
+/* Another length of training than the recipe's, where epochs or steps are not 0; of both, whichever
+ * ends first. The schedule stays the recipe's: it is of steps, not of shares of a run. `paper` may
+ * be shortened; more than was released is FB_ERROR_UNSUPPORTED. */
+enum fb_status fb_recipe_set_length(struct fb_recipe *recipe, enum fb_recipe_kind kind,
+                                    int64_t epochs, int64_t steps,
+                                    struct fb_error *error) FB_MUST_CHECK;
 
 /* Recipe `paper`: parameters at their defaults become those of the released code of the task. */
 void fb_recipe_set_paper_params(const struct fb_task *task, const struct fb_mechanism *mechanism,

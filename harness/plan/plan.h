@@ -98,7 +98,7 @@ size_t fb_pass_scratch_bytes(const struct fb_sizes *sizes, enum fb_pass pass);
 /* The variant's state after decoding the case's token; 0 for other passes. */
 size_t fb_case_state_bytes(const struct fb_case *item, const struct fb_attention *attention);
 
-/* The recipe of a training case, its caps applied. */
+/* The recipe of a training case, with the length that the case asks for. */
 enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
                               struct fb_error *error) FB_MUST_CHECK;
 

@@ -148,7 +148,7 @@ static void describe_params(const struct fb_case *item, char *text, size_t text_
     }
 }
 
-/* "adder same small performer/fused kernel=relu cpu:avx2x2 seed 3 steps<=400". */
+/* "adder same small performer/fused kernel=relu cpu:avx2x2 seed 3, 400 steps". */
 static void describe_training(const struct fb_case *item, char *text, size_t text_size)
 {
     char params[VALUE_SIZE];
@@ -162,10 +162,10 @@ static void describe_training(const struct fb_case *item, char *text, size_t tex
         (void)snprintf(machine, sizeof machine, "%s", fb_backend_name(item->device));
     }
     if (item->epochs > 0) {
-        (void)snprintf(epochs, sizeof epochs, " epochs<=%" PRId64, item->epochs);
+        (void)snprintf(epochs, sizeof epochs, ", %" PRId64 " epochs", item->epochs);
     }
     if (item->steps > 0) {
-        (void)snprintf(steps, sizeof steps, " steps<=%" PRId64, item->steps);
+        (void)snprintf(steps, sizeof steps, ", %" PRId64 " steps", item->steps);
     }
     (void)snprintf(text, text_size, "%s %s%s %s/%s%s %s seed %" PRIu64 "%s%s", item->task->name,
                    fb_recipe_kind_name(item->recipe),

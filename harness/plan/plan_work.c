@@ -21,16 +21,9 @@ enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *reci
 {
     const enum fb_status status =
         fb_recipe_find(item->task, item->recipe, item->model, item->mechanism, recipe, error);
-    if (status != FB_OK) {
-        return status;
-    }
-    if (item->epochs > 0 && (recipe->epochs == 0 || item->epochs < recipe->epochs)) {
-        recipe->epochs = item->epochs;
-    }
-    if (item->steps > 0 && (recipe->steps == 0 || item->steps < recipe->steps)) {
-        recipe->steps = item->steps;
-    }
-    return FB_OK;
+    return status == FB_OK
+               ? fb_recipe_set_length(recipe, item->recipe, item->epochs, item->steps, error)
+               : status;
 }
 
 void fb_case_problem(const struct fb_case *item, struct fb_problem *problem)

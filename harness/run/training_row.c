@@ -19,8 +19,8 @@ static void put_json(char *text, size_t size, json_t *object)
 static void put_paper(const struct fb_case *item, struct fb_accuracy_row *row)
 {
     struct fb_paper_number number;
-    const bool capped = item->epochs > 0 || item->steps > 0 || item->model != FB_RECIPE_FULL;
-    fb_paper_find(item->task, item->mechanism, item->params, item->recipe, capped, &number);
+    const bool altered = item->epochs > 0 || item->steps > 0 || item->model != FB_RECIPE_FULL;
+    fb_paper_find(item->task, item->mechanism, item->params, item->recipe, altered, &number);
     snprintf(row->paper_model, sizeof row->paper_model, "%s", number.model);
     snprintf(row->paper_protocol, sizeof row->paper_protocol, "%s",
              fb_paper_protocol_name(number.protocol));

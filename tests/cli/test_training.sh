@@ -47,7 +47,7 @@ YAML
 # ---- rows, curves, tables ---------------------------------------------------------------------
 suite 40 >tiny.yaml
 code 0 "$flowbench" run tiny.yaml --list
-has out 'adder same small flow/fused .* seed 3 steps<=40'
+has out 'adder same small flow/fused .* seed 3, 40 steps'
 code 0 "$flowbench" run tiny.yaml --dry-run
 has out ' 40 steps '
 code 0 "$flowbench" run tiny.yaml --out whole

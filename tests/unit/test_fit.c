@@ -135,6 +135,35 @@ static void test_an_interrupted_fit_ends_with_the_same_bits(void **state)
     unlink(path);
 }
 
+static void test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one(void **state)
+{
+    (void)state;
+    const struct fb_task *task = fb_task_find("listops");
+    const struct fb_mechanism *flow = fb_mechanism_find("flow");
+    struct fb_recipe recipe, released;
+    check(fb_recipe_find(task, FB_RECIPE_PAPER, FB_RECIPE_FULL, flow, &released, &error));
+    recipe = released;
+    assert_int_equal(fb_recipe_set_length(&recipe, FB_RECIPE_PAPER, 0, released.steps + 1, &error),
+                     FB_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "trained for 5000 steps, so 5001"));
+    check(fb_recipe_set_length(&recipe, FB_RECIPE_PAPER, 0, 40, &error));
+    assert_int_equal(recipe.steps, 40);
+    check(fb_recipe_find(task, FB_RECIPE_SAME, FB_RECIPE_FULL, flow, &recipe, &error));
+    check(fb_recipe_set_length(&recipe, FB_RECIPE_SAME, 0, 20000, &error));
+    assert_int_equal(recipe.steps, 20000);
+    assert_int_equal(recipe.epochs, 0);
+    /* the same rates at the same steps, whatever the length */
+    assert_memory_equal(&recipe.schedule, &released.schedule, sizeof recipe.schedule);
+    check(fb_recipe_find(fb_task_find("JapaneseVowels"), FB_RECIPE_SAME, FB_RECIPE_FULL, flow,
+                         &recipe, &error));
+    check(fb_recipe_set_length(&recipe, FB_RECIPE_SAME, 0, 30, &error));
+    assert_int_equal(recipe.epochs, 0);
+    check(fb_recipe_find(fb_task_find("JapaneseVowels"), FB_RECIPE_PAPER, FB_RECIPE_FULL, flow,
+                         &recipe, &error));
+    check(fb_recipe_set_length(&recipe, FB_RECIPE_PAPER, 0, 30, &error));
+    assert_int_equal(recipe.epochs, 100); /* whichever ends first */
+}
+
 static void test_a_corrupt_checkpoint_is_told_of_and_costs_time_only(void **state)
 {
     (void)state;
@@ -222,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_digit_is_learnt_by_every_mechanism),
         cmocka_unit_test(test_an_interrupted_fit_ends_with_the_same_bits),
+        cmocka_unit_test(test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one),
         cmocka_unit_test(test_a_corrupt_checkpoint_is_told_of_and_costs_time_only),
         cmocka_unit_test(test_a_loss_that_is_not_finite_names_the_last_good_checkpoint),
         cmocka_unit_test(test_a_prediction_counts_steps_and_evaluations),
