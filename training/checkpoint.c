@@ -9,13 +9,19 @@
 
 #define FORMAT "flowbench-checkpoint-1"
 
-enum { KINDS = 3, NAME_MAX_BYTES = FB_GRAPH_NAME_MAX + 16 };
+enum { KINDS = 4, NAME_MAX_BYTES = FB_GRAPH_NAME_MAX + 16 };
 
-static const char *const prefixes[KINDS] = {"", "optimiser.m.", "optimiser.v."};
+static const char *const prefixes[KINDS] = {"", "optimiser.m.", "optimiser.v.", "best."};
 
 static float *block_of(const struct fb_trainer *t, int kind)
 {
-    return kind == 0 ? t->run.params : kind == 1 ? t->m : t->v;
+    float *const blocks[KINDS] = {t->run.params, t->m, t->v, t->best};
+    return blocks[kind];
+}
+
+static int kinds_of(const struct fb_trainer *t)
+{
+    return t->best ? KINDS : KINDS - 1;
 }
 
 static bool is_saved(const struct fb_trainer *t, int param)
@@ -28,7 +34,7 @@ static size_t describe(const struct fb_trainer *t, struct fb_safetensors_tensor 
 {
     const struct fb_graph *g = t->run.graph;
     size_t count = 0;
-    for (int kind = 0; kind < KINDS; kind++)
+    for (int kind = 0; kind < kinds_of(t); kind++)
         for (int i = 0; i < g->param_count; i++) {
             const struct fb_graph_param *p = &g->params[i];
             if (!is_saved(t, i))
@@ -81,7 +87,7 @@ static enum fb_status check_tensors(const struct fb_safetensors *file, const str
 {
     const struct fb_graph *g = t->run.graph;
     char name[NAME_MAX_BYTES];
-    for (int kind = 0; kind < KINDS; kind++)
+    for (int kind = 0; kind < kinds_of(t); kind++)
         for (int i = 0; i < g->param_count; i++) {
             const struct fb_graph_param *p = &g->params[i];
             if (!is_saved(t, i))
@@ -101,7 +107,7 @@ static void copy_tensors(const struct fb_safetensors *file, const struct fb_trai
 {
     const struct fb_graph *g = t->run.graph;
     char name[NAME_MAX_BYTES];
-    for (int kind = 0; kind < KINDS; kind++)
+    for (int kind = 0; kind < kinds_of(t); kind++)
         for (int i = 0; i < g->param_count; i++) {
             if (!is_saved(t, i))
                 continue;

@@ -25,6 +25,7 @@ struct fit {
     unsigned char *correct; /* of the evaluation at hand */
     double started_s, saved_s;
     int64_t resumed_step;
+    bool warm; /* a step has been done in this process */
     const char *warning;
     bool stopped;
 };
@@ -99,14 +100,20 @@ static enum fb_status make_trainer(struct fit *f, struct fb_error *error)
                            : status;
 }
 
+/* The split that evaluations are made on. */
+static enum fb_split split_of(const struct fb_fit_options *o)
+{
+    return o->recipe->best_on_test || o->task->count(o->data, FB_SPLIT_VALIDATION) == 0
+               ? FB_SPLIT_TEST
+               : FB_SPLIT_VALIDATION;
+}
+
 static enum fb_status make_state(struct fit *f, struct fb_error *error)
 {
     const struct fb_task *task = f->options->task;
     const void *data = f->options->data;
     struct fb_fit_state *s = &f->state;
-    f->split = f->recipe->best_on_test || task->count(data, FB_SPLIT_VALIDATION) == 0
-                   ? FB_SPLIT_TEST
-                   : FB_SPLIT_VALIDATION;
+    f->split = split_of(f->options);
     f->steps = steps_of(f->recipe, f->batch.steps_per_epoch);
     *s = (struct fb_fit_state){.selected_step = -1};
     s->points_room =
@@ -119,7 +126,10 @@ static enum fb_status make_state(struct fit *f, struct fb_error *error)
     s->correct_count = task->count(data, FB_SPLIT_TEST);
     s->correct = fb_arena_alloc(f->arena, (size_t)s->correct_count, 1, error);
     f->correct = fb_arena_alloc(f->arena, (size_t)s->correct_count, 1, error);
-    return s->correct && f->correct ? FB_OK : FB_ERROR_MEMORY;
+    if (!s->correct || !f->correct)
+        return FB_ERROR_MEMORY;
+    memset(s->correct, 0, (size_t)s->correct_count);
+    return FB_OK;
 }
 
 /* ---- checkpoints ----------------------------------------------------------------------------- */
@@ -167,25 +177,60 @@ static enum fb_status resume(struct fit *f, struct fb_error *error)
 
 /* ---- evaluating ------------------------------------------------------------------------------ */
 
-/* Takes the evaluation at hand as the best so far; its test score is made unless it is one. */
+static void take_test_score(struct fit *f, double metric)
+{
+    struct fb_fit_state *s = &f->state;
+    s->selected_test = metric;
+    if (s->correct)
+        memcpy(s->correct, f->correct, (size_t)s->correct_count);
+}
+
+/* Takes the evaluation at hand as the best so far. Unless it was of the test split, the parameters
+ * are put aside: that split is scored at the end. */
 static enum fb_status take_as_best(struct fit *f, const struct fb_fit_point *point,
                                    struct fb_error *error)
 {
     struct fb_fit_state *s = &f->state;
-    struct fb_fit_score score = {.metric = point->metric};
+    s->selected_trial = point->trial;
+    s->selected_step = point->step;
+    s->selected_value = point->metric;
+    if (f->split != FB_SPLIT_TEST)
+        return fb_trainer_keep_best(&f->trainer, error);
+    take_test_score(f, point->metric);
+    return FB_OK;
+}
+
+/* The test score after the last step of a trial; not of one that cannot be selected any more. */
+static enum fb_status score_last(struct fit *f, struct fb_error *error)
+{
+    struct fb_fit_state *s = &f->state;
+    struct fb_fit_score score = {.metric = s->points[s->points_count - 1].metric};
+    if (s->selected_trial != s->trial)
+        return FB_OK;
     if (f->split != FB_SPLIT_TEST) {
         const enum fb_status status =
             fb_fit_batch_score(&f->batch, FB_SPLIT_TEST, f->correct, &score, error);
         if (status != FB_OK)
             return status;
+        if (s->selected_step == f->trainer.step)
+            take_test_score(f, score.metric);
     }
-    s->selected_trial = point->trial;
-    s->selected_step = point->step;
-    s->selected_value = point->metric;
-    s->selected_test = score.metric;
-    if (s->correct)
-        memcpy(s->correct, f->correct, (size_t)s->correct_count);
+    s->last_test = score.metric;
     return FB_OK;
+}
+
+/* The test score of the selected evaluation, where it has none yet. */
+static enum fb_status score_selected(struct fit *f, struct fb_error *error)
+{
+    struct fb_fit_score score;
+    if (f->split == FB_SPLIT_TEST || f->state.selected_step == f->steps)
+        return FB_OK;
+    enum fb_status status = fb_trainer_take_best(&f->trainer, error);
+    if (status == FB_OK)
+        status = fb_fit_batch_score(&f->batch, FB_SPLIT_TEST, f->correct, &score, error);
+    if (status == FB_OK)
+        take_test_score(f, score.metric);
+    return status;
 }
 
 static enum fb_status evaluate(struct fit *f, struct fb_error *error)
@@ -247,7 +292,13 @@ static enum fb_status train_step(struct fit *f, struct fb_error *error)
     const enum fb_status status = fb_trainer_step(&f->trainer, &loss, error);
     if (status == FB_ERROR_INPUT)
         return name_last_good(f, error);
-    f->state.train_s += now_s() - start_s;
+    const double step_s = now_s() - start_s;
+    f->state.train_s += step_s;
+    if (f->warm) { /* the first step of a process touches memory, chooses kernels, starts threads */
+        f->state.rate_s += step_s;
+        f->state.rate_steps++;
+    }
+    f->warm = true;
     f->state.loss_sum += loss;
     f->state.loss_steps++;
     return status;
@@ -276,14 +327,7 @@ static enum fb_status run_trial(struct fit *f, struct fb_error *error)
         if (status == FB_OK)
             status = rest(f, error);
     }
-    if (status != FB_OK || f->stopped)
-        return status;
-    const struct fb_fit_point *last = &f->state.points[f->state.points_count - 1];
-    struct fb_fit_score score = {.metric = last->metric};
-    if (f->split != FB_SPLIT_TEST)
-        status = fb_fit_batch_score(&f->batch, FB_SPLIT_TEST, NULL, &score, error);
-    f->state.last_test[f->state.trial] = score.metric;
-    return status;
+    return status == FB_OK && !f->stopped ? score_last(f, error) : status;
 }
 
 static enum fb_status run_trials(struct fit *f, struct fb_error *error)
@@ -298,7 +342,16 @@ static enum fb_status run_trials(struct fit *f, struct fb_error *error)
         f->state.loss_steps = 0;
         status = fb_trainer_restart(&f->trainer, error);
     }
-    return status;
+    return status == FB_OK && !f->stopped ? score_selected(f, error) : status;
+}
+
+static double speed_of(const struct fit *f)
+{
+    const struct fb_fit_state *s = &f->state;
+    const double steps = (double)(f->steps * s->trial + f->trainer.step); /* of all trials so far */
+    if (s->rate_steps > 0)
+        return (double)s->rate_steps / s->rate_s;
+    return s->train_s > 0.0 ? steps / s->train_s : (double)NAN; /* no process did a second one */
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */
@@ -322,7 +375,6 @@ static int64_t plateau_step(const struct fit *f)
 static void fill_result(struct fit *f, struct fb_fit_result *result)
 {
     const struct fb_fit_state *s = &f->state;
-    const double steps = (double)(f->steps * s->trial + f->trainer.step); /* of all trials so far */
     *result = (struct fb_fit_result){
         .stopped = f->stopped,
         .warning = f->warning,
@@ -330,7 +382,7 @@ static void fill_result(struct fit *f, struct fb_fit_result *result)
         .points = s->points,
         .points_count = s->points_count,
         .metric = s->selected_test,
-        .metric_last = s->last_test[s->selected_trial],
+        .metric_last = s->last_test,
         .metric_best = s->selected_value,
         .selected_step = s->selected_step,
         .selected_trial = s->selected_trial,
@@ -340,7 +392,7 @@ static void fill_result(struct fit *f, struct fb_fit_result *result)
         .parameters = f->graph.trained_floats,
         .train_s = s->train_s,
         .elapsed_s = s->elapsed_s + now_s() - f->started_s,
-        .steps_per_s = s->train_s > 0.0 ? steps / s->train_s : (double)NAN,
+        .steps_per_s = speed_of(f),
         .resumed_step = f->resumed_step,
         .correct = s->correct,
         .correct_count = s->correct_count,
@@ -370,6 +422,8 @@ enum fb_status fb_fit(const struct fb_fit_options *options, struct fb_arena *are
         status = check_data(&f, error);
     if (status == FB_OK)
         status = make_state(&f, error);
+    if (status == FB_OK && f.split != FB_SPLIT_TEST)
+        status = fb_trainer_make_best(&f.trainer, error);
     if (status == FB_OK)
         status = resume(&f, error);
     if (status == FB_OK)
@@ -381,6 +435,11 @@ enum fb_status fb_fit(const struct fb_fit_options *options, struct fb_arena *are
 }
 
 /* ---- prediction ------------------------------------------------------------------------------ */
+
+static double passes_over(const struct fb_fit_options *o, enum fb_split split)
+{
+    return ceil((double)o->task->count(o->data, split) / (double)o->recipe->batch);
+}
 
 enum fb_status fb_fit_predict(const struct fb_fit_options *o, struct fb_fit_cost *cost,
                               struct fb_error *error)
@@ -396,17 +455,19 @@ enum fb_status fb_fit_predict(const struct fb_fit_options *o, struct fb_fit_cost
         const int64_t per_epoch =
             fb_fit_steps_per_epoch(r, o->task->count(o->data, FB_SPLIT_TRAIN));
         const int64_t steps = steps_of(r, per_epoch);
-        const int64_t held = o->task->count(o->data, FB_SPLIT_VALIDATION);
-        const int64_t scored =
-            r->best_on_test || held == 0 ? o->task->count(o->data, FB_SPLIT_TEST) : held;
+        const enum fb_split split = split_of(o);
+        const bool kept = split != FB_SPLIT_TEST;
         cost->evaluations = (int64_t)evaluations_of(r, steps, per_epoch) * r->trials;
-        const double passes = (double)cost->evaluations * ceil((double)scored / (double)r->batch);
+        double passes = (double)cost->evaluations * passes_over(o, split);
+        if (kept) /* once as selected, and after the last step of each trial at most */
+            passes += (1.0 + r->trials) * passes_over(o, FB_SPLIT_TEST);
         fb_graph_cost(&graph, &one);
         cost->steps = steps * r->trials;
         cost->parameters = graph.trained_floats;
         cost->flop = (double)cost->steps * one.step_flop + passes * one.forward_flop;
         cost->bytes = (double)cost->steps * one.step_bytes + passes * one.forward_bytes;
-        cost->memory_bytes = one.memory_bytes;
+        cost->memory_bytes =
+            one.memory_bytes + (kept ? (size_t)graph.trained_floats * sizeof(float) : 0);
     }
     fb_arena_free(&arena);
     return status;

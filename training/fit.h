@@ -54,7 +54,7 @@ struct fb_fit_result {
     int64_t steps;        /* of one trial */
     int64_t parameters;
     double train_s, elapsed_s;
-    double steps_per_s;
+    double steps_per_s;   /* of the steps after the first of each process */
     int64_t resumed_step; /* the checkpoint's that this process went on from; 0: from the start */
     unsigned char
         *correct; /* per test example 1 or 0 at the selected evaluation; NULL: perplexity */

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FORMAT "flowbench-fit-1"
+#define FORMAT "flowbench-fit-2"
 
 enum { HEAD_BYTES = 512, LINE_BYTES = 256 };
 
@@ -13,14 +13,13 @@ enum { HEAD_BYTES = 512, LINE_BYTES = 256 };
 
 static size_t write_head(const struct fb_fit_state *s, char *text, size_t room)
 {
-    size_t used = (size_t)snprintf(
-        text, room, FORMAT " %d %.17g %.17g %.17g %" PRId64 " %d %" PRId64 " %.17g %.17g %zu\n",
-        s->trial, s->train_s, s->elapsed_s, s->loss_sum, s->loss_steps, s->selected_trial,
-        s->selected_step, s->selected_value, s->selected_test, s->points_count);
-    for (int i = 0; i < FB_RECIPE_TRIALS_MAX; i++)
-        used += (size_t)snprintf(text + used, room - used, "%.17g ", s->last_test[i]);
-    text[used - 1] = '\n';
-    return used;
+    const int used = snprintf(text, room,
+                              FORMAT " %d %.17g %.17g %.17g %" PRId64 " %.17g %" PRId64
+                                     "\n%d %" PRId64 " %.17g %.17g %.17g %zu\n",
+                              s->trial, s->train_s, s->elapsed_s, s->rate_s, s->rate_steps,
+                              s->loss_sum, s->loss_steps, s->selected_trial, s->selected_step,
+                              s->selected_value, s->selected_test, s->last_test, s->points_count);
+    return (size_t)used;
 }
 
 static size_t write_correct(const struct fb_fit_state *s, char *text)
@@ -60,13 +59,12 @@ static const char *next_line(const char *text)
 
 static bool read_head(const char **text, struct fb_fit_state *s, size_t *points)
 {
-    if (sscanf(*text, FORMAT " %d %lf %lf %lf %" SCNd64 " %d %" SCNd64 " %lf %lf %zu", &s->trial,
-               &s->train_s, &s->elapsed_s, &s->loss_sum, &s->loss_steps, &s->selected_trial,
-               &s->selected_step, &s->selected_value, &s->selected_test, points) != 10)
+    if (sscanf(*text, FORMAT " %d %lf %lf %lf %" SCNd64 " %lf %" SCNd64, &s->trial, &s->train_s,
+               &s->elapsed_s, &s->rate_s, &s->rate_steps, &s->loss_sum, &s->loss_steps) != 7)
         return false;
     *text = next_line(*text);
-    if (sscanf(*text, "%lf %lf %lf %lf", &s->last_test[0], &s->last_test[1], &s->last_test[2],
-               &s->last_test[3]) != FB_RECIPE_TRIALS_MAX)
+    if (sscanf(*text, "%d %" SCNd64 " %lf %lf %lf %zu", &s->selected_trial, &s->selected_step,
+               &s->selected_value, &s->selected_test, &s->last_test, points) != 6)
         return false;
     *text = next_line(*text);
     return s->trial >= 0 && s->trial < FB_RECIPE_TRIALS_MAX;

@@ -9,6 +9,8 @@
 struct fb_fit_state {
     int trial; /* at hand */
     double train_s, elapsed_s;
+    double rate_s; /* in the rate_steps that the speed is told from */
+    int64_t rate_steps;
     double loss_sum; /* since the last evaluation */
     int64_t loss_steps;
     struct fb_fit_point *points;
@@ -16,9 +18,11 @@ struct fb_fit_state {
     /* the best evaluation of all trials so far; step -1: none yet */
     int selected_trial;
     int64_t selected_step;
-    double selected_value, selected_test;
-    double last_test[FB_RECIPE_TRIALS_MAX]; /* of finished trials */
-    unsigned char *correct;                 /* at the selected evaluation; NULL: not kept */
+    double selected_value;
+    double selected_test;   /* its score on the test split, and which examples it got right: made at
+                               the evaluation if that is of the test split, else at the end */
+    double last_test;       /* after the last step of the selected trial, once that is over */
+    unsigned char *correct; /* NULL: not kept */
     int64_t correct_count;
 };
 

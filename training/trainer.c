@@ -40,6 +40,39 @@ enum fb_status fb_trainer_restart(struct fb_trainer *t, struct fb_error *error)
     return t->device ? fb_trainer_device_put(t, error) : FB_OK;
 }
 
+static size_t trained_bytes(const struct fb_trainer *t)
+{
+    return (size_t)t->run.graph->trained_floats * sizeof(float);
+}
+
+enum fb_status fb_trainer_make_best(struct fb_trainer *t, struct fb_error *error)
+{
+    const struct fb_graph *g = t->run.graph;
+    t->best = fb_arena_alloc(g->arena, (size_t)g->trained_floats, sizeof *t->best, error);
+    if (!t->best)
+        return FB_ERROR_MEMORY;
+    memset(t->best, 0, trained_bytes(t));
+    return FB_OK;
+}
+
+enum fb_status fb_trainer_keep_best(struct fb_trainer *t, struct fb_error *error)
+{
+    const enum fb_status status = t->device ? fb_trainer_device_fetch(t, error) : FB_OK;
+    if (status == FB_OK)
+        memcpy(t->best, t->run.params, trained_bytes(t));
+    return status;
+}
+
+enum fb_status fb_trainer_take_best(struct fb_trainer *t, struct fb_error *error)
+{
+    /* the moments go back with the parameters, so the host's must be the device's */
+    const enum fb_status status = t->device ? fb_trainer_device_fetch(t, error) : FB_OK;
+    if (status != FB_OK)
+        return status;
+    memcpy(t->run.params, t->best, trained_bytes(t));
+    return t->device ? fb_trainer_device_put(t, error) : FB_OK;
+}
+
 static const struct fb_graph_tensor *logits_of(const struct fb_trainer *t)
 {
     return &t->run.graph->tensors[t->run.graph->logits];

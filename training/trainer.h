@@ -20,6 +20,7 @@ struct fb_trainer {
     uint64_t seed;    /* of the initial weights and of dropout */
     int64_t step;     /* steps done */
     float *m, *v;
+    float *best; /* parameters put aside; NULL: none ever are */
     unsigned char *decay;
     const int32_t *targets;           /* of the batch: one per row of the logits */
     struct fb_trainer_device *device; /* NULL: trained on this processor */
@@ -46,12 +47,23 @@ void fb_trainer_release(struct fb_trainer *trainer);
 enum fb_status fb_trainer_step(struct fb_trainer *trainer, double *loss,
                                struct fb_error *error) FB_MUST_CHECK;
 
+/* Room for parameters that are put aside: once, before any are. They travel with checkpoints. */
+enum fb_status fb_trainer_make_best(struct fb_trainer *trainer,
+                                    struct fb_error *error) FB_MUST_CHECK;
+/* Puts the parameters aside as they are; and takes them back in place of the present ones. Moments
+ * and step stay. */
+enum fb_status fb_trainer_keep_best(struct fb_trainer *trainer,
+                                    struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_take_best(struct fb_trainer *trainer,
+                                    struct fb_error *error) FB_MUST_CHECK;
+
 /* Forward without dropout; *loss over the batch. The logits lie in fb_graph_run_values. */
 enum fb_status fb_trainer_evaluate(struct fb_trainer *trainer, double *loss,
                                    struct fb_error *error) FB_MUST_CHECK;
 
 /* A checkpoint is a safetensors file: every parameter under its official name, the moments as
- * "optimiser.m.NAME" and "optimiser.v.NAME", step, seed and note in the metadata. Written whole or
+ * "optimiser.m.NAME" and "optimiser.v.NAME", what was put aside as "best.NAME", step, seed and note
+ * in the metadata. Written whole or
  * not at all. Reading checks every name, type and shape before it changes the trainer; the note
  * then lies in the graph's arena. */
 enum fb_status fb_trainer_save(const struct fb_trainer *trainer, const char *path,

@@ -135,6 +135,48 @@ static void test_an_interrupted_fit_ends_with_the_same_bits(void **state)
     unlink(path);
 }
 
+/* A task of which it is counted how many test examples are asked for. */
+static const struct fb_task *counted;
+static int64_t tested;
+
+static void fill_and_count(const void *data, enum fb_split split, const int64_t *chosen,
+                           int64_t count, const struct fb_task_batch *batch)
+{
+    tested += split == FB_SPLIT_TEST ? count : 0;
+    counted->fill(data, split, chosen, count, batch);
+}
+
+/* Twenty examples are two batches of sixteen. */
+static void test_the_test_split_is_scored_once_and_as_it_was_selected(void **state)
+{
+    (void)state;
+    struct subject s;
+    struct fb_fit_result whole, shorter;
+    make(&s, FB_RECIPE_SAME, "softmax", 120);
+    s.recipe.schedule.base = 3e-2; /* so fast that the last step is not the best */
+    struct fb_task task = *s.task;
+    counted = s.task;
+    task.fill = fill_and_count;
+    s.options.task = &task;
+    tested = 0;
+    check(fb_fit(&s.options, &arena, &whole, &error));
+    assert_in_range(whole.selected_step, 10, 110);
+    assert_int_equal(tested, 2 * 32); /* as selected, and after the last step */
+    s.recipe.steps = whole.selected_step;
+    tested = 0;
+    check(fb_fit(&s.options, &arena, &shorter, &error));
+    assert_int_equal(tested, 32); /* the last step is the selected one */
+    assert_int_equal(shorter.selected_step, whole.selected_step);
+    assert_true(shorter.metric == whole.metric && shorter.metric_last == whole.metric);
+    assert_memory_equal(shorter.correct, whole.correct, (size_t)whole.correct_count);
+    s.recipe.best_on_test = true; /* the protocol of the released code scores it every time */
+    s.recipe.steps = 120;
+    tested = 0;
+    check(fb_fit(&s.options, &arena, &shorter, &error));
+    assert_int_equal(tested, 13 * 32);
+    assert_string_equal(shorter.split, "test");
+}
+
 static void test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one(void **state)
 {
     (void)state;
@@ -251,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_digit_is_learnt_by_every_mechanism),
         cmocka_unit_test(test_an_interrupted_fit_ends_with_the_same_bits),
+        cmocka_unit_test(test_the_test_split_is_scored_once_and_as_it_was_selected),
         cmocka_unit_test(test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one),
         cmocka_unit_test(test_a_corrupt_checkpoint_is_told_of_and_costs_time_only),
         cmocka_unit_test(test_a_loss_that_is_not_finite_names_the_last_good_checkpoint),

@@ -118,6 +118,42 @@ static void test_a_resumed_run_is_the_run_bit_for_bit(void **state)
     destroy(second);
 }
 
+static void test_what_was_put_aside_travels_and_comes_back(void **state)
+{
+    (void)state;
+    char path[64];
+    double loss;
+    path_of(path);
+    struct subject *s = made(8), *other = made(8);
+    check(fb_trainer_make_best(&s->trainer, &error));
+    check(fb_trainer_make_best(&other->trainer, &error));
+    train(s, 3);
+    const size_t bytes = (size_t)s->graph.trained_floats * sizeof(float);
+    float *kept = malloc(bytes);
+    assert_non_null(kept);
+    memcpy(kept, s->trainer.run.params, bytes);
+    check(fb_trainer_keep_best(&s->trainer, &error));
+    train(s, 2);
+    assert_memory_not_equal(kept, s->trainer.run.params, bytes);
+    check(fb_trainer_save(&s->trainer, path, &error));
+    check(fb_trainer_load(&other->trainer, path, &error));
+    assert_memory_equal(s->trainer.run.params, other->trainer.run.params, bytes);
+    check(fb_trainer_take_best(&other->trainer, &error));
+    assert_memory_equal(kept, other->trainer.run.params, bytes);
+    assert_int_equal(other->trainer.step, 5);
+    check(fb_trainer_evaluate(&other->trainer, &loss, &error));
+    /* one that puts nothing aside writes nothing aside */
+    struct subject *plain = made(8);
+    check(fb_trainer_save(&plain->trainer, path, &error));
+    assert_int_equal(fb_trainer_load(&other->trainer, path, &error), FB_ERROR_INPUT);
+    assert_non_null(strstr(error.text, "lacks the tensor best."));
+    unlink(path);
+    free(kept);
+    destroy(s);
+    destroy(other);
+    destroy(plain);
+}
+
 static void test_what_is_not_finite_stops_the_run_and_changes_nothing(void **state)
 {
     (void)state;
@@ -189,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_simple_rule_is_learnt),
         cmocka_unit_test(test_a_resumed_run_is_the_run_bit_for_bit),
+        cmocka_unit_test(test_what_was_put_aside_travels_and_comes_back),
         cmocka_unit_test(test_what_is_not_finite_stops_the_run_and_changes_nothing),
         cmocka_unit_test(test_a_foreign_checkpoint_is_refused_and_changes_nothing),
         cmocka_unit_test(test_checkpoints_carry_the_official_names),
