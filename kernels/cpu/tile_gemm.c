@@ -29,15 +29,21 @@ enum { CAN_FETCH = 0, LINE_BYTES = 64, FETCH_PERIOD = 1, FETCH_LANES = 3 };
 #endif
 
 struct tile {
+    struct tile_part {
+        const float *a, *b;
+        int64_t a_row, ldb; /* a_col is 1 */
+        int64_t k;
+    } first; /* what is summed before, when joined */
     const float *a;
     int64_t a_row, a_col;
     const float *b;
     int64_t ldb;
+    int64_t k;
     float *c;
     int64_t ldc;
-    int64_t k;
     int64_t last; /* columns in the last vector, 1 .. FB_VW */
     bool accumulate;
+    float *twin;                    /* or NULL */
     const float *scale;             /* of C's rows, or NULL */
     const char *fetch[FETCH_LANES]; /* what to fetch next, in turn */
 };
@@ -60,14 +66,65 @@ struct tile {
                 sum[i][j] = fb_vf_fma(x, column[j], sum[i][j]);                                    \
             }                                                                                      \
         }                                                                                          \
-        a += t->a_col;                                                                             \
-        b += t->ldb;                                                                               \
+        a += a_col;                                                                                \
+        b += ldb;                                                                                  \
     } while (0)
 
-/* rows, vectors, unit_row (a_row is 1), partial (the last vector is not full) and fetching are
- * constants at every call, so that the loops unroll into registers. */
+/* to += the tile. */
+FB_ALWAYS_INLINE void add_tile(fb_vf sum[TILE_ROWS][TILE_VECTORS], const int rows,
+                               const int vectors, float *to, int64_t ld, const int64_t last)
+{
+    FB_UNROLL
+    for (int i = 0; i < rows; i++) {
+        FB_UNROLL
+        for (int j = 0; j < vectors; j++) {
+            float *at = to + i * ld + j * FB_VW;
+            if (j == vectors - 1 && last != FB_VW) {
+                const fb_vf before = fb_vf_load_part(at, last);
+                fb_vf_store_part(at, fb_vf_add(before, sum[i][j]), last);
+            } else {
+                fb_vf_store(at, fb_vf_add(fb_vf_load(at), sum[i][j]));
+            }
+        }
+    }
+}
+
+FB_ALWAYS_INLINE void store_tile(const struct tile *t, fb_vf sum[TILE_ROWS][TILE_VECTORS],
+                                 const int rows, const int vectors, const bool partial)
+{
+    /* Read once: for all that the compiler knows, C may lie over the tile. */
+    const bool accumulate = t->accumulate;
+    const float *scales = t->scale;
+    float *first = t->c;
+    const int64_t ldc = t->ldc, last = t->last;
+    FB_UNROLL
+    for (int i = 0; i < rows; i++) {
+        float *c = first + i * ldc;
+        const fb_vf scale = fb_vf_set1(scales != NULL ? scales[i] : 1.0F);
+        FB_UNROLL
+        for (int j = 0; j < vectors; j++) {
+            const bool cut = partial && j == vectors - 1;
+            fb_vf total = sum[i][j];
+            if (accumulate) {
+                total = fb_vf_add(
+                    cut ? fb_vf_load_part(c + j * FB_VW, last) : fb_vf_load(c + j * FB_VW), total);
+            }
+            total = scales != NULL ? fb_vf_mul(scale, total) : total;
+            if (cut) {
+                fb_vf_store_part(c + j * FB_VW, total, last);
+            } else {
+                fb_vf_store(c + j * FB_VW, total);
+            }
+        }
+    }
+}
+
+/* rows, vectors, unit_row (a_row is 1, else a_col is), partial (the last vector is not full),
+ * fetching and joined (there are two parts) are constants at every call, so that the loops unroll
+ * into registers. */
 FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int vectors,
-                               const bool unit_row, const bool partial, const bool fetching)
+                               const bool unit_row, const bool partial, const bool fetching,
+                               const bool joined)
 {
     fb_vf sum[TILE_ROWS][TILE_VECTORS];
     FB_UNROLL
@@ -77,7 +134,14 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
             sum[i][j] = fb_vf_zero();
         }
     }
-    const int64_t a_row = unit_row ? 1 : t->a_row;
+    if (joined) {
+        const int64_t a_row = t->first.a_row, a_col = 1, ldb = t->first.ldb;
+        const float *a = t->first.a, *b = t->first.b;
+        for (int64_t p = 0; p < t->first.k; p++) {
+            RUN_STEP;
+        }
+    }
+    const int64_t a_row = unit_row ? 1 : t->a_row, a_col = unit_row ? t->a_col : 1, ldb = t->ldb;
     const float *a = t->a, *b = t->b;
     int64_t p = 0;
     if (fetching) {
@@ -97,52 +161,36 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     for (; p < t->k; p++) {
         RUN_STEP;
     }
-    FB_UNROLL
-    for (int i = 0; i < rows; i++) {
-        float *c = t->c + i * t->ldc;
-        const bool scaled = t->scale != NULL;
-        const fb_vf scale = fb_vf_set1(scaled ? t->scale[i] : 1.0F);
-        FB_UNROLL
-        for (int j = 0; j < vectors; j++) {
-            const bool cut = partial && j == vectors - 1;
-            fb_vf total = sum[i][j];
-            if (t->accumulate) {
-                total = fb_vf_add(cut ? fb_vf_load_part(c + j * FB_VW, t->last)
-                                      : fb_vf_load(c + j * FB_VW),
-                                  total);
-            }
-            total = scaled ? fb_vf_mul(scale, total) : total;
-            if (cut) {
-                fb_vf_store_part(c + j * FB_VW, total, t->last);
-            } else {
-                fb_vf_store(c + j * FB_VW, total);
-            }
-        }
+    if (t->twin != NULL) {
+        add_tile(sum, rows, vectors, t->twin, t->ldc, partial ? t->last : FB_VW);
     }
+    store_tile(t, sum, rows, vectors, partial);
 }
 
 typedef void (*tile_fn)(const struct tile *);
 
-enum tile_kind { PLAIN, PARTIAL, FETCHING, KINDS };
+enum tile_kind { PLAIN, PARTIAL, FETCHING, JOINED, KINDS };
 
-#define TILE_KIND(rows, vectors, name, unit_row, partial, fetching)                                \
+#define TILE_KIND(rows, vectors, name, unit_row, partial, fetching, joined)                        \
     static void tile_##rows##x##vectors##_##name(const struct tile *t)                             \
     {                                                                                              \
-        run_tile(t, rows, vectors, unit_row, partial, fetching);                                   \
+        run_tile(t, rows, vectors, unit_row, partial, fetching, joined);                           \
     }
+/* A partial tile of rows may have a first part of no steps. */
 #define TILE(rows, vectors)                                                                        \
-    TILE_KIND(rows, vectors, rr, false, false, false)                                              \
-    TILE_KIND(rows, vectors, rp, false, true, false)                                               \
-    TILE_KIND(rows, vectors, rf, false, false, CAN_FETCH)                                          \
-    TILE_KIND(rows, vectors, ur, true, false, false)                                               \
-    TILE_KIND(rows, vectors, up, true, true, false)                                                \
-    TILE_KIND(rows, vectors, uf, true, false, CAN_FETCH)
+    TILE_KIND(rows, vectors, rr, false, false, false, false)                                       \
+    TILE_KIND(rows, vectors, rp, false, true, false, true)                                         \
+    TILE_KIND(rows, vectors, rf, false, false, CAN_FETCH, false)                                   \
+    TILE_KIND(rows, vectors, rj, false, false, CAN_FETCH, true)                                    \
+    TILE_KIND(rows, vectors, ur, true, false, false, false)                                        \
+    TILE_KIND(rows, vectors, up, true, true, false, false)                                         \
+    TILE_KIND(rows, vectors, uf, true, false, CAN_FETCH, false)
 #define TILE_ENTRY(rows, vectors)                                                                  \
     {                                                                                              \
-        {tile_##rows##x##vectors##_rr, tile_##rows##x##vectors##_rp,                               \
-         tile_##rows##x##vectors##_rf},                                                            \
+        {tile_##rows##x##vectors##_rr, tile_##rows##x##vectors##_rp, tile_##rows##x##vectors##_rf, \
+         tile_##rows##x##vectors##_rj},                                                            \
             {tile_##rows##x##vectors##_ur, tile_##rows##x##vectors##_up,                           \
-             tile_##rows##x##vectors##_uf},                                                        \
+             tile_##rows##x##vectors##_uf, NULL},                                                  \
     }
 
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_NEON)
@@ -187,8 +235,17 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static bool is_left(const struct fb_tile_extra *extra)
+{
+    bool left = false;
+    for (int i = 0; i < FB_TILE_RANGES; i++) {
+        left = left || extra->fetch[i].bytes > 0;
+    }
+    return left;
+}
+
 /* Hands each of the tile's lanes lines of the next range in turn that has any left. */
-static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
+static void take_lines(struct fb_tile_extra *extra, struct tile *t)
 {
     const int64_t bytes = (t->k / FETCH_PERIOD / FETCH_LANES + 1) * LINE_BYTES;
     const char *taken = NULL;
@@ -205,37 +262,67 @@ static enum tile_kind take_lines(struct fb_tile_extra *extra, struct tile *t)
         }
         t->fetch[lane] = taken;
     }
-    return taken != NULL ? FETCHING : PLAIN;
+}
+
+/* What the tile at row i, column j does beside its product. */
+static enum tile_kind take_extra(struct fb_tile_extra *extra, struct tile *t, int64_t i, int rows,
+                                 int64_t j)
+{
+    const struct fb_tile_lower *lower = &extra->lower;
+    const bool fetching = CAN_FETCH && t->last == FB_VW && is_left(extra);
+    enum tile_kind kind = fetching ? FETCHING : PLAIN;
+    t->scale = extra->scale == NULL ? NULL : extra->scale + i;
+    t->twin = extra->twin == NULL ? NULL : extra->twin + i * t->ldc + j;
+    if (fetching) {
+        take_lines(extra, t);
+    }
+    if (lower->k > 0) {
+        assert(t->a_col == 1);
+        kind = JOINED;
+        t->first = (struct tile_part){
+            .a = lower->l + i * lower->ldl,
+            .b = lower->m + j,
+            .a_row = lower->ldl,
+            .ldb = lower->ldm,
+            .k = smaller(lower->k, i + rows),
+        };
+        for (int lane = 0; !fetching && lane < FETCH_LANES; lane++) {
+            t->fetch[lane] = (const char *)t->a; /* they are in the cache */
+        }
+    }
+    return kind;
 }
 
 /* Column panels outermost: a panel of B (k x TILE_VECTORS * FB_VW) stays in the first-level cache
- * while the rows of A stream past it. */
+ * while the rows of A stream past it. Rows are dealt evenly to as few tiles as will do: a low tile
+ * loads as many columns of B as a high one for less work. */
 FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower, struct fb_tile_extra *extra)
 {
+    const int64_t heights = (m + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t low = heights > 0 ? m / heights : 0, higher = m - low * heights;
+    struct tile t; /* an initialiser would clear all of it by a string instruction */
+    t.first = (struct tile_part){0};
+    t.a_row = a_row;
+    t.a_col = a_col;
+    t.ldb = ldb;
+    t.ldc = ldc;
+    t.accumulate = accumulate;
+    t.twin = NULL;
+    t.scale = NULL;
     for (int64_t j = 0; j < n; j += TILE_VECTORS * FB_VW) {
         const int64_t columns = smaller(n - j, TILE_VECTORS * FB_VW);
         const int vectors = (int)((columns + FB_VW - 1) / FB_VW);
-        const int64_t last = columns - (vectors - 1) * FB_VW;
-        for (int64_t i = 0; i < m; i += TILE_ROWS) {
-            const int rows = (int)smaller(m - i, TILE_ROWS);
-            struct tile t = {
-                .a = a + i * a_row,
-                .a_row = a_row,
-                .a_col = a_col,
-                .b = b + j,
-                .ldb = ldb,
-                .ldc = ldc,
-                .k = lower ? smaller(k, i + rows) : k,
-                .last = last,
-                .accumulate = accumulate,
-            };
+        t.last = columns - (vectors - 1) * FB_VW;
+        t.b = b + j;
+        for (int64_t i = 0, height = 0; height < heights; height++) {
+            const int rows = (int)(height < higher ? low + 1 : low);
+            t.a = a + i * a_row;
             t.c = c + i * ldc + j;
-            enum tile_kind kind = last != FB_VW ? PARTIAL : PLAIN;
-            if (extra != NULL) {
-                t.scale = extra->scale == NULL ? NULL : extra->scale + i;
-                kind = CAN_FETCH && kind == PLAIN ? take_lines(extra, &t) : kind;
-            }
-            tiles[rows - 1][vectors - 1][a_row == 1][kind](&t);
+            t.k = lower ? smaller(k, i + rows) : k;
+            enum tile_kind kind = extra == NULL ? PLAIN : take_extra(extra, &t, i, rows, j);
+            kind = t.last != FB_VW ? PARTIAL : kind;
+            tiles[rows - 1][vectors - 1][a_col != 1][kind](&t);
+            i += rows;
         }
     }
 }

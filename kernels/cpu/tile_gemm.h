@@ -6,7 +6,7 @@
  *     A(i, p) = a[i * a_row + p * a_col],  B[p][j] = b[p * ldb + j],  C[i][j] = c[i * ldc + j]
  *
  * Strides in elements. A is read one float at a time, B and C by vectors of columns; no byte
- * outside the given extents is touched. One of a_row, a_col should be 1. The sum over p is taken in
+ * outside the given extents is touched. One of a_row, a_col is 1. The sum over p is taken in
  * order, from zero, in float; C is added last. C must not overlap A or B.
  *
  * Tiles, rows x vectors: AVX-512 6 x 4 (24 accumulators, 4 columns of B, broadcasts from memory),
@@ -33,6 +33,15 @@ enum { FB_TILE_RANGES = 4 };
 struct fb_tile_extra {
     /* C = diag(scale) A B, or diag(scale) (C + A B) when accumulating, m values; NULL: none. */
     const float *scale;
+    /* Summed before A B: L M with a triangular L as in fb_tile_gemm_lower, L(i, p) = l[i * ldl +
+     * p], M[p][j] = m[p * ldm + j], p < k; k = 0: none. Needs a_col = 1. */
+    struct fb_tile_lower {
+        const float *l, *m;
+        int64_t ldl, ldm;
+        int64_t k;
+    } lower;
+    /* twin += A B (and L M), laid out as C; NULL: none. */
+    float *twin;
     /* Memory that comes into the second-level cache meanwhile, of each range a line in turn, spread
      * over the steps of the product, whose arithmetic hides the latency. Advanced past what was
      * asked for. x86 only. */

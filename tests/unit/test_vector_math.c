@@ -332,6 +332,54 @@ static void test_tile_gemm_extra_scales_rows_and_fetches(void **state)
     }
 }
 
+/* C = L M + A B and twin += the same, small integers, so that nothing is rounded; lines are fetched
+ * or not. Columns beyond n stay. */
+static void check_gemm_joined(const struct probe *p, int m, int n, int k, bool fetching)
+{
+    enum { ROOM = 160 };
+    static float a[ROOM * ROOM], b[ROOM * ROOM], l[ROOM * ROOM], c[ROOM * ROOM], twin[ROOM * ROOM];
+    for (int i = 0; i < ROOM; i++) {
+        for (int j = 0; j < ROOM; j++) {
+            const int at = i * ROOM + j;
+            a[at] = (float)((3 * i + j) % 5 - 2);
+            b[at] = (float)((i + 2 * j) % 7 - 3);
+            l[at] = j > i ? 0.0F : (float)((i + j) % 3 - 1);
+            c[at] = 1000.0F;
+            twin[at] = (float)(i - j);
+        }
+    }
+    struct fb_tile_extra extra = {.lower = {l, b + 1, ROOM, ROOM, m}, .twin = twin};
+    extra.fetch[0] = (struct fb_tile_range){(const char *)a, fetching ? 640 : 0};
+    p->gemm_extra(m, n, k, a, ROOM, 1, b, ROOM, c, ROOM, false, &extra);
+    for (int i = 0; i < m; i++) {
+        for (int j = 0; j + 1 < ROOM; j++) {
+            float want = 0.0F;
+            for (int q = 0; q < k; q++) {
+                want += a[i * ROOM + q] * b[q * ROOM + j];
+            }
+            for (int q = 0; q <= i; q++) {
+                want += l[i * ROOM + q] * b[q * ROOM + j + 1];
+            }
+            assert_true(c[i * ROOM + j] == (j < n ? want : 1000.0F));
+            assert_true(twin[i * ROOM + j] == (float)(i - j) + (j < n ? want : 0.0F));
+        }
+    }
+}
+
+static void test_tile_gemm_extra_joins_a_triangle_and_feeds_a_twin(void **state)
+{
+    (void)state;
+    const int sizes[][3] = {{1, 1, 1},   {16, 64, 9},  {32, 64, 64}, {13, 5, 3},
+                            {7, 100, 2}, {33, 128, 1}, {30, 37, 70}};
+    FOR_EACH_PROBE(p)
+    {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            check_gemm_joined(p, sizes[i][0], sizes[i][1], sizes[i][2], false);
+            check_gemm_joined(p, sizes[i][0], sizes[i][1], sizes[i][2], true);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_carry_add_long_sum_keeps_digits),
         cmocka_unit_test(test_tile_gemm_any_shape_matches_definition),
         cmocka_unit_test(test_tile_gemm_extra_scales_rows_and_fetches),
+        cmocka_unit_test(test_tile_gemm_extra_joins_a_triangle_and_feeds_a_twin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
