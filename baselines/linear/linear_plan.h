@@ -69,14 +69,14 @@ struct linear_kernel {
 
 /* Scratch of one thread. */
 struct linear_scratch {
-    float *keys;       /* features of keys, a block; then the scores [chunk][chunk] of a chunk */
+    float *keys;       /* features of keys, a block */
     float *product;    /* the part of the sums that is still in f32 */
     float *state;      /* the sums so far, rounded for the products */
     double *slice;     /* the sums of the slice at hand */
     double *before;    /* the sums of the slices before it; same as slice when there is only one */
     float *queries;    /* causal: features of queries, a chunk */
     float *transposed; /* causal: features of keys, [count][chunk] */
-    float *base;       /* causal: the sums so far without product, rounded */
+    float *scores;     /* causal: [chunk][chunk] */
     /* rooms for a block of rows that are not f32; queries share theirs with keys */
     float *k_room, *v_room, *out_room;
 };
@@ -142,8 +142,7 @@ static struct linear_scratch linear_scratch_at(const struct linear_kernel *w, un
     const bool causal = w->problem->causal;
     struct fb_scratch_cursor cursor = fb_scratch_at(base);
     struct linear_scratch s = {0};
-    s.keys = fb_scratch_take_f32(
-        &cursor, w->block_tokens * linear_larger(w->ld_features, causal ? LINEAR_CHUNK : 0));
+    s.keys = fb_scratch_take_f32(&cursor, w->block_tokens * w->ld_features);
     s.product = fb_scratch_take_f32(&cursor, w->state_count);
     const enum fb_dtype dtype = w->problem->dtype;
     s.k_room =
@@ -154,7 +153,7 @@ static struct linear_scratch linear_scratch_at(const struct linear_kernel *w, un
     if (causal) {
         s.queries = fb_scratch_take_f32(&cursor, LINEAR_CHUNK * w->ld_features);
         s.transposed = fb_scratch_take_f32(&cursor, w->map->count * LINEAR_CHUNK);
-        s.base = fb_scratch_take_f32(&cursor, w->state_count);
+        s.scores = fb_scratch_take_f32(&cursor, (int64_t)LINEAR_CHUNK * LINEAR_CHUNK);
     }
     if (w->whole_heads || causal) {
         s.state = fb_scratch_take_f32(&cursor, w->state_count);

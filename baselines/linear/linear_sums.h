@@ -75,9 +75,26 @@ static void linear_round_sum(float *FB_RESTRICT state, const double *FB_RESTRICT
     }
 }
 
-/* product (+)= phi^T V and the column sums of phi, over the rows of one block. */
+/* The column sums of phi join both, the same bits as fb_rows_accumulate. */
+static void linear_add_columns(const float *phi, int64_t ld, int64_t rows, float *sums, float *twin)
+{
+    enum { WIDE = FB_ROWS_CHUNK * FB_VW };
+    for (int64_t c = 0; c < ld; c += c + WIDE <= ld ? WIDE : FB_VW) {
+        float part[WIDE];
+        fb_rows_zero(part, WIDE);
+        fb_rows_accumulate(phi + c, ld, rows, c + WIDE <= ld ? WIDE : FB_VW, NULL, part);
+        for (int64_t i = 0; i < (c + WIDE <= ld ? WIDE : FB_VW); i += FB_VW) {
+            const fb_vf x = fb_vf_load(part + i);
+            fb_vf_store(sums + c + i, fb_vf_add(fb_vf_load(sums + c + i), x));
+            fb_vf_store(twin + c + i, fb_vf_add(fb_vf_load(twin + c + i), x));
+        }
+    }
+}
+
+/* product (+)= phi^T V and the column sums of phi, over the rows of one block; they are added to
+ * twin, too, unless it is NULL. */
 static void linear_absorb(const struct linear_kernel *w, const float *phi, struct fb_row_block v,
-                          int64_t rows, float *product, bool accumulate,
+                          int64_t rows, float *product, bool accumulate, float *twin,
                           struct fb_tile_extra *extra)
 {
     const int64_t ld = w->ld_features;
@@ -86,6 +103,7 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, struc
             product[i] = 0.0F;
         }
     }
+    extra->twin = twin;
     FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (w->map->count, w->problem->v_dim, rows, phi, 1, ld, v.rows, v.stride, product, w->ld_value,
      accumulate, extra);
@@ -93,7 +111,11 @@ static void linear_absorb(const struct linear_kernel *w, const float *phi, struc
     if (!accumulate) {
         fb_rows_zero(columns, ld);
     }
-    fb_rows_accumulate(phi, ld, rows, ld, NULL, columns);
+    if (twin == NULL) {
+        fb_rows_accumulate(phi, ld, rows, ld, NULL, columns);
+    } else {
+        linear_add_columns(phi, ld, rows, columns, twin + w->map->count * w->ld_value);
+    }
     columns += ld;
     for (int64_t c = 0; w->running_peak && c < w->ld_value; c += FB_VW) {
         const int64_t lanes = linear_smaller(FB_VW, w->problem->v_dim - c);
@@ -154,7 +176,7 @@ static void linear_sum_slice(const struct linear_kernel *w, const struct linear_
         linear_keys(w, fb_rows_load(&call->k, block, s->k_room), rows, peak, s->keys);
         struct fb_tile_extra extra = linear_fetch_sources(w, &at, j + rows, end);
         linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
-                      pending > 0, &extra);
+                      pending > 0, NULL, &extra);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
@@ -190,7 +212,7 @@ static float linear_sum_slice_running(const struct linear_kernel *w, const struc
         map->keys(map->own, k.rows, k.stride, rows, peak, 0.0F, s->keys, w->ld_features);
         struct fb_tile_extra extra = linear_fetch_sources(w, &at, j + rows, end);
         linear_absorb(w, s->keys, fb_rows_load(&call->v, block, s->v_room), rows, s->product,
-                      pending > 0, &extra);
+                      pending > 0, NULL, &extra);
         pending += rows;
         if (pending >= LINEAR_F32_TOKENS || j + rows == end) {
             linear_add_f32(sums, s->product, w->state_count);
