@@ -2,14 +2,15 @@
 #include "fit_batch.h"
 
 #include "nn_loss.h"
-#include "random.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Streams of a run's seed: examples with replacement, and the order of each epoch. */
-#define DRAW_STREAM  0x64726177U
-#define ORDER_STREAM ((uint64_t)1 << 40)
+/* Streams of a run's seed: examples with replacement, batches from their window, and the order of
+ * each epoch. */
+#define DRAW_STREAM   0x64726177U
+#define WINDOW_STREAM 0x77696e64U
+#define ORDER_STREAM  ((uint64_t)1 << 40)
 
 int64_t fb_fit_steps_per_epoch(const struct fb_recipe *recipe, int64_t examples)
 {
@@ -48,7 +49,11 @@ enum fb_status fb_fit_batch_init(struct fb_fit_batch *b, const struct fb_fit_opt
     trainer->run.row_mask = b->row_mask;
     trainer->run.lengths = b->kv_lengths;
     trainer->targets = b->buffers.targets;
-    return FB_OK;
+    if (r->batch_window == 0)
+        return FB_OK;
+    b->window = fb_arena_alloc(arena, (size_t)r->batch_window, sizeof *b->window, error);
+    b->window_step = -1;
+    return b->window ? FB_OK : FB_ERROR_MEMORY;
 }
 
 /* The examples chosen[0 .. count-1]; the rest of the batch repeats the last one and is not scored.
@@ -84,6 +89,26 @@ static void shuffle(struct fb_fit_batch *b, int64_t epoch)
     }
 }
 
+/* The number of a step's batch. A draw depends on all draws before it, so a run that goes on from a
+ * checkpoint repeats them. */
+static int64_t draw_batch(struct fb_fit_batch *b, int64_t step)
+{
+    const int64_t window = b->options->recipe->batch_window;
+    int64_t drawn = 0;
+    if (b->window_step < 0 || step < b->window_step) {
+        fb_random_init(&b->window_random, b->options->seed, WINDOW_STREAM);
+        for (int64_t i = 0; i < window; i++)
+            b->window[i] = i;
+        b->window_step = 0;
+    }
+    for (; b->window_step <= step; b->window_step++) {
+        const int64_t j = (int64_t)fb_random_below(&b->window_random, (uint64_t)window);
+        drawn = b->window[j];
+        b->window[j] = window + b->window_step;
+    }
+    return drawn;
+}
+
 void fb_fit_batch_load(struct fb_fit_batch *b, int64_t step)
 {
     const struct fb_recipe *r = b->options->recipe;
@@ -93,6 +118,10 @@ void fb_fit_batch_load(struct fb_fit_batch *b, int64_t step)
         fb_random_init(&random, b->options->seed ^ DRAW_STREAM, (uint64_t)step);
         for (int64_t i = 0; i < count; i++)
             b->chosen[i] = (int64_t)fb_random_below(&random, (uint64_t)b->train_count);
+    } else if (b->window) {
+        const int64_t first = draw_batch(b, step) * count;
+        for (int64_t i = 0; i < count; i++)
+            b->chosen[i] = (first + i) % b->train_count;
     } else {
         const int64_t first = step % b->steps_per_epoch * r->batch;
         count = count < b->train_count - first ? count : b->train_count - first;

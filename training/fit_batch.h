@@ -3,6 +3,7 @@
 #define FB_FIT_BATCH_H
 
 #include "fit.h"
+#include "random.h"
 #include "trainer.h"
 
 struct fb_fit_batch {
@@ -18,6 +19,9 @@ struct fb_fit_batch {
     int64_t *chosen;
     int64_t *order; /* of the training examples, in epoch order_epoch */
     int64_t order_epoch;
+    int64_t *window; /* numbers of the batches that the next one is drawn from; NULL: none are */
+    int64_t window_step;
+    struct fb_random window_random;
 };
 
 struct fb_fit_score {

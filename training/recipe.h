@@ -35,6 +35,9 @@ struct fb_recipe {
     int64_t evaluate_epochs, evaluate_steps; /* between evaluations: likewise */
     bool drop_partial;                       /* the last batch of an epoch, where not full */
     bool replacement;                        /* examples are drawn uniformly, with replacement */
+    /* Not 0: batches are formed first, of neighbours in stored order and across the ends of epochs,
+     * then drawn from the next so many of them. 0: the examples of an epoch are shuffled. */
+    int64_t batch_window;
     /* judging */
     bool best_on_test; /* the best evaluation on the test split is the result */
     double plateau;    /* metric above which the plateau is left; 0: none is known */

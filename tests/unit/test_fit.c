@@ -177,6 +177,90 @@ static void test_the_test_split_is_scored_once_and_as_it_was_selected(void **sta
     assert_string_equal(shorter.split, "test");
 }
 
+enum { WINDOW = 4, WINDOW_STEPS = 60 };
+static int64_t first_of[WINDOW_STEPS], batches_seen;
+
+static void fill_and_note(const void *data, enum fb_split split, const int64_t *chosen,
+                          int64_t count, const struct fb_task_batch *batch)
+{
+    const int64_t all = counted->count(data, FB_SPLIT_TRAIN);
+    counted->fill(data, split, chosen, count, batch);
+    if (split != FB_SPLIT_TRAIN)
+        return;
+    for (int64_t i = 1; i < count; i++)
+        assert_int_equal(chosen[i], (chosen[i - 1] + 1) % all);
+    assert_true(batches_seen < WINDOW_STEPS);
+    first_of[batches_seen++] = chosen[0];
+}
+
+/* The number of a batch from its first example, when it is one of WINDOW or fewer. */
+static int64_t number_of(int64_t first, int64_t least, int64_t most, int64_t all)
+{
+    for (int64_t k = least; k < most; k++)
+        if (k * 16 % all == first)
+            return k;
+    return -1;
+}
+
+static void test_batches_of_neighbours_are_drawn_from_a_window(void **state)
+{
+    (void)state;
+    char path[64];
+    struct subject s;
+    struct fb_fit_result whole, parts;
+    make(&s, FB_RECIPE_SAME, "linear", WINDOW_STEPS);
+    struct fb_task task = *s.task;
+    const int64_t all = s.task->count(s.data, FB_SPLIT_TRAIN);
+    counted = s.task;
+    task.fill = fill_and_note;
+    s.options.task = &task;
+    s.recipe.replacement = false;
+    s.recipe.batch_window = WINDOW;
+    batches_seen = 0;
+    check(fb_fit(&s.options, &arena, &whole, &error));
+    assert_int_equal(batches_seen, WINDOW_STEPS);
+    /* the first draws are of the first batches, and no batch comes twice while it can be told */
+    int64_t moved = 0;
+    for (int64_t step = 0; step < WINDOW; step++) {
+        const int64_t k = number_of(first_of[step], 0, step + WINDOW, all);
+        assert_true(k >= 0);
+        moved += k != step;
+        for (int64_t before = 0; before < step; before++)
+            assert_true(first_of[before] != first_of[step]);
+    }
+    assert_true(moved > 0);
+    snprintf(path, sizeof path, "/tmp/flowbench-window-%d.safetensors", (int)getpid());
+    s.options.task = s.task;
+    s.options.checkpoint = path;
+    do {
+        s.calls = 0;
+        s.stop_at = 17;
+        check(fb_fit(&s.options, &arena, &parts, &error));
+    } while (parts.stopped);
+    compare(&whole, &parts);
+    unlink(path);
+}
+
+static void test_the_released_pipelines_of_images_batch_before_they_shuffle(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *task;
+        int64_t window;
+    } wanted[] = {{"image", 256}, {"pathfinder", 2048}, {"text", 0}, {"listops", 0}};
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+        for (size_t m = 0; m < fb_mechanism_count(); m++) {
+            struct fb_recipe recipe;
+            const struct fb_task *task = fb_task_find(wanted[i].task);
+            check(fb_recipe_find(task, FB_RECIPE_PAPER, FB_RECIPE_FULL, fb_mechanism_at(m), &recipe,
+                                 &error));
+            assert_int_equal(recipe.batch_window, wanted[i].window);
+            check(fb_recipe_find(task, FB_RECIPE_SAME, FB_RECIPE_FULL, fb_mechanism_at(m), &recipe,
+                                 &error));
+            assert_int_equal(recipe.batch_window, 0);
+        }
+}
+
 static void test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one(void **state)
 {
     (void)state;
@@ -294,6 +378,8 @@ int main(void)
         cmocka_unit_test(test_one_digit_is_learnt_by_every_mechanism),
         cmocka_unit_test(test_an_interrupted_fit_ends_with_the_same_bits),
         cmocka_unit_test(test_the_test_split_is_scored_once_and_as_it_was_selected),
+        cmocka_unit_test(test_batches_of_neighbours_are_drawn_from_a_window),
+        cmocka_unit_test(test_the_released_pipelines_of_images_batch_before_they_shuffle),
         cmocka_unit_test(test_a_length_replaces_the_recipes_but_never_lengthens_the_released_one),
         cmocka_unit_test(test_a_corrupt_checkpoint_is_told_of_and_costs_time_only),
         cmocka_unit_test(test_a_loss_that_is_not_finite_names_the_last_good_checkpoint),
