@@ -389,7 +389,7 @@ static void fill_result(struct fit *f, struct fb_fit_result *result)
         .lr = f->recipe->schedule.base * f->recipe->lr_factors[s->selected_trial],
         .plateau_step = plateau_step(f),
         .steps = f->steps,
-        .parameters = f->graph.trained_floats,
+        .parameters = fb_graph_count_parameters(&f->graph),
         .train_s = s->train_s,
         .elapsed_s = s->elapsed_s + now_s() - f->started_s,
         .steps_per_s = speed_of(f),
@@ -463,7 +463,7 @@ enum fb_status fb_fit_predict(const struct fb_fit_options *o, struct fb_fit_cost
             passes += (1.0 + r->trials) * passes_over(o, FB_SPLIT_TEST);
         fb_graph_cost(&graph, &one);
         cost->steps = steps * r->trials;
-        cost->parameters = graph.trained_floats;
+        cost->parameters = fb_graph_count_parameters(&graph);
         cost->flop = (double)cost->steps * one.step_flop + passes * one.forward_flop;
         cost->bytes = (double)cost->steps * one.step_bytes + passes * one.forward_bytes;
         cost->memory_bytes =

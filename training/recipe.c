@@ -135,6 +135,8 @@ static int row_of(const struct fb_task *task)
                       {"Retrieval", ROWS_RETRIEVAL},
                       {"Image", ROWS_IMAGE},
                       {"Pathfinder", ROWS_PATHFINDER}};
+    if (task->times_only)
+        return ROWS_TEXT;
     if (task->family == FB_FAMILY_SERIES)
         return ROWS_SERIES;
     if (task->family == FB_FAMILY_LANGUAGE)

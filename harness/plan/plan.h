@@ -35,7 +35,8 @@ struct fb_case {
     double task_params[FB_PARAMS_MAX];
     enum fb_recipe_kind recipe;
     enum fb_recipe_size model;
-    int64_t epochs, steps; /* at most; 0: as the recipe says */
+    int64_t epochs, steps; /* of training; 0: as the recipe says */
+    int64_t batch_size;    /* likewise */
     uint64_t seed;
     const char *skip_reason; /* NULL: runs; else why the row is `skipped` from the start */
 };
@@ -98,7 +99,7 @@ size_t fb_pass_scratch_bytes(const struct fb_sizes *sizes, enum fb_pass pass);
 /* The variant's state after decoding the case's token; 0 for other passes. */
 size_t fb_case_state_bytes(const struct fb_case *item, const struct fb_attention *attention);
 
-/* The recipe of a training case, with the length that the case asks for. */
+/* The recipe of a training case, with the length and the batch that the case asks for. */
 enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
                               struct fb_error *error) FB_MUST_CHECK;
 

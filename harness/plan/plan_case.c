@@ -37,6 +37,7 @@ void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
         .model = item->model,
         .epochs = item->epochs,
         .steps = item->steps,
+        .batch_size = item->batch_size,
         .seed = item->seed,
     };
     memcpy(factors->params, item->params, sizeof factors->params);
@@ -68,6 +69,7 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
     item->model = factors->model;
     item->epochs = factors->epochs;
     item->steps = factors->steps;
+    item->batch_size = factors->batch_size;
     item->seed = factors->seed;
     memcpy(item->params, factors->params, sizeof item->params);
     memcpy(item->task_params, factors->task_params, sizeof item->task_params);
@@ -126,36 +128,42 @@ enum fb_status fb_case_identify(struct fb_case *item, struct fb_error *error)
     return FB_OK;
 }
 
-/* " {features=256}" for parameters that differ from their defaults; empty when none does. */
-static void describe_params(const struct fb_case *item, char *text, size_t text_size)
+/* " features=256" for parameters that differ from their defaults; empty when none does. */
+static void describe_params(const struct fb_param *params, int count, const double *values,
+                            char *text, size_t text_size)
 {
     size_t used = 0;
     text[0] = '\0';
-    for (int i = 0; i < item->mechanism->param_count && used + 1 < text_size; i++) {
-        const struct fb_param *param = &item->mechanism->params[i];
+    for (int i = 0; i < count && used + 1 < text_size; i++) {
+        const struct fb_param *param = &params[i];
         bool is_default =
-            !(item->params[i] < param->default_value) && !(item->params[i] > param->default_value);
+            !(values[i] < param->default_value) && !(values[i] > param->default_value);
         if (is_default) {
             continue;
         }
         const char *separator = used > 0 ? "," : " ";
         int wrote = param->type == FB_PARAM_CHOICE
                         ? snprintf(text + used, text_size - used, "%s%s=%s", separator, param->name,
-                                   param->choices[(size_t)item->params[i]])
+                                   param->choices[(size_t)values[i]])
                         : snprintf(text + used, text_size - used, "%s%s=%g", separator, param->name,
-                                   item->params[i]);
+                                   values[i]);
         used += wrote > 0 ? (size_t)wrote : 0;
     }
 }
 
-/* "adder same small performer/fused kernel=relu cpu:avx2x2 seed 3, 400 steps". */
+/* "adder digits=3 same small performer/fused kernel=relu cpu:avx2x2 seed 3, 400 steps". */
 static void describe_training(const struct fb_case *item, char *text, size_t text_size)
 {
     char params[VALUE_SIZE];
+    char task_params[VALUE_SIZE];
     char machine[48];
     char epochs[40] = "";
     char steps[40] = "";
-    describe_params(item, params, sizeof params);
+    char batch[40] = "";
+    describe_params(item->mechanism->params, item->mechanism->param_count, item->params, params,
+                    sizeof params);
+    describe_params(item->task->params, item->task->param_count, item->task_params, task_params,
+                    sizeof task_params);
     if (item->device == FB_CPU) {
         (void)snprintf(machine, sizeof machine, "cpu:%sx%d", fb_isa_name(item->isa), item->threads);
     } else {
@@ -167,10 +175,13 @@ static void describe_training(const struct fb_case *item, char *text, size_t tex
     if (item->steps > 0) {
         (void)snprintf(steps, sizeof steps, ", %" PRId64 " steps", item->steps);
     }
-    (void)snprintf(text, text_size, "%s %s%s %s/%s%s %s seed %" PRIu64 "%s%s", item->task->name,
-                   fb_recipe_kind_name(item->recipe),
+    if (item->batch_size > 0) {
+        (void)snprintf(batch, sizeof batch, ", batches of %" PRId64, item->batch_size);
+    }
+    (void)snprintf(text, text_size, "%s%s %s%s %s/%s%s %s seed %" PRIu64 "%s%s%s", item->task->name,
+                   task_params, fb_recipe_kind_name(item->recipe),
                    item->model == FB_RECIPE_SMALL ? " small" : "", item->mechanism->name,
-                   item->variant, params, machine, item->seed, epochs, steps);
+                   item->variant, params, machine, item->seed, epochs, steps, batch);
 }
 
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
@@ -184,7 +195,8 @@ void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)
     char value_dim[40] = "";
     char kv_heads[40] = "";
     char machine[48];
-    describe_params(item, params, sizeof params);
+    describe_params(item->mechanism->params, item->mechanism->param_count, item->params, params,
+                    sizeof params);
     if (item->kv_len != item->seq_len) {
         (void)snprintf(kv_len, sizeof kv_len, " S%" PRId64, item->kv_len);
     }

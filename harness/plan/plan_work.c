@@ -21,6 +21,9 @@ enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *reci
 {
     const enum fb_status status =
         fb_recipe_find(item->task, item->recipe, item->model, item->mechanism, recipe, error);
+    if (status == FB_OK && item->batch_size > 0) {
+        recipe->batch = item->batch_size;
+    }
     return status == FB_OK
                ? fb_recipe_set_length(recipe, item->recipe, item->epochs, item->steps, error)
                : status;

@@ -22,7 +22,8 @@ enum { FB_ACCURACY_SCHEMA = 1 };
     INT(selected_step) REAL(learning_rate) INT(steps) REAL(plateau) INT(plateau_step) \
     REAL(train_s) REAL(elapsed_s) REAL(steps_per_s) INT(mem_peak_bytes) INT(parameters) \
     INT(train_examples) INT(validation_examples) INT(test_examples) \
-    TEXT(paper_model, 64) REAL(paper_value) TEXT(paper_protocol, 16)
+    TEXT(paper_model, 64) REAL(paper_value) TEXT(paper_protocol, 16) \
+    INT(batch) INT(tokens)
 /* clang-format on */
 
 struct fb_accuracy_row {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -113,13 +114,65 @@ enum fb_status fb_csv_file_open(const char *path, const char *header, size_t hea
     return FB_OK;
 }
 
+/* Whether a header's cells are the first of the columns. */
 static bool has_columns(const struct fb_csv_record *header, size_t column_count,
                         const struct fb_column *(*column_at)(size_t index))
 {
-    bool same = header->cells_count == column_count;
-    for (size_t i = 0; same && i < column_count; i++)
+    bool same = header->cells_count <= column_count;
+    for (size_t i = 0; same && i < header->cells_count; i++)
         same = strcmp(header->cells[i], column_at(i)->name) == 0;
     return same;
+}
+
+/* Writes what a younger version writes into a file beside, which takes the old one's place whole.
+ */
+static enum fb_status replace(const char *path, const char *data, size_t length,
+                              struct fb_arena *arena, struct fb_error *error)
+{
+    const char *beside = fb_arena_printf(arena, error, "%s.new", path);
+    int fd = -1;
+    if (!beside)
+        return FB_ERROR_MEMORY;
+    (void)unlink(beside);
+    enum fb_status status = fb_csv_file_open(beside, data, length, 0, &fd, error);
+    if (fd >= 0)
+        (void)close(fd);
+    if (status == FB_OK && rename(beside, path) != 0)
+        status = fail_io("write", path, error);
+    return status;
+}
+
+/* Columns that came with a younger version stand at the end; rows from before leave them empty. */
+static enum fb_status add_columns(const char *path, const char *header, size_t header_length,
+                                  size_t missing, struct fb_arena *arena, size_t *whole,
+                                  struct fb_error *error)
+{
+    struct fb_csv_reader reader;
+    struct fb_csv_record record = {0};
+    char *text;
+    size_t bytes, rows = 0;
+    enum fb_status status = fb_csv_load(path, arena, &text, &bytes, error);
+    if (status != FB_OK)
+        return status;
+    for (size_t i = 0; i < *whole; i++)
+        rows += text[i] == '\n';
+    char *grown = fb_arena_alloc(arena, header_length + *whole + rows * missing, 1, error);
+    if (!grown)
+        return FB_ERROR_MEMORY;
+    size_t used = header_length;
+    memcpy(grown, header, header_length);
+    fb_csv_reader_init(&reader, text, bytes, path);
+    status = fb_csv_next(&reader, arena, &record, error); /* the old header */
+    while (status == FB_OK && record.end < *whole) {
+        status = fb_csv_next(&reader, arena, &record, error);
+        const size_t length = record.end - record.begin - 1; /* without the line end it was given */
+        memcpy(grown + used, text + record.begin, length);
+        memset(grown + used + length, ',', missing);
+        used += length + missing;
+        grown[used++] = '\n';
+    }
+    *whole = used;
+    return status == FB_OK ? replace(path, grown, used, arena, error) : status;
 }
 
 enum fb_status fb_csv_file_resume(const char *path, size_t column_count,
@@ -143,8 +196,13 @@ enum fb_status fb_csv_file_resume(const char *path, size_t column_count,
     for (size_t i = 0; i < column_count; i++)
         fb_csv_add_text(&header, column_at(i)->name);
     fb_csv_end_line(&header);
-    status = header.failed ? fb_error_set(error, FB_ERROR_MEMORY, "no memory for the header")
-                           : fb_csv_file_open(path, header.data, header.length, whole, fd, error);
+    if (header.failed)
+        status = fb_error_set(error, FB_ERROR_MEMORY, "no memory for the header");
+    if (status == FB_OK && whole > 0 && found.cells_count < column_count)
+        status = add_columns(path, header.data, header.length, column_count - found.cells_count,
+                             arena, &whole, error);
+    if (status == FB_OK)
+        status = fb_csv_file_open(path, header.data, header.length, whole, fd, error);
     fb_csv_line_free(&header);
     return status;
 }

@@ -20,8 +20,9 @@ enum fb_status fb_csv_file_whole(const char *path, struct fb_arena *arena, size_
 enum fb_status fb_csv_file_open(const char *path, const char *header, size_t header_length,
                                 size_t whole_length, int *fd, struct fb_error *error) FB_MUST_CHECK;
 
-/* Opens a table whose header names the columns, to go on after the rows that are whole in it. Other
- * columns are refused: FB_ERROR_INPUT. */
+/* Opens a table whose header names the columns, to go on after the rows that are whole in it. Where
+ * the last of the columns are missing an older version began it: they are added, empty in its rows.
+ * Other columns are refused: FB_ERROR_INPUT. */
 enum fb_status fb_csv_file_resume(const char *path, size_t column_count,
                                   const struct fb_column *(*column_at)(size_t index),
                                   struct fb_arena *arena, int *fd,

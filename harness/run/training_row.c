@@ -19,7 +19,8 @@ static void put_json(char *text, size_t size, json_t *object)
 static void put_paper(const struct fb_case *item, struct fb_accuracy_row *row)
 {
     struct fb_paper_number number;
-    const bool altered = item->epochs > 0 || item->steps > 0 || item->model != FB_RECIPE_FULL;
+    const bool altered = item->epochs > 0 || item->steps > 0 || item->batch_size > 0 ||
+                         item->model != FB_RECIPE_FULL;
     fb_paper_find(item->task, item->mechanism, item->params, item->recipe, altered, &number);
     snprintf(row->paper_model, sizeof row->paper_model, "%s", number.model);
     snprintf(row->paper_protocol, sizeof row->paper_protocol, "%s",
@@ -31,6 +32,8 @@ void fb_accuracy_row_from_case(const struct fb_row_context *context, const struc
                                struct fb_accuracy_row *row)
 {
     const bool cpu = item->device == FB_CPU;
+    struct fb_recipe recipe;
+    struct fb_error refused; /* such a case has a row that says so, and no batch */
     const char *name = cpu ? context->device_name : context->gpu_name;
     fb_accuracy_row_init(row);
     row->schema = FB_ACCURACY_SCHEMA;
@@ -52,6 +55,8 @@ void fb_accuracy_row_from_case(const struct fb_row_context *context, const struc
     row->epochs_cap = item->epochs > 0 ? item->epochs : FB_ROW_NONE;
     row->steps_cap = item->steps > 0 ? item->steps : FB_ROW_NONE;
     row->seed = (int64_t)item->seed;
+    if (fb_case_recipe(item, &recipe, &refused) == FB_OK)
+        row->batch = recipe.batch;
     snprintf(row->metric_name, sizeof row->metric_name, "%s",
              item->task->metric == FB_METRIC_PERPLEXITY ? "perplexity" : "accuracy");
     put_paper(item, row);

@@ -112,10 +112,12 @@ static json_t *result_json(const struct service *service, const struct fb_fit_re
     const struct fb_task *task = service->options.task;
     const void *data = service->options.data;
     struct rusage usage = {0};
+    struct fb_task_shape shape;
+    task->shape(data, &shape);
     (void)getrusage(RUSAGE_SELF, &usage);
     return json_pack(
         "{s:s, s:s?, s:o, s:o, s:o, s:s, s:I, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:I, s:I, s:I, "
-        "s:I, s:I, s:o, s:o}",
+        "s:I, s:I, s:I, s:o, s:o}",
         "status", r->stopped ? "stopped" : "ok", "warning", r->warning, "metric", real(r->metric),
         "metric_last", real(r->metric_last), "metric_best", real(r->metric_best), "selected_on",
         r->split, "selected_step", (json_int_t)r->selected_step, "learning_rate", real(r->lr),
@@ -127,8 +129,8 @@ static json_t *result_json(const struct service *service, const struct fb_fit_re
         (json_int_t)usage.ru_maxrss * 1024, "parameters", (json_int_t)r->parameters,
         "train_examples", (json_int_t)task->count(data, FB_SPLIT_TRAIN), "validation_examples",
         (json_int_t)task->count(data, FB_SPLIT_VALIDATION), "test_examples",
-        (json_int_t)task->count(data, FB_SPLIT_TEST), "points", points_json(r), "bits",
-        bits_json(r));
+        (json_int_t)task->count(data, FB_SPLIT_TEST), "tokens", (json_int_t)shape.tokens, "points",
+        points_json(r), "bits", bits_json(r));
 }
 
 static enum fb_status answer_skip(int fd, const struct fb_error *why, struct fb_error *error)
@@ -214,7 +216,8 @@ static void set_reals(const json_t *result, struct fb_accuracy_row *row)
                     {"parameters", &row->parameters},
                     {"train_examples", &row->train_examples},
                     {"validation_examples", &row->validation_examples},
-                    {"test_examples", &row->test_examples}};
+                    {"test_examples", &row->test_examples},
+                    {"tokens", &row->tokens}};
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
         *reals[i].value = real_at(json_object_get(result, reals[i].name));
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {

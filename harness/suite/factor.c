@@ -100,11 +100,15 @@ static const struct fb_factor factors_table[FB_FACTOR_COUNT] = {
     [FB_FACTOR_STEPS]     = {.name = "steps", .type = FB_FACTOR_NUMBER, .min = 1,
                              .max = 1000000000, .special = "recipe", .special_value = 0,
                              .ordered = true, .younger = true, .training = true},
+    /* apart from `batch`, which names every training case with its default of 1 */
+    [FB_FACTOR_BATCH_SIZE] = {.name = "batch_size", .type = FB_FACTOR_NUMBER, .min = 1,
+                             .max = 1000000, .special = "recipe", .special_value = 0,
+                             .ordered = true, .younger = true, .training = true},
 };
 static const char *const factor_name_list[FB_FACTOR_COUNT] = {
     "mechanism", "variant", "device", "isa", "threads", "dtype", "layout", "causal",
     "pass", "batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed",
-    "kv_heads", "lengths", "task", "recipe", "model", "epochs", "steps",
+    "kv_heads", "lengths", "task", "recipe", "model", "epochs", "steps", "batch_size",
 };
 /* clang-format on */
 
@@ -188,6 +192,8 @@ int64_t fb_factor_get(const struct fb_factors *f, enum fb_factor_key key)
         return f->epochs;
     case FB_FACTOR_STEPS:
         return f->steps;
+    case FB_FACTOR_BATCH_SIZE:
+        return f->batch_size;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_TASK:
@@ -260,6 +266,9 @@ void fb_factor_set(struct fb_factors *f, enum fb_factor_key key, int64_t value)
     case FB_FACTOR_STEPS:
         f->steps = value;
         break;
+    case FB_FACTOR_BATCH_SIZE:
+        f->batch_size = value;
+        break;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_TASK:
@@ -274,7 +283,9 @@ bool fb_factor_is_silent(const struct fb_factors *f, enum fb_factor_key key)
            (key == FB_FACTOR_LENGTHS && f->lengths == FB_LENGTHS_FULL) ||
            (factors_table[key].training && f->task == NULL) ||
            (key == FB_FACTOR_MODEL && f->model == FB_RECIPE_FULL) ||
-           (key == FB_FACTOR_EPOCHS && f->epochs == 0) || (key == FB_FACTOR_STEPS && f->steps == 0);
+           (key == FB_FACTOR_EPOCHS && f->epochs == 0) ||
+           (key == FB_FACTOR_STEPS && f->steps == 0) ||
+           (key == FB_FACTOR_BATCH_SIZE && f->batch_size == 0);
 }
 
 void fb_factor_format(const struct fb_factors *f, enum fb_factor_key key, char *text,

@@ -96,9 +96,11 @@ static bool check_training(const struct fb_point_place *place, enum fb_suite_kin
             continue;
         }
         fb_diagnose(place->reader->diagnostics, mark_of(place, (enum fb_factor_key)key),
-                    training ? "a suite of kind: training has no %s: task and recipe decide it"
-                             : "%s belongs to a suite of `kind: training`",
-                    factor->name);
+                    training ? "a suite of kind: training has no %s: task and recipe decide it%s"
+                             : "%s belongs to a suite of `kind: training`%s",
+                    factor->name,
+                    training && key == FB_FACTOR_BATCH ? "; batch_size asks for another batch"
+                                                       : "");
         return false;
     }
     if (training && f->program != NULL) {

@@ -86,7 +86,8 @@ enum fb_lengths { FB_LENGTHS_FULL, FB_LENGTHS_RANDOM, FB_LENGTHS_COUNT };
 enum fb_training_plot {
     FB_TRAINING_PLOT_CURVES = 1,
     FB_TRAINING_PLOT_STEP_TIME = 2,
-    FB_TRAINING_PLOT_ALL = 3
+    FB_TRAINING_PLOT_SPEED = 4,
+    FB_TRAINING_PLOT_ALL = 7
 };
 
 /* What only a suite of kind: training has. */
@@ -116,7 +117,8 @@ struct fb_factors {
     double task_params[FB_PARAMS_MAX];
     enum fb_recipe_kind recipe;
     enum fb_recipe_size model;
-    int64_t epochs, steps; /* at most; 0: as many as the recipe says */
+    int64_t epochs, steps; /* of training; 0: as many as the recipe says */
+    int64_t batch_size;    /* examples of a training step; 0: as many as the recipe says */
     uint64_t seed;
     bool optional_hardware; /* absent hardware is a recorded skip, not a refusal */
     const char *where;      /* file:line:column that gave rise to the device, for refusals */

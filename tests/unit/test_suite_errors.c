@@ -99,7 +99,10 @@ static void test_errors_values(void **state)
         {"suite: s\nkind: training\nsweep: {mechanism: flow, task: {name: adder, digits: 9}}\n",
          "t.yaml:3:54: error: digits must be 1 to 3"},
         {"suite: s\nkind: training\nsweep: {mechanism: flow, task: adder, batch: 4}\n",
-         "t.yaml:3:46: error: a suite of kind: training has no batch"},
+         "t.yaml:3:46: error: a suite of kind: training has no batch: task and recipe decide it; "
+         "batch_size asks"},
+        {"suite: s\nsweep: {mechanism: flow, seq_len: 8, batch_size: 4}\n",
+         "t.yaml:2:50: error: batch_size belongs to a suite of `kind: training`"},
         {"suite: s\nsweep: {mechanism: flow, seq_len: 8, recipe: same}\n",
          "t.yaml:2:46: error: recipe belongs to a suite of `kind: training`"},
         {"suite: s\nkind: training\nsweep: {mechanism: flow, task: adder}\nmeasure: {samples: 4}\n",

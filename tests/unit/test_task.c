@@ -50,6 +50,37 @@ static void test_every_task_is_complete_and_found_by_its_name(void **state)
     assert_null(fb_task_find("nothing"));
 }
 
+/* Examples follow from the data's seed, the split and their index alone. */
+static void test_bytes_are_as_long_as_asked_for_and_the_same_again(void **state)
+{
+    (void)state;
+    enum { LENGTH = 13, EXAMPLES = 70 };
+    const struct fb_task *bytes = fb_task_find("bytes");
+    const double params[] = {LENGTH, EXAMPLES};
+    const struct fb_task_options options = {.data_seed = 1, .params = params};
+    const int64_t chosen[3] = {5, 6, 5};
+    int32_t ids[3 * LENGTH], again[LENGTH], other[LENGTH], targets[3];
+    int64_t lengths[3];
+    struct fb_task_shape shape;
+    void *data;
+    check(bytes->open(bytes, &options, &arena, &data, &error));
+    bytes->shape(data, &shape);
+    assert_int_equal(shape.tokens, LENGTH);
+    assert_int_equal(bytes->count(data, FB_SPLIT_TRAIN), EXAMPLES);
+    assert_int_equal(bytes->count(data, FB_SPLIT_TEST), 2);
+    struct fb_task_batch batch = {.ids = ids, .lengths = lengths, .targets = targets};
+    bytes->fill(data, FB_SPLIT_TRAIN, chosen, 3, &batch);
+    for (int i = 0; i < 3 * LENGTH; i++)
+        assert_in_range(ids[i], 1, shape.vocabulary - 1);
+    assert_int_equal(lengths[1], LENGTH);
+    assert_in_range(targets[0], 0, 1);
+    assert_memory_equal(ids, ids + (ptrdiff_t)2 * LENGTH, sizeof again);
+    assert_memory_not_equal(ids, ids + LENGTH, sizeof again);
+    batch.ids = other;
+    bytes->fill(data, FB_SPLIT_TEST, chosen, 1, &batch);
+    assert_memory_not_equal(ids, other, sizeof other);
+}
+
 static void test_a_cut_takes_its_share_of_every_class_and_leaves_one(void **state)
 {
     (void)state;
@@ -195,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_task_is_complete_and_found_by_its_name),
+        cmocka_unit_test(test_bytes_are_as_long_as_asked_for_and_the_same_again),
         cmocka_unit_test(test_a_cut_takes_its_share_of_every_class_and_leaves_one),
         cmocka_unit_test(test_the_adder_adds),
         cmocka_unit_test(test_series_come_in_three_splits),

@@ -8,6 +8,14 @@
  */
 enum { TRAINER_BLOCKS = 4, UPDATE_PASSES = 7 };
 
+int64_t fb_graph_count_parameters(const struct fb_graph *g)
+{
+    int64_t count = 0;
+    for (int i = 0; i < g->param_count; i++)
+        count += g->params[i].offset < g->trained_floats ? g->params[i].count : 0;
+    return count;
+}
+
 void fb_graph_cost(const struct fb_graph *g, struct fb_graph_cost *cost)
 {
     const double activations = (double)g->activation_floats * sizeof(float);

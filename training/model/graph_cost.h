@@ -10,6 +10,9 @@ struct fb_graph_cost {
     size_t memory_bytes;              /* of a trainer on the processor */
 };
 
+/* Trained numbers, without the room that aligns them. */
+int64_t fb_graph_count_parameters(const struct fb_graph *graph);
+
 void fb_graph_cost(const struct fb_graph *graph, struct fb_graph_cost *cost);
 
 #endif

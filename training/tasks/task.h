@@ -60,6 +60,7 @@ struct fb_task {
     enum fb_task_metric metric;
     bool causal;     /* tokens see only earlier ones */
     bool needs_data; /* reads files below data_dir; otherwise it generates all it needs */
+    bool times_only; /* nothing can be learnt: its metric belongs into no table */
     bool made;       /* the files are made by `data make`, not fetched */
     const struct fb_param *params;
     int param_count;

@@ -4,11 +4,11 @@
 #include <string.h>
 
 static const struct fb_task *const tasks[] = {
-    &fb_task_adder,      &fb_task_series[0],   &fb_task_series[1],   &fb_task_series[2],
-    &fb_task_series[3],  &fb_task_series[4],   &fb_task_series[5],   &fb_task_series[6],
-    &fb_task_series[7],  &fb_task_series[8],   &fb_task_series[9],   &fb_task_listops,
-    &fb_task_text,       &fb_task_retrieval,   &fb_task_image,       &fb_task_pathfinder,
-    &fb_task_characters, &fb_task_wikitext[0], &fb_task_wikitext[1],
+    &fb_task_adder,     &fb_task_series[0],  &fb_task_series[1],   &fb_task_series[2],
+    &fb_task_series[3], &fb_task_series[4],  &fb_task_series[5],   &fb_task_series[6],
+    &fb_task_series[7], &fb_task_series[8],  &fb_task_series[9],   &fb_task_listops,
+    &fb_task_text,      &fb_task_retrieval,  &fb_task_image,       &fb_task_pathfinder,
+    &fb_task_bytes,     &fb_task_characters, &fb_task_wikitext[0], &fb_task_wikitext[1],
 };
 
 size_t fb_task_count(void)

@@ -12,6 +12,7 @@ extern const struct fb_task fb_task_text;                             /* task_te
 extern const struct fb_task fb_task_retrieval;                        /* task_text.c */
 extern const struct fb_task fb_task_image;                            /* task_image.c */
 extern const struct fb_task fb_task_pathfinder;                       /* task_image.c */
+extern const struct fb_task fb_task_bytes;                            /* task_bytes.c */
 extern const struct fb_task fb_task_characters;                       /* task_language.c */
 extern const struct fb_task fb_task_wikitext[FB_TASK_WIKITEXT_COUNT]; /* task_language.c */
 
