@@ -34,14 +34,24 @@ const char *fb_accuracy_verdict_name(enum fb_accuracy_verdict verdict)
 
 /* ---- which rows belong together -------------------------------------------------------------- */
 
+/* A case that its recipe refuses has no batch, and stands beside those that have one. */
+static bool same_batch(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b)
+{
+    return a->batch == b->batch || a->batch == FB_ROW_NONE || b->batch == FB_ROW_NONE;
+}
+
+bool fb_accuracy_same_setting(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b)
+{
+    return strcmp(a->task, b->task) == 0 && same_batch(a, b) && strcmp(a->recipe, b->recipe) == 0 &&
+           strcmp(a->model, b->model) == 0 && a->epochs_cap == b->epochs_cap &&
+           a->steps_cap == b->steps_cap && strcmp(a->device, b->device) == 0 &&
+           strcmp(a->device_name, b->device_name) == 0 && strcmp(a->precision, b->precision) == 0 &&
+           strcmp(a->isa, b->isa) == 0 && strcmp(a->run, b->run) == 0;
+}
+
 static bool same_block(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b)
 {
-    return strcmp(a->task, b->task) == 0 && strcmp(a->task_params, b->task_params) == 0 &&
-           strcmp(a->recipe, b->recipe) == 0 && strcmp(a->model, b->model) == 0 &&
-           a->epochs_cap == b->epochs_cap && a->steps_cap == b->steps_cap &&
-           strcmp(a->device, b->device) == 0 && strcmp(a->device_name, b->device_name) == 0 &&
-           strcmp(a->precision, b->precision) == 0 && strcmp(a->isa, b->isa) == 0 &&
-           strcmp(a->run, b->run) == 0;
+    return fb_accuracy_same_setting(a, b) && strcmp(a->task_params, b->task_params) == 0;
 }
 
 static bool same_group(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b)
@@ -79,12 +89,13 @@ static double mean_of(const struct fb_accuracy_group *g, size_t offset, double *
     return g->rows_count > 0 ? fb_stats_mean(values, g->rows_count) : (double)NAN;
 }
 
-static double median_speed(const struct fb_accuracy_group *g, double *values)
+static void tell_speed(struct fb_accuracy_group *g, double *values)
 {
     for (size_t i = 0; i < g->rows_count; i++)
         values[i] = g->rows[i]->steps_per_s;
     fb_stats_sort(values, g->rows_count);
-    return fb_stats_median(values, g->rows_count);
+    g->steps_per_s = fb_stats_median(values, g->rows_count);
+    g->speed = fb_stats_median_interval(values, g->rows_count, ALPHA);
 }
 
 static void judge_escape(struct fb_accuracy_group *g, struct fb_survival *times)
@@ -173,7 +184,7 @@ static enum fb_status finish(struct fb_accuracy_group *g, struct fb_arena *arena
     g->deviation = g->rows_count > 1 ? fb_stats_deviation(values, g->rows_count) : (double)NAN;
     g->interval = fb_stats_mean_interval(values, g->rows_count, ALPHA);
     g->prediction = fb_stats_prediction_interval(values, g->rows_count, ALPHA);
-    g->steps_per_s = median_speed(g, values);
+    tell_speed(g, values);
     judge_escape(g, times);
     g->descriptive = g->rows_count <
                      (size_t)(g->has_plateau ? FB_ACCURACY_SEEDS_PLATEAU : FB_ACCURACY_SEEDS_MIN);

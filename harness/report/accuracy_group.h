@@ -34,7 +34,8 @@ struct fb_accuracy_group {
     /* in percent, or the perplexity; NaN without rows */
     double mean, last, best, deviation;
     struct fb_interval interval, prediction;
-    double steps_per_s; /* median */
+    double steps_per_s; /* median, and its interval: every seed is a process of its own */
+    struct fb_interval speed;
     /* escape from the plateau, where one is known */
     bool has_plateau;
     size_t escaped;
@@ -63,6 +64,9 @@ struct fb_accuracy_groups {
 };
 
 const char *fb_accuracy_verdict_name(enum fb_accuracy_verdict verdict);
+
+/* Whether rows differ in mechanism, seed and parameters of the task at most. */
+bool fb_accuracy_same_setting(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b);
 
 /* Everything lives in the arena. */
 enum fb_status fb_accuracy_group(const struct fb_accuracy *accuracy, uint64_t seed,

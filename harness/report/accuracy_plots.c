@@ -2,6 +2,7 @@
 #include "accuracy_plots.h"
 
 #include "accuracy_pair.h"
+#include "accuracy_speed.h"
 #include "accuracy_table.h"
 #include "figure_builder.h"
 #include "gnuplot.h"
@@ -19,6 +20,7 @@ struct picture {
     const struct fb_plots_place *place;
     struct fb_arena *arena;
     const char *kind; /* name of the script */
+    bool speed;       /* of steps per second: of a set of blocks, whose first is `block` */
     size_t block;
     const char *name;
     FILE *data;
@@ -87,6 +89,37 @@ static void write_speed(struct picture *p, const struct fb_accuracy_group *g)
                   few ? g->mean : g->interval.low, few ? g->mean : g->interval.high);
 }
 
+/* Tokens, steps per second, interval. */
+static void write_lengths(struct picture *p, const struct fb_accuracy_group *first)
+{
+    int64_t lengths[FB_SPEED_LENGTHS_MAX];
+    const struct fb_accuracy_groups *groups = p->request->groups;
+    const size_t count = fb_accuracy_speed_lengths(groups, p->block, lengths);
+    for (size_t i = 0; i < count; i++) {
+        const struct fb_accuracy_group *g =
+            fb_accuracy_speed_at(groups, p->block, first->label, lengths[i]);
+        if (g)
+            (void)fprintf(p->data, "%" PRId64 "\t%.6g\t%.6g\t%.6g\n", lengths[i], g->steps_per_s,
+                          g->speed.low, g->speed.high);
+    }
+}
+
+/* Whether a group has a line in the picture. */
+static bool has_line(const struct picture *p, size_t index)
+{
+    const struct fb_accuracy_groups *groups = p->request->groups;
+    return p->speed ? fb_accuracy_speed_starts(groups, p->block, index)
+                    : groups->items[index].block == p->block && groups->items[index].rows_count > 0;
+}
+
+static size_t count_lines(const struct picture *p)
+{
+    size_t lines = 0;
+    for (size_t i = 0; i < p->request->groups->count; i++)
+        lines += has_line(p, i);
+    return lines;
+}
+
 /* ---- files ----------------------------------------------------------------------------------- */
 
 static FILE *open_file(struct picture *p, const char *extension, const char **path,
@@ -119,18 +152,20 @@ static void write_groups(struct picture *p, FILE *settings)
     const struct fb_accuracy_groups *groups = p->request->groups;
     for (size_t i = 0; i < groups->count; i++) {
         const struct fb_accuracy_group *g = &groups->items[i];
-        if (g->block != p->block || g->rows_count == 0)
+        if (!has_line(p, i))
             continue;
         size_t same = 0;
         for (size_t j = 0; j < i; j++)
-            same += groups->items[j].block == p->block && groups->items[j].rows_count > 0 &&
-                    strcmp(groups->items[j].any->mechanism, g->any->mechanism) == 0;
+            same +=
+                has_line(p, j) && strcmp(groups->items[j].any->mechanism, g->any->mechanism) == 0;
         p->lines++;
         (void)fprintf(settings, "fb_label[%zu] = ", p->lines);
         fb_gnuplot_write_text(settings, g->label);
         (void)fprintf(settings, "\nfb_color[%zu] = '%s'\nfb_dash[%zu] = %zu\n", p->lines,
                       fb_figure_color(g->any->mechanism), p->lines, same + 1);
-        if (strcmp(p->kind, "learning_curves") == 0)
+        if (p->speed)
+            write_lengths(p, g);
+        else if (strcmp(p->kind, "learning_curves") == 0)
             write_curve(p, g);
         else
             write_speed(p, g);
@@ -145,12 +180,10 @@ static enum fb_status write_files(struct picture *p, const char **settings_path,
     const struct fb_accuracy_row *any = NULL;
     const char *data_path = NULL;
     char title[256], out[4300];
-    size_t lines = 0;
+    const size_t lines = count_lines(p);
     for (size_t i = 0; i < groups->count; i++)
-        if (groups->items[i].block == p->block && groups->items[i].rows_count > 0) {
+        if (groups->items[i].block == p->block && groups->items[i].rows_count > 0)
             any = groups->items[i].rows[0];
-            lines++;
-        }
     p->data = open_file(p, "tsv", &data_path, error);
     FILE *settings = p->data ? open_file(p, "gp", settings_path, error) : NULL;
     if (!settings) {
@@ -158,7 +191,10 @@ static enum fb_status write_files(struct picture *p, const char **settings_path,
             (void)fclose(p->data);
         return error->code;
     }
-    fb_accuracy_block_title(any, title, sizeof title);
+    if (p->speed)
+        fb_accuracy_speed_title(groups, p->block, title, sizeof title);
+    else
+        fb_accuracy_block_title(any, title, sizeof title);
     (void)snprintf(out, sizeof out, "%s/%s", p->place->dir, p->name);
     write_assignment(settings, "fb_out", out);
     write_assignment(settings, "fb_data", data_path);
@@ -192,12 +228,15 @@ static enum fb_status draw(struct picture *p, int *pictures, struct fb_error *er
     return status;
 }
 
-static bool has_lines(const struct fb_accuracy_groups *groups, size_t block)
+/* Whether there is something to draw: times of times, the other pictures of metrics. */
+static bool is_wanted(const struct picture *p)
 {
-    for (size_t i = 0; i < groups->count; i++)
-        if (groups->items[i].block == block && groups->items[i].rows_count > 0)
-            return true;
-    return false;
+    const struct fb_accuracy_groups *groups = p->request->groups;
+    int64_t lengths[FB_SPEED_LENGTHS_MAX];
+    if (p->speed)
+        return fb_accuracy_leads_speed(groups, p->block) &&
+               fb_accuracy_speed_lengths(groups, p->block, lengths) > 0;
+    return !fb_accuracy_is_timed(groups, p->block) && count_lines(p) > 0;
 }
 
 enum fb_status fb_accuracy_plots_make(const struct fb_accuracy_plots_request *request,
@@ -207,7 +246,8 @@ enum fb_status fb_accuracy_plots_make(const struct fb_accuracy_plots_request *re
         unsigned bit;
         const char *kind;
     } kinds[] = {{FB_TRAINING_PLOT_CURVES, "learning_curves"},
-                 {FB_TRAINING_PLOT_STEP_TIME, "accuracy_vs_step_time"}};
+                 {FB_TRAINING_PLOT_STEP_TIME, "accuracy_vs_step_time"},
+                 {FB_TRAINING_PLOT_SPEED, "steps_per_s_vs_tokens"}};
     struct fb_plots_place place;
     const char *dir = request->dir
                           ? request->dir
@@ -221,8 +261,9 @@ enum fb_status fb_accuracy_plots_make(const struct fb_accuracy_plots_request *re
                                       .place = &place,
                                       .arena = arena,
                                       .kind = kinds[k].kind,
+                                      .speed = kinds[k].bit == FB_TRAINING_PLOT_SPEED,
                                       .block = block};
-            if ((request->plots & kinds[k].bit) == 0 || !has_lines(request->groups, block))
+            if ((request->plots & kinds[k].bit) == 0 || !is_wanted(&picture))
                 continue;
             picture.name = fb_arena_printf(arena, error, "%s_%zu", kinds[k].kind, block + 1);
             status = picture.name ? draw(&picture, pictures, error) : FB_ERROR_MEMORY;

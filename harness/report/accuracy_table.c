@@ -2,6 +2,7 @@
 #include "accuracy_table.h"
 
 #include "accuracy_report.h"
+#include "accuracy_speed.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,16 +21,18 @@ bool fb_accuracy_column_is_number(size_t column)
 
 void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size_t text_size)
 {
-    char steps[48] = "", epochs[48] = "", params[64] = "";
+    char steps[48] = "", epochs[48] = "", batch[48] = "", params[64] = "";
     if (row->steps_cap != FB_ROW_NONE)
-        snprintf(steps, sizeof steps, ", at most %" PRId64 " steps", row->steps_cap);
+        snprintf(steps, sizeof steps, ", %" PRId64 " steps", row->steps_cap);
     if (row->epochs_cap != FB_ROW_NONE)
-        snprintf(epochs, sizeof epochs, ", at most %" PRId64 " epochs", row->epochs_cap);
+        snprintf(epochs, sizeof epochs, ", %" PRId64 " epochs", row->epochs_cap);
     if (strcmp(row->task_params, "{}") != 0)
         snprintf(params, sizeof params, " %.60s", row->task_params);
-    snprintf(text, text_size, "%s%s, recipe %s%s%s%s, %s %s", row->task, params, row->recipe,
-             strcmp(row->model, "small") == 0 ? ", small model" : "", steps, epochs, row->device,
-             row->precision);
+    if (row->batch != FB_ROW_NONE)
+        snprintf(batch, sizeof batch, ", batches of %" PRId64, row->batch);
+    snprintf(text, text_size, "%s%s, recipe %s%s%s%s%s, %s %s", row->task, params, row->recipe,
+             strcmp(row->model, "small") == 0 ? ", small model" : "", steps, epochs, batch,
+             row->device, row->precision);
 }
 
 /* ---- cells ----------------------------------------------------------------------------------- */
@@ -180,8 +183,12 @@ enum fb_status fb_accuracy_table_print(const struct fb_accuracy_groups *groups, 
 {
     char block_title[256];
     enum fb_status status = FB_OK;
+    bool any = false;
     (void)fprintf(out, "%s\n", title);
     for (size_t block = 0; block < groups->blocks && status == FB_OK; block++) {
+        if (fb_accuracy_is_timed(groups, block))
+            continue;
+        any = true;
         fb_accuracy_block_title(fb_accuracy_block(groups, block)->any, block_title,
                                 sizeof block_title);
         (void)fprintf(out, "\n%s\n", block_title);
@@ -189,8 +196,9 @@ enum fb_status fb_accuracy_table_print(const struct fb_accuracy_groups *groups, 
         print_missing(groups, block, out);
         print_pairs(groups, block, "", out);
     }
-    (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
-    return status;
+    if (any)
+        (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
+    return status == FB_OK ? fb_accuracy_speed_print(groups, mode, out, arena, error) : status;
 }
 
 /* ---- markdown -------------------------------------------------------------------------------- */
@@ -218,8 +226,12 @@ enum fb_status fb_accuracy_markdown(const struct fb_accuracy_groups *groups, con
                                     FILE *out, struct fb_error *error)
 {
     char block_title[256];
+    bool any = false;
     (void)fprintf(out, "# %s\n", title);
     for (size_t block = 0; block < groups->blocks; block++) {
+        if (fb_accuracy_is_timed(groups, block))
+            continue;
+        any = true;
         fb_accuracy_block_title(fb_accuracy_block(groups, block)->any, block_title,
                                 sizeof block_title);
         (void)fprintf(out, "\n## %s\n\n", block_title);
@@ -228,7 +240,9 @@ enum fb_status fb_accuracy_markdown(const struct fb_accuracy_groups *groups, con
         print_missing(groups, block, out);
         print_pairs(groups, block, "- ", out);
     }
-    (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
+    if (any)
+        (void)fprintf(out, "\n%s\n", fb_accuracy_legend);
+    fb_accuracy_speed_markdown(groups, out);
     return ferror(out) ? fb_error_set(error, FB_ERROR_IO, "the tables could not be written")
                        : FB_OK;
 }

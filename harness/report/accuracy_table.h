@@ -30,7 +30,7 @@ enum fb_status fb_accuracy_table_print(const struct fb_accuracy_groups *groups, 
                                        struct fb_text_mode mode, FILE *out, struct fb_arena *arena,
                                        struct fb_error *error) FB_MUST_CHECK;
 
-/* "adder, recipe same, small model, at most 400 steps, cpu f32". */
+/* "adder, recipe same, small model, 400 steps, batches of 64, cpu f32". */
 void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size_t text_size);
 
 #endif

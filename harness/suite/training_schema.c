@@ -33,15 +33,16 @@ bool fb_suite_read_training(const struct fb_suite_reader *reader, const struct f
 static bool read_plots(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                        unsigned *plots)
 {
-    static const char *const names[] = {"learning_curves", "accuracy_vs_step_time"};
-    static const enum fb_training_plot bits[] = {FB_TRAINING_PLOT_CURVES,
-                                                 FB_TRAINING_PLOT_STEP_TIME};
+    static const char *const names[] = {"learning_curves", "accuracy_vs_step_time",
+                                        "steps_per_s_vs_tokens"};
+    static const enum fb_training_plot bits[] = {
+        FB_TRAINING_PLOT_CURVES, FB_TRAINING_PLOT_STEP_TIME, FB_TRAINING_PLOT_SPEED};
     const size_t count = node->kind == FB_YAML_LIST ? node->count : 1;
     *plots = 0;
     for (size_t i = 0; i < count; i++) {
         const struct fb_yaml_node *item = node->kind == FB_YAML_LIST ? node->items[i] : node;
         size_t index;
-        if (!fb_value_choice(reader->diagnostics, item, "plot", names, 2, &index)) {
+        if (!fb_value_choice(reader->diagnostics, item, "plot", names, 3, &index)) {
             return false;
         }
         if ((*plots & bits[index]) != 0) {

@@ -1,16 +1,24 @@
 /* Training runs in a page: tables with the paper's numbers, comparisons, learning curves. */
 #include "accuracy_plots.h"
+#include "accuracy_speed.h"
 #include "accuracy_table.h"
 #include "csv.h"
 #include "html_figures.h"
 #include "html_page.h"
 #include "html_svg.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static const char *const kinds[] = {"learning_curves", "accuracy_vs_step_time"};
+static const struct {
+    const char *name, *title;
+} kinds[] = {
+    {"learning_curves", "Learning curves: the mean over seeds in their band"},
+    {"accuracy_vs_step_time", "Test metric against the time of a training step"},
+    {"steps_per_s_vs_tokens", "Training steps per second against the tokens of a sequence"},
+};
 enum { KINDS_COUNT = sizeof kinds / sizeof kinds[0], SEED = 1 };
 
 struct section {
@@ -65,6 +73,38 @@ static void write_table(const struct section *s, size_t block)
     fb_html_table_end(out);
 }
 
+static void write_speed_table(const struct section *s, size_t block)
+{
+    int64_t lengths[FB_SPEED_LENGTHS_MAX];
+    char text[64];
+    FILE *out = s->page->out;
+    const size_t count = fb_accuracy_speed_lengths(&s->groups, block, lengths);
+    (void)snprintf(text, sizeof text, "speed-%zu", block + 1);
+    fb_html_table_begin(out, text, "", "Training steps per second");
+    fb_html_table_head(out, "", FB_HTML_TEXT, "mechanism");
+    for (size_t c = 0; c < count; c++) {
+        (void)snprintf(text, sizeof text, "%" PRId64 " tokens", lengths[c]);
+        fb_html_table_head(out, "", FB_HTML_NUMBER, text);
+    }
+    fb_html_table_body(out);
+    for (size_t i = 0; i < s->groups.count; i++) {
+        const char *label = s->groups.items[i].label;
+        if (!fb_accuracy_speed_starts(&s->groups, block, i)) {
+            continue;
+        }
+        (void)fputs("<tr>", out);
+        fb_html_cell_text(out, label);
+        for (size_t c = 0; c < count; c++) {
+            fb_accuracy_speed_cell(fb_accuracy_speed_at(&s->groups, block, label, lengths[c]), text,
+                                   sizeof text);
+            fb_html_cell_text(out, text);
+        }
+        (void)fputs("</tr>\n", out);
+    }
+    fb_html_table_end(out);
+    fb_html_printf(out, "<p>%s.</p>\n", fb_accuracy_speed_legend);
+}
+
 static void write_remarks(const struct section *s, size_t block)
 {
     FILE *out = s->page->out;
@@ -90,14 +130,14 @@ static void write_remarks(const struct section *s, size_t block)
 /* ---- pictures -------------------------------------------------------------------------------- */
 
 /* What gnuplot drew of a block into the temporary folder, if it did. */
-static enum fb_status write_figure(struct section *s, const char *kind, size_t block,
+static enum fb_status write_figure(struct section *s, size_t kind, size_t block,
                                    struct fb_error *error)
 {
     FILE *out = s->page->out;
     size_t length;
     char *svg = NULL;
-    const char *path =
-        fb_arena_printf(s->page->arena, error, "%s/%s_%zu.svg", s->dir, kind, block + 1);
+    const char *path = fb_arena_printf(s->page->arena, error, "%s/%s_%zu.svg", s->dir,
+                                       kinds[kind].name, block + 1);
     if (!path) {
         return FB_ERROR_MEMORY;
     }
@@ -108,9 +148,7 @@ static enum fb_status write_figure(struct section *s, const char *kind, size_t b
     if (status != FB_OK) {
         return status;
     }
-    const char *title = strcmp(kind, kinds[0]) == 0
-                            ? "Learning curves: the mean over seeds in their band"
-                            : "Test metric against the time of a training step";
+    const char *title = kinds[kind].title;
     const struct fb_html_svg picture = {
         .svg = svg, .number = ++s->figures, .title = title, .desc = title, .path = path};
     fb_html_printf(out,
@@ -132,11 +170,11 @@ static void clear(const struct section *s)
     for (size_t block = 0; block < s->groups.blocks; block++) {
         for (size_t k = 0; k < KINDS_COUNT; k++) {
             for (size_t i = 0; i < 2; i++) {
-                (void)snprintf(path, sizeof path, "%s/%s_%zu%s", s->dir, kinds[k], block + 1,
+                (void)snprintf(path, sizeof path, "%s/%s_%zu%s", s->dir, kinds[k].name, block + 1,
                                suffixes[i]);
                 (void)unlink(path);
-                (void)snprintf(path, sizeof path, "%s/data/%s_%zu%s", s->dir, kinds[k], block + 1,
-                               data[i]);
+                (void)snprintf(path, sizeof path, "%s/data/%s_%zu%s", s->dir, kinds[k].name,
+                               block + 1, data[i]);
                 (void)unlink(path);
             }
         }
@@ -177,12 +215,24 @@ static enum fb_status write_run(struct section *s, const char **why_missing, str
         status = draw(s, why_missing, error);
     }
     for (size_t block = 0; status == FB_OK && block < s->groups.blocks; block++) {
-        fb_accuracy_block_title(fb_accuracy_block(&s->groups, block)->any, title, sizeof title);
+        const bool timed = fb_accuracy_is_timed(&s->groups, block);
+        if (timed && !fb_accuracy_leads_speed(&s->groups, block)) {
+            continue;
+        }
+        if (timed) {
+            fb_accuracy_speed_title(&s->groups, block, title, sizeof title);
+        } else {
+            fb_accuracy_block_title(fb_accuracy_block(&s->groups, block)->any, title, sizeof title);
+        }
         fb_html_printf(out, "<h3>%s</h3>\n", title);
-        write_table(s, block);
-        write_remarks(s, block);
+        if (timed) {
+            write_speed_table(s, block);
+        } else {
+            write_table(s, block);
+            write_remarks(s, block);
+        }
         for (size_t k = 0; status == FB_OK && k < KINDS_COUNT; k++) {
-            status = write_figure(s, kinds[k], block, error);
+            status = write_figure(s, k, block, error);
         }
     }
     if (s->dir) {
