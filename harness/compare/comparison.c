@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,25 +107,13 @@ const char *fb_compared_id(const struct fb_compared *one)
     return row == NULL ? "" : row->case_id;
 }
 
-static void append(char *text, size_t text_size, const char *format, ...) FB_PRINTF(3, 4);
-
-static void append(char *text, size_t text_size, const char *format, ...)
-{
-    const size_t used = strlen(text);
-    va_list arguments;
-
-    va_start(arguments, format);
-    (void)vsnprintf(text + used, text_size - used, format, arguments);
-    va_end(arguments);
-}
-
 void fb_compared_explain(struct fb_compared *one, const char *format, ...)
 {
     size_t used = strlen(one->reason);
     va_list arguments;
 
     if (used > 0) {
-        append(one->reason, sizeof one->reason, "; ");
+        fb_comparison_append(one->reason, sizeof one->reason, "; ");
         used = strlen(one->reason);
     }
     va_start(arguments, format);

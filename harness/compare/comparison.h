@@ -123,4 +123,7 @@ bool fb_compare_rows_count(const struct fb_comparison *comparison, struct fb_com
  * called after the verdict on the time stands. */
 void fb_compare_rows_gate(struct fb_compared *one);
 
+/* Writes behind what text holds; what does not fit is cut. */
+void fb_comparison_append(char *text, size_t text_size, const char *format, ...) FB_PRINTF(3, 4);
+
 #endif

@@ -2,7 +2,6 @@
 #include "comparison.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,18 +63,6 @@ static bool equal_values(const struct fb_row *a, const char *a_name, const struc
     return strcmp(value_of(a, a_name, x), value_of(b, b_name, y)) == 0;
 }
 
-static void append(char *text, const char *format, ...) FB_PRINTF(2, 3);
-
-static void append(char *text, const char *format, ...)
-{
-    const size_t used = strlen(text);
-    va_list arguments;
-
-    va_start(arguments, format);
-    (void)vsnprintf(text + used, FB_COMPARE_NAME_SIZE - used, format, arguments);
-    va_end(arguments);
-}
-
 static void append_part(char *text, const struct fb_row *row, size_t part)
 {
     char value[VALUE_SIZE];
@@ -86,9 +73,11 @@ static void append_part(char *text, const struct fb_row *row, size_t part)
          equal_values(row, parts[part].column, row, parts[part].unless)))
         return;
     if (strcmp(parts[part].column, "causal") == 0)
-        append(text, "%s%s", between, strcmp(value, "true") == 0 ? "causal" : "not causal");
+        fb_comparison_append(text, FB_COMPARE_NAME_SIZE, "%s%s", between,
+                             strcmp(value, "true") == 0 ? "causal" : "not causal");
     else
-        append(text, "%s%s%s", between, parts[part].prefix, value);
+        fb_comparison_append(text, FB_COMPARE_NAME_SIZE, "%s%s%s", between, parts[part].prefix,
+                             value);
 }
 
 static bool same_variant(const struct fb_row *a, const struct fb_row *b)
@@ -115,7 +104,8 @@ static void append_params(struct fb_compared *cases, size_t count)
         for (next = first + 1; next < count && same_variant(row, row_of(&cases[next])); next++)
             tell = tell || strcmp(row->params, row_of(&cases[next])->params) != 0;
         for (size_t i = first; tell && i < next; i++)
-            append(cases[i].name, " %.120s", row_of(&cases[i])->params);
+            fb_comparison_append(cases[i].name, sizeof cases[i].name, " %.120s",
+                                 row_of(&cases[i])->params);
     }
 }
 

@@ -38,9 +38,7 @@ enum fb_status fb_comparison_print(const struct fb_comparison *comparison,
     }
 }
 
-static void append(char *text, size_t text_size, const char *format, ...) FB_PRINTF(3, 4);
-
-static void append(char *text, size_t text_size, const char *format, ...)
+void fb_comparison_append(char *text, size_t text_size, const char *format, ...)
 {
     const size_t used = strlen(text);
     va_list arguments;
@@ -111,9 +109,11 @@ char *fb_comparison_counts_text(const struct fb_comparison *comparison, char *te
         const size_t count = comparison->counts[order[i]];
         if (count == 0)
             continue;
-        append(text, text_size, "%s%zu %s", between, count, fb_verdict_name(order[i]));
+        fb_comparison_append(text, text_size, "%s%zu %s", between, count,
+                             fb_verdict_name(order[i]));
         if (order[i] == FB_VERDICT_INCOMPARABLE && comparison->broken_count > 0)
-            append(text, text_size, " (%zu of them fail only in new)", comparison->broken_count);
+            fb_comparison_append(text, text_size, " (%zu of them fail only in new)",
+                                 comparison->broken_count);
         between = ", ";
     }
     return text;
@@ -125,19 +125,19 @@ char *fb_compare_side_text(const struct fb_compare_side *side, char *text, size_
 
     (void)snprintf(text, text_size, "%s", side->label);
     if (side->version != NULL && side->version[0] != '\0') {
-        append(text, text_size, "%sflowbench %s", between, side->version);
+        fb_comparison_append(text, text_size, "%sflowbench %s", between, side->version);
         between = ", ";
     }
     if (side->git_sha != NULL && side->git_sha[0] != '\0') {
-        append(text, text_size, "%s%.12s", between, side->git_sha);
+        fb_comparison_append(text, text_size, "%s%.12s", between, side->git_sha);
         between = ", ";
     }
     if (side->machine_name != NULL && side->machine_name[0] != '\0') {
-        append(text, text_size, "%son %s", between, side->machine_name);
+        fb_comparison_append(text, text_size, "%son %s", between, side->machine_name);
         between = ", ";
     }
     if (between[0] == ',')
-        append(text, text_size, ")");
+        fb_comparison_append(text, text_size, ")");
     return text;
 }
 
@@ -188,21 +188,22 @@ char *fb_compared_sentence(const struct fb_compared *one, char *text, size_t tex
 
     (void)snprintf(text, text_size, "%s", fb_verdict_name(one->verdict));
     if (one->reason[0] != '\0')
-        append(text, text_size, ": %s", one->reason);
+        fb_comparison_append(text, text_size, ": %s", one->reason);
     if (isfinite(one->change))
-        append(text, text_size, "; %s %s (%s to %s)",
-               one->unit == FB_UNIT_COUNTS ? "instructions" : "time",
-               fb_compare_change_text(one->change, change, sizeof change),
-               fb_compared_value_text(one, one->base, before, sizeof before),
-               fb_compared_value_text(one, one->fresh, after, sizeof after));
+        fb_comparison_append(text, text_size, "; %s %s (%s to %s)",
+                             one->unit == FB_UNIT_COUNTS ? "instructions" : "time",
+                             fb_compare_change_text(one->change, change, sizeof change),
+                             fb_compared_value_text(one, one->base, before, sizeof before),
+                             fb_compared_value_text(one, one->fresh, after, sizeof after));
     if (one->unit == FB_UNIT_COUNTS)
         return text; /* which are exact */
     if (isfinite(one->change_low) && isfinite(one->change_high))
-        append(
+        fb_comparison_append(
             text, text_size, ", interval %s",
             fb_compare_interval_text(one->change_low, one->change_high, interval, sizeof interval));
     if (isfinite(one->detectable))
-        append(text, text_size, ", detects %s",
-               fb_compare_change_text(one->detectable, detectable, sizeof detectable));
+        fb_comparison_append(
+            text, text_size, ", detects %s",
+            fb_compare_change_text(one->detectable, detectable, sizeof detectable));
     return text;
 }

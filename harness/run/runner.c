@@ -236,19 +236,12 @@ static enum fb_status take_result(struct fb_run_state *state, const struct fb_jo
 static enum fb_status take_outcome(struct fb_run_state *state, const struct fb_job *job,
                                    const struct fb_worker_outcome *outcome, struct fb_error *error)
 {
-    static const char *const names[] = {
-        [FB_WORKER_TIMEOUT] = "timeout",
-        [FB_WORKER_OOM] = "oom",
-        [FB_WORKER_CRASH] = "crash",
-        [FB_WORKER_ERROR] = "error",
-    };
-
     if (outcome->end == FB_WORKER_RESULT)
         return take_result(state, job, outcome->result, error);
     if (outcome->end == FB_WORKER_ABORTED)
         return FB_OK;
-    return fb_run_state_write_failure(state, job->case_index, names[outcome->end], outcome->reason,
-                                      error);
+    return fb_run_state_write_failure(state, job->case_index, fb_worker_end_status(outcome->end),
+                                      outcome->reason, error);
 }
 
 static enum fb_status run_job(struct fb_run_state *state, const struct fb_job *job,

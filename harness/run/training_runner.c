@@ -166,17 +166,11 @@ static enum fb_status take_result(struct training *t, size_t index, const json_t
 static enum fb_status take_outcome(struct training *t, size_t index,
                                    const struct fb_worker_outcome *outcome, struct fb_error *error)
 {
-    static const char *const names[] = {
-        [FB_WORKER_TIMEOUT] = "timeout",
-        [FB_WORKER_OOM] = "oom",
-        [FB_WORKER_CRASH] = "crash",
-        [FB_WORKER_ERROR] = "error",
-    };
     if (outcome->end == FB_WORKER_RESULT)
         return take_result(t, index, outcome->result, error);
     if (outcome->end == FB_WORKER_ABORTED)
         return FB_OK;
-    return write_failure(t, index, names[outcome->end], outcome->reason, error);
+    return write_failure(t, index, fb_worker_end_status(outcome->end), outcome->reason, error);
 }
 
 static enum fb_status run_case(struct training *t, size_t index, struct fb_error *error)

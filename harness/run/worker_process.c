@@ -338,6 +338,15 @@ enum fb_status fb_worker_run(const struct fb_worker_task *task, struct fb_interr
     return FB_OK;
 }
 
+const char *fb_worker_end_status(enum fb_worker_end end)
+{
+    static const char *const names[] = {
+        [FB_WORKER_RESULT] = NULL,   [FB_WORKER_TIMEOUT] = "timeout", [FB_WORKER_OOM] = "oom",
+        [FB_WORKER_CRASH] = "crash", [FB_WORKER_ERROR] = "error",     [FB_WORKER_ABORTED] = NULL,
+    };
+    return names[end];
+}
+
 void fb_worker_outcome_free(struct fb_worker_outcome *outcome)
 {
     json_decref(outcome->result);

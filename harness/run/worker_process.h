@@ -63,6 +63,10 @@ enum fb_status fb_worker_run(const struct fb_worker_task *task, struct fb_interr
 
 void fb_worker_outcome_free(struct fb_worker_outcome *outcome);
 
+/* "timeout", "oom", "crash", "error": the status of a row whose worker ended so. NULL for a result
+ * and for an aborted one, which leave no such row. */
+const char *fb_worker_end_status(enum fb_worker_end end);
+
 /* Room beside the task's own bytes that the limit leaves: code, threads' stacks, OpenBLAS's
  * buffers, the oracle. */
 size_t fb_worker_memory_allowance(size_t memory_bytes);
