@@ -99,7 +99,7 @@ stage_fuzz() {
     rm -rf build-fuzz
     CC=clang-14 cmake --preset fuzz >/dev/null
     cmake --build --preset fuzz
-    bash tests/fuzz/run_fuzz.sh build-fuzz 20
+    FUZZ_SEED=1 bash tests/fuzz/run_fuzz.sh build-fuzz 20
 }
 
 # The kernels alone: no emulator runs a harness that measures. The check needs no test library.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets one after the other. usage: run_fuzz.sh BUILD_FOLDER SECONDS [TARGET...]
-# A finding ends the run with an error; its input is kept in BUILD_FOLDER/findings.
+# FUZZ_SEED makes a run repeat another one; without it each is new. A finding ends the run with an
+# error; its input is kept in BUILD_FOLDER/findings.
 set -euo pipefail
 build=$(cd "$1" && pwd)
 seconds=$2
@@ -32,6 +33,7 @@ for target in "${targets[@]}"; do
     echo "fuzz_$target: $(find "$work/$target" -type f | wc -l) seeds, $seconds s"
     log=$work/$target.log
     "$build/tests/fuzz/fuzz_$target" "$work/$target" -dict="$target.dict" -max_total_time="$seconds" \
+        -seed="${FUZZ_SEED:-0}" \
         -max_len=16384 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$build/findings/$target-" >"$log" 2>&1 || {
         tail -n 60 "$log"
