@@ -84,7 +84,7 @@ preset_tests() {
     local preset=$1 compiler=$2
     shift 2
     rm -rf "build-$preset"
-    CC=$compiler cmake --preset "$preset" >/dev/null
+    cmake --preset "$preset" -D CMAKE_C_COMPILER="$compiler" >/dev/null
     cmake --build --preset "$preset"
     ctest --preset "$preset" "$@"
 }
@@ -97,7 +97,7 @@ stage_ubsan() { preset_tests ubsan clang-14 -L 'unit|hostile' -j "$ci_jobs"; }
 
 stage_fuzz() {
     rm -rf build-fuzz
-    CC=clang-14 cmake --preset fuzz >/dev/null
+    cmake --preset fuzz -D CMAKE_C_COMPILER=clang-14 >/dev/null
     cmake --build --preset fuzz
     FUZZ_SEED=1 bash tests/fuzz/run_fuzz.sh build-fuzz 20
 }
@@ -179,7 +179,7 @@ stage_valgrind() {
 # know; each kernel is looked at for one instruction set.
 stage_tidy() {
     rm -rf build-tidy
-    CC=clang-14 cmake --preset tidy >/dev/null
+    cmake --preset tidy -D CMAKE_C_COMPILER=clang-14 >/dev/null
     cmake --build --preset tidy >/dev/null
     # Not the tests: their assertions end a test by a jump that the analyzer does not follow.
     # Only what is built: the sources of the CUDA backend, or of a build without it, not both. Not what
