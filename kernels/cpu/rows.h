@@ -6,7 +6,7 @@
 #ifndef FB_ROWS_H
 #define FB_ROWS_H
 
-#include "vector_math.h"
+#include "fast_sigmoid.h"
 
 /* Columns handled together: as many independent chains as hide the latency of an addition. */
 enum { FB_ROWS_CHUNK = 4 };
@@ -175,31 +175,31 @@ FB_ALWAYS_INLINE void fb_rows_map_all(const enum fb_row_map map, const float *FB
     }
 }
 
-#if defined(FB_SIMD_AVX512)
+#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
 /* Sigmoids of rows without gaps; false when a value is beyond the fast way's reach. */
 static inline bool fb_rows_sigmoid_flat(const float *FB_RESTRICT x, int64_t count,
                                         float *FB_RESTRICT out)
 {
-    const struct fb_sigmoid4 table = fb_sigmoid4_table();
-    fb_vf peak = fb_vf_zero();
-    for (int64_t i = 0; i < count; i += 4 * FB_VW) {
-        fb_sigmoid4(table, x + i, out + i, &peak);
+    struct fb_fast_sigmoid sigmoid = fb_fast_sigmoid_begin();
+    for (int64_t i = 0; i < count; i += FB_FAST_SIGMOID_VECTORS * FB_VW) {
+        fb_fast_sigmoid(&sigmoid, x + i, out + i);
     }
-    return fb_vf_hmax(peak) <= FB_SIGMOID4_REACH;
+    return fb_fast_sigmoid_held(&sigmoid);
 }
 
-/* The same for rows that are multiples of four vectors. */
+/* The same for rows that are multiples of as many vectors as are taken at a time. */
 static inline bool fb_rows_sigmoid(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
                                    int64_t dim, float *FB_RESTRICT out, int64_t out_stride)
 {
-    if (stride == dim && out_stride == dim && rows * dim % (int64_t)(4 * FB_VW) == 0) {
+    const int64_t step = FB_FAST_SIGMOID_VECTORS * FB_VW;
+    if (stride == dim && out_stride == dim && rows * dim % step == 0) {
         return fb_rows_sigmoid_flat(x, rows * dim, out);
     }
-    bool reached = dim % (int64_t)(4 * FB_VW) == 0;
-    for (int64_t i = 0; i < rows && reached; i++) {
-        reached = fb_rows_sigmoid_flat(x + i * stride, dim, out + i * out_stride);
+    bool held = dim % step == 0;
+    for (int64_t i = 0; i < rows && held; i++) {
+        held = fb_rows_sigmoid_flat(x + i * stride, dim, out + i * out_stride);
     }
-    return reached;
+    return held;
 }
 #endif
 
@@ -215,7 +215,7 @@ static inline void fb_rows_map(enum fb_row_map map, const float *x, int64_t stri
         fb_rows_map_all(FB_ROW_ELU, x, stride, rows, dim, out, out_stride);
         break;
     default:
-#if defined(FB_SIMD_AVX512)
+#if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
         if (fb_rows_sigmoid(x, stride, rows, dim, out, out_stride)) {
             break;
         }

@@ -4,7 +4,6 @@
  *
  *   fb_vf_exp      2 ulp on [-87.33, 88.72]; below it 0, above it the largest power reached
  *   fb_vf_sigmoid  5 ulp for x >= -87, below it sigmoid(-87) = 1.6e-38; NaN gives NaN
- *   fb_sigmoid4    12 ulp for |x| <= 21 (AVX-512)
  *
  * exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) by a polynomial of degree 6
  * fitted for the least largest relative error (Remez exchange in extended precision).
@@ -90,77 +89,6 @@ FB_ALWAYS_INLINE fb_vf fb_vf_sigmoid(fb_vf x)
     return fb_vf_reciprocal(fb_vf_fma(fb_vf_power_of_two(k), p, one));
 #endif
 }
-
-#if defined(FB_SIMD_AVX512)
-/* The sigmoid of four vectors at a time: 12 instead of 20 operations each.
- *
- * exp(-x) = 2^(n/32) 2^r, |r| <= 1/64. The powers of the 32nd root of 2 stand in two registers,
- * less what the last five bits of n put into the significand when n is shifted into the exponent;
- * they hold the factor C of 2^r = C ((r + A)^2 + B), relative error 1.3e-7. A is a multiple of
- * 1/32, so that r + A costs nothing. One reciprocal serves four denominators, whose product must be
- * a normal number: the caller sees to |x| <= FB_SIGMOID4_REACH. Then the error is below 6 ulp, and
- * NaN gives NaN. */
-#define FB_SIGMOID4_REACH 21.0F
-#define FB_SIGMOID4_A     1.4375F
-#define FB_SIGMOID4_B     2.08126001F
-
-struct fb_sigmoid4 {
-    __m512 low, high; /* C 2^(i/32) */
-};
-
-FB_ALWAYS_INLINE struct fb_sigmoid4 fb_sigmoid4_table(void)
-{
-    static const uint32_t bits[32] __attribute__((aligned(64))) = {
-        0x3e76e2c4U, 0x3e784abaU, 0x3e78e87fU, 0x3e77bb1dU, 0x3e769d8dU, 0x3e759029U, 0x3e74934cU,
-        0x3e73a751U, 0x3e72cc97U, 0x3e72037fU, 0x3e714c6dU, 0x3e70a7c4U, 0x3e7015ecU, 0x3e6f974fU,
-        0x3e6f2c59U, 0x3e6ed577U, 0x3e6e931bU, 0x3e6e65b6U, 0x3e6e4dc0U, 0x3e6e4bafU, 0x3e6e5fffU,
-        0x3e6e8b2cU, 0x3e6ecdb9U, 0x3e6f2826U, 0x3e6f9afbU, 0x3e7026bfU, 0x3e70cbffU, 0x3e718b4aU,
-        0x3e726531U, 0x3e735a4aU, 0x3e746b2dU, 0x3e759876U,
-    };
-    return (struct fb_sigmoid4){_mm512_castsi512_ps(_mm512_load_si512(bits)),
-                                _mm512_castsi512_ps(_mm512_load_si512(bits + 16))};
-}
-
-/* 1 + exp(-x). */
-FB_ALWAYS_INLINE __m512 fb_sigmoid4_denominator(struct fb_sigmoid4 table, __m512 x)
-{
-    /* In [2^18, 2^19) a float's last bit is 1/32. */
-    const float last_bit = 393216.0F;
-    const __m512 minus_log2_e = _mm512_set1_ps(-1.44269504F);
-    const __m512 k = _mm512_fmadd_ps(x, minus_log2_e, _mm512_set1_ps(last_bit));
-    const __m512 back = _mm512_sub_ps(_mm512_set1_ps(last_bit + FB_SIGMOID4_A), k);
-    const __m512 r = _mm512_fmadd_ps(x, minus_log2_e, back);
-    const __m512i n = _mm512_castps_si512(k);
-    const __m512 root = _mm512_permutex2var_ps(table.low, n, table.high);
-    const __m512 power =
-        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(root), _mm512_slli_epi32(n, 18)));
-    const __m512 square = _mm512_fmadd_ps(r, r, _mm512_set1_ps(FB_SIGMOID4_B));
-    return _mm512_fmadd_ps(power, square, _mm512_set1_ps(1.0F));
-}
-
-/* y = sigmoid(x) for 64 values; the magnitudes of x join *peak's maximum (NaN does not). */
-FB_ALWAYS_INLINE void fb_sigmoid4(struct fb_sigmoid4 table, const float *x, float *y, __m512 *peak)
-{
-    const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
-    const __m512 x2 = _mm512_loadu_ps(x + 32), x3 = _mm512_loadu_ps(x + 48);
-    enum { LARGER_MAGNITUDE = 0xb };
-    *peak = _mm512_range_ps(*peak, x0, LARGER_MAGNITUDE);
-    *peak = _mm512_range_ps(*peak, x1, LARGER_MAGNITUDE);
-    *peak = _mm512_range_ps(*peak, x2, LARGER_MAGNITUDE);
-    *peak = _mm512_range_ps(*peak, x3, LARGER_MAGNITUDE);
-    const __m512 d0 = fb_sigmoid4_denominator(table, x0);
-    const __m512 d1 = fb_sigmoid4_denominator(table, x1);
-    const __m512 d2 = fb_sigmoid4_denominator(table, x2);
-    const __m512 d3 = fb_sigmoid4_denominator(table, x3);
-    const __m512 d01 = _mm512_mul_ps(d0, d1), d23 = _mm512_mul_ps(d2, d3);
-    const __m512 inverse = fb_vf_reciprocal(_mm512_mul_ps(d01, d23));
-    const __m512 inverse01 = _mm512_mul_ps(inverse, d23), inverse23 = _mm512_mul_ps(inverse, d01);
-    _mm512_storeu_ps(y, _mm512_mul_ps(inverse01, d1));
-    _mm512_storeu_ps(y + 16, _mm512_mul_ps(inverse01, d0));
-    _mm512_storeu_ps(y + 32, _mm512_mul_ps(inverse23, d3));
-    _mm512_storeu_ps(y + 48, _mm512_mul_ps(inverse23, d2));
-}
-#endif
 
 /* elu(x) + 1: x + 1 for x > 0, exp(x) otherwise. */
 FB_ALWAYS_INLINE fb_vf fb_vf_elu_plus_1(fb_vf x)
