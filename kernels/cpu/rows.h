@@ -90,6 +90,40 @@ FB_ALWAYS_INLINE void fb_rows_dot(const float *FB_RESTRICT x, int64_t stride, in
     }
 }
 
+/* The same with two vectors in one visit: half as many rows at once, so that each is read once. */
+FB_ALWAYS_INLINE void fb_rows_dot_two(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                      int64_t cols, const float *FB_RESTRICT v,
+                                      float *FB_RESTRICT out_v, const float *FB_RESTRICT w,
+                                      float *FB_RESTRICT out_w)
+{
+    enum { GROUP = FB_VW / 2 };
+    int64_t i = 0;
+    for (; GROUP > 0 && i + GROUP <= rows; i += GROUP) {
+        fb_vf sum[FB_VW];
+        FB_UNROLL
+        for (int r = 0; r < FB_VW; r++) {
+            sum[r] = fb_vf_zero();
+        }
+        for (int64_t j = 0; j < cols; j += FB_VW) {
+            const fb_vf vj = fb_vf_load(v + j), wj = fb_vf_load(w + j);
+            FB_UNROLL
+            for (int r = 0; r < GROUP; r++) {
+                const fb_vf xj = fb_vf_load(x + (i + r) * stride + j);
+                sum[r] = fb_vf_fma(xj, vj, sum[r]);
+                sum[GROUP + r] = fb_vf_fma(xj, wj, sum[GROUP + r]);
+            }
+        }
+        float dots[FB_VW];
+        fb_vf_store(dots, fb_vf_sums(sum));
+        for (int r = 0; r < GROUP; r++) {
+            out_v[i + r] = dots[r];
+            out_w[i + r] = dots[GROUP + r];
+        }
+    }
+    fb_rows_dot(x + i * stride, stride, rows - i, cols, v, out_v + i);
+    fb_rows_dot(x + i * stride, stride, rows - i, cols, w, out_w + i);
+}
+
 /* Two rows at a time: chunk independent chains each. */
 FB_ALWAYS_INLINE void fb_rows_add_columns(const float *FB_RESTRICT x, int64_t stride, int64_t rows,
                                           const float *FB_RESTRICT weight, const int chunk,
@@ -136,6 +170,49 @@ FB_ALWAYS_INLINE void fb_rows_accumulate(const float *FB_RESTRICT x, int64_t str
     }
     for (; j < cols; j += FB_VW) {
         fb_rows_add_columns(x + j, stride, rows, weight, 1, sum + j);
+    }
+}
+
+/* chunk columns of fb_rows_accumulate_and_scale. */
+FB_ALWAYS_INLINE void fb_rows_add_and_scale(float *FB_RESTRICT x, int64_t stride, int64_t rows,
+                                            const float *FB_RESTRICT weight,
+                                            const float *FB_RESTRICT scale, const int chunk,
+                                            float *FB_RESTRICT sum)
+{
+    fb_vf total[FB_ROWS_CHUNK];
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        total[c] = fb_vf_zero();
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        const fb_vf w = fb_vf_set1(weight[i]), factor = fb_vf_set1(scale[i]);
+        FB_UNROLL
+        for (int c = 0; c < chunk; c++) {
+            float *at = x + i * stride + c * FB_VW;
+            const fb_vf xc = fb_vf_load(at);
+            total[c] = fb_vf_fma(w, xc, total[c]);
+            fb_vf_store(at, fb_vf_mul(factor, xc));
+        }
+    }
+    FB_UNROLL
+    for (int c = 0; c < chunk; c++) {
+        fb_vf_store(sum + c * FB_VW, fb_vf_add(fb_vf_load(sum + c * FB_VW), total[c]));
+    }
+}
+
+/* sum[cols] += sum_i weight[i] x_i, and then x_i *= scale[i], in one visit. */
+FB_ALWAYS_INLINE void fb_rows_accumulate_and_scale(float *FB_RESTRICT x, int64_t stride,
+                                                   int64_t rows, int64_t cols,
+                                                   const float *FB_RESTRICT weight,
+                                                   const float *FB_RESTRICT scale,
+                                                   float *FB_RESTRICT sum)
+{
+    int64_t j = 0;
+    for (; j + FB_ROWS_CHUNK * FB_VW <= cols; j += FB_ROWS_CHUNK * FB_VW) {
+        fb_rows_add_and_scale(x + j, stride, rows, weight, scale, FB_ROWS_CHUNK, sum + j);
+    }
+    for (; j < cols; j += FB_VW) {
+        fb_rows_add_and_scale(x + j, stride, rows, weight, scale, 1, sum + j);
     }
 }
 

@@ -308,10 +308,9 @@ static struct source_block visit_sources(const struct flow_task *t, int64_t firs
     };
     float *dp = t->worker->scalar[4];
     b.turned = turned_rows(t, first, rows, fresh, extra, &b.turned_stride);
-    fb_flow_outgoing(t, b.k, rows, b.dflow);
-    fb_flow_compete(t, b.k, first, rows, NULL, b.p);
+    fb_flow_source_flows(t, b.k, rows, b.beta, b.dflow);
+    fb_flow_compete(t, b.dflow, first, rows, NULL, b.p);
     fb_rows_pair_dot(b.k, s->cols, b.turned, b.turned_stride, rows, s->dim, dp);
-    fb_flow_incoming(t, b.k, s->cols, rows, totals->sink_sum, b.beta);
     fb_rows_dot(b.k, s->cols, rows, s->cols, t->state->dsource_flow, b.dbeta);
     for (int64_t j = 0; j < rows; j++) {
         const bool inside =

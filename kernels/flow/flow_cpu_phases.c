@@ -48,15 +48,21 @@ float fb_flow_epsilon_term(const struct flow_task *t, const float *v)
     return FB_FLOW_EPSILON * fb_vf_sum(sum) + t->run->options.extra_eps;
 }
 
-void fb_flow_incoming(const struct flow_task *t, const float *x, int64_t stride, int64_t rows,
-                      const float *v, float *incoming)
+/* incoming from its dots with v. */
+static void invert_flows(const struct flow_task *t, int64_t rows, const float *v, float *incoming)
 {
     const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, v));
-    fb_rows_dot(x, stride, rows, t->run->shape.cols, v, incoming);
     for (int64_t i = 0; i < rows; i += FB_VW) {
         const fb_vf sum = fb_vf_add(fb_vf_load(incoming + i), term);
         fb_vf_store(incoming + i, fb_vf_reciprocal(sum));
     }
+}
+
+void fb_flow_incoming(const struct flow_task *t, const float *x, int64_t stride, int64_t rows,
+                      const float *v, float *incoming)
+{
+    fb_rows_dot(x, stride, rows, t->run->shape.cols, v, incoming);
+    invert_flows(t, rows, v, incoming);
 }
 
 /* ---- totals -------------------------------------------------------------------------------- */
@@ -227,17 +233,33 @@ static float largest(const float *x, int64_t rows)
     return peak;
 }
 
-void fb_flow_outgoing(const struct flow_task *t, const float *k, int64_t rows, float *o)
+/* o from its dots with w. */
+static void complete_outgoing(const struct flow_task *t, int64_t rows, float *o)
 {
-    const struct flow_shape *s = &t->run->shape;
     const fb_vf term = fb_vf_set1(fb_flow_epsilon_term(t, t->state->totals.sink_flow));
-    fb_rows_dot(k, s->cols, rows, s->cols, t->state->totals.sink_flow, o);
     for (int64_t i = 0; i < rows; i += FB_VW) {
         fb_vf_store(o + i, fb_vf_add(fb_vf_load(o + i), term));
     }
 }
 
-float fb_flow_compete(const struct flow_task *t, const float *k, int64_t first, int64_t rows,
+void fb_flow_outgoing(const struct flow_task *t, const float *k, int64_t rows, float *o)
+{
+    const struct flow_shape *s = &t->run->shape;
+    fb_rows_dot(k, s->cols, rows, s->cols, t->state->totals.sink_flow, o);
+    complete_outgoing(t, rows, o);
+}
+
+void fb_flow_source_flows(const struct flow_task *t, const float *k, int64_t rows, float *beta,
+                          float *o)
+{
+    const int64_t cols = t->run->shape.cols;
+    const struct flow_totals *totals = &t->state->totals;
+    fb_rows_dot_two(k, cols, rows, cols, totals->sink_sum, beta, totals->sink_flow, o);
+    invert_flows(t, rows, totals->sink_sum, beta);
+    complete_outgoing(t, rows, o);
+}
+
+float fb_flow_compete(const struct flow_task *t, const float *o, int64_t first, int64_t rows,
                       float *running, float *e)
 {
     const struct fb_flow_options *options = &t->run->options;
@@ -256,11 +278,9 @@ float fb_flow_compete(const struct flow_task *t, const float *k, int64_t first, 
         return 1.0F;
     }
     const fb_vf high = fb_vf_set1(options->clamp), low = fb_vf_set1(-options->clamp);
-    fb_flow_outgoing(t, k, rows, e);
     float factor = 1.0F;
     for (int64_t i = 0; i < rows; i += FB_VW) {
-        const fb_vf o = fb_vf_load(e + i);
-        fb_vf_store(e + i, fb_vf_max(low, fb_vf_min(high, o)));
+        fb_vf_store(e + i, fb_vf_max(low, fb_vf_min(high, fb_vf_load(o + i))));
     }
     float peak = options->online ? *t->state->totals.peak : 0.0F;
     if (running != NULL && options->online) {
@@ -294,17 +314,19 @@ static void scale_matrix(float *x, int64_t count, float factor)
     }
 }
 
-/* product (+)= sum phi(k_j) (e_j v_j)^T over a block. phi(k) is scratch that nobody reads again, so
- * that e may go into it and v is read where it lies; v that does not fill its vectors is copied. */
-static void add_block_product(const struct flow_task *t, int64_t first, int64_t rows, float *k,
-                              const float *e, bool accumulate)
+/* u += sum beta_j phi(k_j) and product (+)= sum phi(k_j) (e_j v_j)^T over a block. phi(k) is
+ * scratch that nobody reads again, so that e may go into it and v is read where it lies; v that
+ * does not fill its vectors is copied. */
+static void add_block(const struct flow_task *t, int64_t first, int64_t rows, float *k,
+                      const float *beta, const float *e)
 {
     const struct flow_shape *s = &t->run->shape;
     struct fb_row_block v =
         fb_rows_load(&t->run->call->v, flow_source_range(t, first, rows), t->worker->values);
     if (s->value_dim == s->value_cols) {
-        fb_rows_scale_in_place(k, s->cols, rows, s->cols, e);
+        fb_rows_accumulate_and_scale(k, s->cols, rows, s->cols, beta, e, t->slot->vectors);
     } else {
+        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
         fb_rows_scale(v.rows, v.stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
         v = (struct fb_row_block){t->worker->scaled, s->value_cols};
     }
@@ -312,7 +334,7 @@ static void add_block_product(const struct flow_task *t, int64_t first, int64_t 
     fetch_sources(t, first, &extra);
     FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (s->dim, s->value_cols, rows, k, 1, s->cols, v.rows, v.stride, t->slot->product, s->value_cols,
-     accumulate, &extra);
+     first != t->first, &extra);
 }
 
 static void collect_sources(const struct flow_task *t)
@@ -325,14 +347,17 @@ static void collect_sources(const struct flow_task *t)
     for (int64_t i = t->first; i < t->last; i += FLOW_BLOCK) {
         const int64_t rows = flow_minimum(FLOW_BLOCK, t->last - i);
         float *k = fb_flow_source_rows(t, i, rows, false);
-        fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
-        fb_rows_accumulate(k, s->cols, rows, s->cols, beta, t->slot->vectors);
-        const float factor = fb_flow_compete(t, k, i, rows, &peak, e);
+        if (t->run->options.competition == FB_FLOW_OVER_TOKENS) {
+            fb_flow_source_flows(t, k, rows, beta, e);
+        } else {
+            fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
+        }
+        const float factor = fb_flow_compete(t, e, i, rows, &peak, e);
         if (i != t->first && factor != 1.0F) {
             scale_matrix(t->slot->product, s->dim * s->value_cols, factor);
         }
         normaliser = normaliser * (double)factor + (double)sum_block(e, rows);
-        add_block_product(t, i, rows, k, e, i != t->first);
+        add_block(t, i, rows, k, beta, e);
         if (t->ahead != NULL) {
             fb_flow_step_ahead(t->ahead, FLOW_SOURCES);
         }

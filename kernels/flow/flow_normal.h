@@ -26,6 +26,7 @@
 #define fb_flow_score_sources   FB_ISA_SYMBOL(fb_flow_score_sources)
 #define fb_flow_share_sources   FB_ISA_SYMBOL(fb_flow_share_sources)
 #define fb_flow_incoming        FB_ISA_SYMBOL(fb_flow_incoming)
+#define fb_flow_source_flows    FB_ISA_SYMBOL(fb_flow_source_flows)
 #define fb_flow_compete         FB_ISA_SYMBOL(fb_flow_compete)
 #define fb_flow_outgoing        FB_ISA_SYMBOL(fb_flow_outgoing)
 #define fb_flow_step_ahead      FB_ISA_SYMBOL(fb_flow_step_ahead)
@@ -199,10 +200,14 @@ void fb_flow_incoming(const struct flow_task *task, const float *x, int64_t stri
 /* o of a block, before the clamp: (phi(k_j) + eps) . w + extra. */
 void fb_flow_outgoing(const struct flow_task *task, const float *k, int64_t rows, float *o);
 
+/* Both of a block's sources: beta, their incoming, and o. */
+void fb_flow_source_flows(const struct flow_task *task, const float *k, int64_t rows, float *beta,
+                          float *o);
+
 /* e[j] = exp(clamp(o_j) - peak), or the head's share of the token when heads compete, or 1. When
  * running is not NULL the peak is raised to the block's maximum first, and what the old sums must
- * be multiplied by is returned (1 otherwise). */
-float fb_flow_compete(const struct flow_task *task, const float *k, int64_t first, int64_t rows,
+ * be multiplied by is returned (1 otherwise). e may be o, which only tokens that compete need. */
+float fb_flow_compete(const struct flow_task *task, const float *o, int64_t first, int64_t rows,
                       float *running, float *e);
 
 /* Sums the next block of one side; true while there is more. */
