@@ -1,6 +1,6 @@
 /*
  * The sigmoid of many values, faster than fb_vf_sigmoid and of limited reach: 11 instead of 20
- * operations on a vector with AVX-512, 13 instead of 17 with AVX2, of which 3 need no port of the
+ * operations on a vector with AVX-512, 13 instead of 15 with AVX2, of which 4 need no port of the
  * multiplications. Errors are measured by tests/unit/test_vector_math.c.
  *
  *   fb_fast_sigmoid   12 ulp where it holds; NaN does not
