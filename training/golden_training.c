@@ -7,6 +7,7 @@
 #include "nn_optimiser.h"
 #include "safetensors.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -267,6 +268,7 @@ static enum fb_status read_params(struct golden *g, struct fb_error *error)
         const enum fb_status status = reals(g, "init.", p->name, p->count, &values, error);
         if (status != FB_OK)
             return status;
+        assert(values); /* reals gives them with FB_OK */
         for (int64_t c = 0; c < p->count; c++)
             g->run.params[p->offset + c] = (float)values[c];
         memset(g->decay + p->offset, p->decay, (size_t)p->count);
@@ -309,6 +311,7 @@ static enum fb_status judge_gradients(struct golden *g, struct fb_golden_trainin
             const enum fb_status status = reals(g, "grad.", p->name, p->count, &reference, error);
             if (status != FB_OK)
                 return status;
+            assert(reference);
             for (int64_t c = 0; pass == 0 && c < p->count; c++)
                 largest = fmax(largest, fabs(reference[c]));
             if (pass == 1)
@@ -332,6 +335,7 @@ static enum fb_status judge_weights(struct golden *g, struct fb_golden_training 
         /* its gradient is little but rounding, which Adam makes steps of full size of */
         if (strstr(p->name, "key_projection.bias"))
             continue;
+        assert(reference);
         for (int64_t c = 0; c < p->count; c++) {
             const double d = (double)g->run.params[p->offset + c] - reference[c];
             const double way = reference[c] - (double)g->start[p->offset + c];

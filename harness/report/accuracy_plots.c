@@ -177,7 +177,8 @@ static enum fb_status write_files(struct picture *p, const char **settings_path,
                                   struct fb_error *error)
 {
     const struct fb_accuracy_groups *groups = p->request->groups;
-    const struct fb_accuracy_row *any = NULL;
+    /* of a set of lengths, the first may have no result */
+    const struct fb_accuracy_row *any = fb_accuracy_block(groups, p->block)->any;
     const char *data_path = NULL;
     char title[256], out[4300];
     const size_t lines = count_lines(p);
