@@ -34,8 +34,7 @@ struct linear_gradient_scratch {
     float *extended_douts;  /* [block][ld_extended] d', then nothing */
     float *extended_values; /* [block][ld_extended] v', likewise */
     float *product;         /* [state_count] the part of the sums that is still in f32 */
-    float *base;            /* [state_count] the sums without it, rounded */
-    float *state;           /* [state_count] both */
+    float *state;           /* [state_count] all of the sums, rounded */
     float *turned;          /* [count][ld_extended] E^T; also other transposed blocks */
     float *pairs;           /* causal: [block][block] */
     double *slice, *before; /* [state_count] */
@@ -64,7 +63,6 @@ static struct linear_gradient_scratch linear_gradient_scratch_at(const struct li
     s.extended_douts = fb_scratch_take_f32(&cursor, block * g->ld_extended);
     s.extended_values = fb_scratch_take_f32(&cursor, block * g->ld_extended);
     s.product = fb_scratch_take_f32(&cursor, g->state_count);
-    s.base = fb_scratch_take_f32(&cursor, g->state_count);
     s.state = fb_scratch_take_f32(&cursor, g->state_count);
     s.turned = fb_scratch_take_f32(&cursor, turned);
     s.pairs = fb_scratch_take_f32(&cursor, block * block);
@@ -163,23 +161,12 @@ static void linear_take_sources(const struct linear_gradient *g,
 
 /* ---- running sums -------------------------------------------------------------------------- */
 
-/* product (+)= rows'^T phi. */
-static void linear_absorb_rows(const struct linear_gradient *g,
-                               const struct linear_gradient_scratch *s, const float *extended,
-                               const float *phi, int64_t rows, bool accumulate,
-                               struct fb_tile_extra *extra)
-{
-    FB_ISA_SYMBOL(fb_tile_gemm_extra)
-    (g->problem->v_dim + 1, g->ld_features, rows, extended, 1, g->ld_extended, phi, g->ld_features,
-     s->product, g->ld_features, accumulate, extra);
-}
-
 /* Sums that grow block by block: in f32 (product) until enough tokens are pending, then in f64. */
 struct linear_running {
     const double *before; /* the sums of the slices before */
     double *slice;        /* those of this slice, without product */
     int64_t pending;      /* tokens in product */
-    const float *state;   /* all of it, rounded; NULL where only the slice's sums are wanted */
+    float *state;         /* all of it, rounded; NULL where only the slice's sums are wanted */
 };
 
 static struct linear_running linear_start(const struct linear_gradient *g,
@@ -189,10 +176,24 @@ static struct linear_running linear_start(const struct linear_gradient *g,
     struct linear_running sums = {.before = before, .slice = slice};
     linear_clear(slice, g->state_count);
     if (before != NULL) {
-        linear_round(s->base, before, g->state_count);
-        sums.state = s->base;
+        linear_round(s->state, before, g->state_count);
+        sums.state = s->state;
     }
     return sums;
+}
+
+/* product (+)= rows'^T phi, and so does the state. */
+static void linear_absorb_rows(const struct linear_gradient *g,
+                               const struct linear_gradient_scratch *s,
+                               const struct linear_running *sums, const float *extended,
+                               const float *phi, int64_t rows, bool accumulate,
+                               struct fb_tile_extra *extra)
+{
+    extra->twin = sums->state;
+    FB_ISA_SYMBOL(fb_tile_gemm_extra)
+    (g->problem->v_dim + 1, g->ld_features, rows, extended, 1, g->ld_extended, phi, g->ld_features,
+     s->product, g->ld_features, accumulate, extra);
+    extra->twin = NULL;
 }
 
 /* After tokens have been absorbed; last: nothing follows in this slice. */
@@ -203,13 +204,9 @@ static void linear_advance(const struct linear_gradient *g, const struct linear_
     if (sums->pending > 0 && (last || sums->pending >= LINEAR_F32_TOKENS)) {
         linear_add_f32(sums->slice, s->product, g->state_count);
         sums->pending = 0;
-        if (sums->before != NULL && !last) {
-            linear_round_sum(s->base, sums->before, sums->slice, g->state_count);
-            sums->state = s->base;
+        if (sums->state != NULL && !last) {
+            linear_round_sum(sums->state, sums->before, sums->slice, g->state_count);
         }
-    } else if (sums->before != NULL && tokens > 0) {
-        linear_sum_f32(s->state, s->base, s->product, g->state_count);
-        sums->state = s->state;
     }
 }
 

@@ -26,13 +26,13 @@ static void linear_sum_side(const struct linear_gradient *g,
         if (side == LINEAR_SOURCES) {
             struct fb_tile_extra extra = linear_fetch_keys(g, &u, &next, false);
             linear_take_sources(g, s, &u, x.first, rows);
-            linear_absorb_rows(g, s, s->extended_values, s->keys, rows, running.pending > 0,
-                               &extra);
+            linear_absorb_rows(g, s, &running, s->extended_values, s->keys, rows,
+                               running.pending > 0, &extra);
         }
         for (int64_t round = 0; side == LINEAR_SINKS && round < g->group; round++) {
             struct fb_tile_extra extra = linear_fetch_queries(g, &u, round, &x, &next, false);
             linear_take_sinks(g, s, &u, u.first_head + round, x.first, rows);
-            linear_absorb_rows(g, s, s->extended_douts, s->queries, rows,
+            linear_absorb_rows(g, s, &running, s->extended_douts, s->queries, rows,
                                running.pending > 0 || round > 0, &extra);
         }
         linear_advance(g, s, &running, rows, false);
@@ -118,7 +118,7 @@ static void linear_cross_sinks(const struct linear_gradient *g,
         for (int64_t round = 0; x.sinks > 0 && round < g->group; round++) {
             struct fb_tile_extra extra = linear_fetch_queries(g, &u, round, &x, &next, true);
             linear_take_sinks(g, s, &u, u.first_head + round, x.first, x.sinks);
-            linear_absorb_rows(g, s, s->extended_douts, s->queries, x.sinks,
+            linear_absorb_rows(g, s, &running, s->extended_douts, s->queries, x.sinks,
                                running.pending > 0 || round > 0, &extra);
             linear_slopes(g, s, s->extended_douts, x.sinks, state, &extra);
             linear_write_dq(g, s, &u, u.first_head + round, &x);
@@ -222,7 +222,7 @@ static void linear_walk_sinks(const struct linear_gradient *g,
     }
     if (x->sources > 0) {
         struct fb_tile_extra extra = linear_fetch_keys(g, u, next, false);
-        linear_absorb_rows(g, s, s->extended_values, s->keys, x->sources, sums->pending > 0,
+        linear_absorb_rows(g, s, sums, s->extended_values, s->keys, x->sources, sums->pending > 0,
                            &extra);
     }
 }
@@ -260,7 +260,7 @@ static void linear_walk_sources(const struct linear_gradient *g,
         if (x->sources > 0) {
             linear_add_pairs(g, s, x, dv, &extra);
         }
-        linear_absorb_rows(g, s, s->extended_douts, s->queries, x->sinks,
+        linear_absorb_rows(g, s, sums, s->extended_douts, s->queries, x->sinks,
                            sums->pending > 0 || round > 0, &extra);
     }
     if (x->sources > 0) {

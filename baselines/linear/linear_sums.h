@@ -28,14 +28,6 @@ static void linear_add_f64(double *FB_RESTRICT sums, const double *FB_RESTRICT p
     }
 }
 
-static void linear_sum_f32(float *FB_RESTRICT state, const float *FB_RESTRICT a,
-                           const float *FB_RESTRICT b, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        state[i] = a[i] + b[i];
-    }
-}
-
 /* Sums that were taken against the peak `from` become sums against `to`. */
 static void linear_move_peak(const struct linear_kernel *w, double *sums, float from, float to)
 {

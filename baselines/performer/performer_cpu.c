@@ -57,14 +57,26 @@ static float performer_half_norm(const struct performer_own *own, const float *x
     return own->half_scale * fb_vf_sum(sum);
 }
 
-/* The largest of count numbers, count a multiple of the vector width. */
+/* The largest of count numbers, count a multiple of the vector width; four chains, since a maximum
+ * takes four cycles. */
 static float performer_largest(const float *u, int64_t count)
 {
-    fb_vf top = fb_vf_load(u);
-    for (int64_t c = FB_VW; c < count; c += FB_VW) {
-        top = fb_vf_max(top, fb_vf_load(u + c));
+    enum { CHAINS = 4 };
+    fb_vf top[CHAINS];
+    for (int i = 0; i < CHAINS; i++) {
+        top[i] = fb_vf_load(u);
     }
-    return fb_vf_hmax(top);
+    int64_t c = 0;
+    for (; c + CHAINS * FB_VW <= count; c += CHAINS * FB_VW) {
+        FB_UNROLL
+        for (int i = 0; i < CHAINS; i++) {
+            top[i] = fb_vf_max(top[i], fb_vf_load(u + c + i * FB_VW));
+        }
+    }
+    for (; c < count; c += FB_VW) {
+        top[0] = fb_vf_max(top[0], fb_vf_load(u + c));
+    }
+    return fb_vf_hmax(fb_vf_max(fb_vf_max(top[0], top[1]), fb_vf_max(top[2], top[3])));
 }
 
 /* u becomes exp(u - g - peak) + epsilon; the columns beyond features become 0. The exponent is at
