@@ -159,21 +159,29 @@ static int window_take_sources(const struct window_kernel *w, const struct windo
 
 /* gradient_j += sum over the sinks of matrix [source][64] x row of the sinks; both gradient and
  * matrix begin at start. */
-static void window_scatter(const struct window_range *range, int groups, const float *matrix,
-                           const struct window_sinks *x, struct fb_row_block rows, int64_t dim,
-                           struct fb_row_block gradient, int64_t start, int64_t end,
-                           struct fb_tile_extra *extra)
+static void window_scatter(const struct window_kernel *w, const struct window_range *range,
+                           int groups, const float *matrix, const struct window_sinks *x,
+                           struct fb_row_block rows, int64_t dim, struct fb_row_block gradient,
+                           int64_t start, int64_t end, struct fb_tile_extra *extra)
 {
     struct window_run run = {.end = start};
     while (window_next_run(range, groups, end, &run)) {
-        const int64_t lane = (int64_t)run.first_group * WINDOW_GROUP;
-        const int64_t lanes =
-            window_smaller((int64_t)run.end_group * WINDOW_GROUP, x->count) - lane;
-        if (lanes > 0) {
-            FB_ISA_SYMBOL(fb_tile_gemm_extra)
-            (run.end - run.first, dim, lanes, matrix + (run.first - start) * WINDOW_SINKS + lane,
-             WINDOW_SINKS, 1, rows.rows + lane * rows.stride, rows.stride,
-             gradient.rows + (run.first - start) * gradient.stride, gradient.stride, true, extra);
+        const struct window_range seen = {
+            x->first + (int64_t)run.first_group * WINDOW_GROUP,
+            x->first + window_smaller((int64_t)run.end_group * WINDOW_GROUP, x->count)};
+        const bool whole =
+            seen.end - 1 - w->band.back <= run.first && run.end - 1 <= seen.first + w->band.ahead;
+        for (int64_t j = run.first, count = run.end - j; j < run.end; j += count) {
+            count = whole ? count : window_strip(run.end - j);
+            /* A source is seen from as far ahead as a sink looks back. */
+            const struct window_range r = window_cut(seen, j, count, w->band.ahead, w->band.back);
+            if (r.first < r.end) {
+                const int64_t lane = r.first - x->first;
+                FB_ISA_SYMBOL(fb_tile_gemm_extra)
+                (count, dim, r.end - r.first, matrix + (j - start) * WINDOW_SINKS + lane,
+                 WINDOW_SINKS, 1, rows.rows + lane * rows.stride, rows.stride,
+                 gradient.rows + (j - start) * gradient.stride, gradient.stride, true, extra);
+            }
         }
     }
 }
@@ -188,9 +196,9 @@ static void window_add_sources(const struct window_kernel *w, const struct windo
                                const struct window_range *range, int groups, int64_t start,
                                int64_t end, struct fb_tile_extra *extra)
 {
-    window_scatter(range, groups, s->slopes, x, x->q, w->problem->qk_dim,
+    window_scatter(w, range, groups, s->slopes, x, x->q, w->problem->qk_dim,
                    window_rows_from(y->dk, start - y->start), start, end, extra);
-    window_scatter(range, groups, s->weights, x, x->dout, w->problem->v_dim,
+    window_scatter(w, range, groups, s->weights, x, x->dout, w->problem->v_dim,
                    window_rows_from(y->dv, start - y->start), start, end, extra);
 }
 
@@ -278,7 +286,8 @@ static void window_walk_sources(const struct window_kernel *w, const struct wind
         const int groups =
             window_take_sources(w, s, &x, k, start, end, range, ahead ? &block : &after);
         struct fb_tile_extra *rest = ahead ? &block : &beyond;
-        window_gather(range, groups, s->slopes, k, dim, start, x.count, dq.rows, dq.stride, rest);
+        window_gather(w, range, groups, s->slopes, k, dim, start, x.first, x.count, dq.rows,
+                      dq.stride, rest);
         if (y != NULL) {
             window_add_sources(w, s, &x, y, range, groups, start, end, rest);
         }

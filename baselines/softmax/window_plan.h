@@ -20,6 +20,7 @@ enum {
     WINDOW_SINKS = 64,
     WINDOW_SOURCES = 192,
     WINDOW_GROUP = 16,
+    WINDOW_STRIP = 6, /* rows of a product that has its own share of the band: a tile's height */
     WINDOW_GROUPS = WINDOW_SINKS / WINDOW_GROUP
 };
 
@@ -214,26 +215,48 @@ static void window_multiply(const struct window_range *range, int groups, struct
     }
 }
 
+/* The rows of the next strip of those left: as few strips as will do, evenly. */
+static int64_t window_strip(int64_t left)
+{
+    const int64_t strips = (left + WINDOW_STRIP - 1) / WINDOW_STRIP;
+    return (left + strips - 1) / strips;
+}
+
+/* The columns of a product, in tokens, that the band leaves to rows first .. first + count - 1. */
+static struct window_range window_cut(struct window_range columns, int64_t first, int64_t count,
+                                      int64_t back, int64_t ahead)
+{
+    const int64_t start = window_larger(columns.first, first - back);
+    return (struct window_range){
+        start, window_larger(start, window_smaller(columns.end, first + count + ahead))};
+}
+
 /* sum [sinks][ld] += weights^T . rows, weights [source][64] of the block that starts at `start`:
- * one product for each run of groups that see the same sources. */
-static void window_gather(const struct window_range *range, int groups, const float *weights,
-                          struct fb_row_block from, int64_t dim, int64_t start, int64_t sinks,
-                          float *sum, int64_t ld, struct fb_tile_extra *extra)
+ * one product for a run of groups that see the same sources, else one for a strip of sinks. */
+static void window_gather(const struct window_kernel *w, const struct window_range *range,
+                          int groups, const float *weights, struct fb_row_block from, int64_t dim,
+                          int64_t start, int64_t first_sink, int64_t sinks, float *sum, int64_t ld,
+                          struct fb_tile_extra *extra)
 {
     int g = 0;
     while (g < groups) {
-        const struct window_range r = range[g];
+        struct window_range r = range[g];
         int next = g + 1;
         while (next < groups && range[next].first == r.first && range[next].end == r.end) {
             next++;
         }
-        if (r.first < r.end) {
-            const int64_t row = (int64_t)g * WINDOW_GROUP;
-            const int64_t count = window_smaller((int64_t)next * WINDOW_GROUP, sinks) - row;
-            FB_ISA_SYMBOL(fb_tile_gemm_extra)
-            (count, dim, r.end - r.first, weights + (r.first - start) * WINDOW_SINKS + row, 1,
-             WINDOW_SINKS, from.rows + (r.first - start) * from.stride, from.stride, sum + row * ld,
-             ld, true, extra);
+        const int64_t end = window_smaller((int64_t)next * WINDOW_GROUP, sinks);
+        for (int64_t row = (int64_t)g * WINDOW_GROUP, count = end - row; row < end; row += count) {
+            if (next == g + 1) {
+                count = window_strip(end - row);
+                r = window_cut(range[g], first_sink + row, count, w->band.back, w->band.ahead);
+            }
+            if (r.first < r.end) {
+                FB_ISA_SYMBOL(fb_tile_gemm_extra)
+                (count, dim, r.end - r.first, weights + (r.first - start) * WINDOW_SINKS + row, 1,
+                 WINDOW_SINKS, from.rows + (r.first - start) * from.stride, from.stride,
+                 sum + row * ld, ld, true, extra);
+            }
         }
         g = next;
     }

@@ -134,8 +134,8 @@ static void window_source_block(const struct window_kernel *w, const struct wind
         }
     }
     window_rescale(s, sinks, w->ld_sum);
-    window_gather(range, groups, s->scores, fb_rows_load(&w->call->v, rows, s->room),
-                  w->problem->v_dim, start, sinks, s->sum, w->ld_sum, extra);
+    window_gather(w, range, groups, s->scores, fb_rows_load(&w->call->v, rows, s->room),
+                  w->problem->v_dim, start, first_sink, sinks, s->sum, w->ld_sum, extra);
 }
 
 /* out = sum / total; a sink without a source gives 0. */
