@@ -63,9 +63,8 @@ enum fb_status fb_trainer_evaluate(struct fb_trainer *trainer, double *loss,
 
 /* A checkpoint is a safetensors file: every parameter under its official name, the moments as
  * "optimiser.m.NAME" and "optimiser.v.NAME", what was put aside as "best.NAME", step, seed and note
- * in the metadata. Written whole or
- * not at all. Reading checks every name, type and shape before it changes the trainer; the note
- * then lies in the graph's arena. */
+ * in the metadata. Written whole or not at all. Reading checks every name, type and shape before it
+ * changes the trainer; the note then lies in the graph's arena. */
 enum fb_status fb_trainer_save(const struct fb_trainer *trainer, const char *path,
                                struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_trainer_load(struct fb_trainer *trainer, const char *path,

@@ -124,8 +124,7 @@ static bool has_columns(const struct fb_csv_record *header, size_t column_count,
     return same;
 }
 
-/* Writes what a younger version writes into a file beside, which takes the old one's place whole.
- */
+/* Writes data into a file beside, which then takes the place of the old one whole. */
 static enum fb_status replace(const char *path, const char *data, size_t length,
                               struct fb_arena *arena, struct fb_error *error)
 {

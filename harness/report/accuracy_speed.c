@@ -107,8 +107,10 @@ static int decimals_of(double value)
     return value < 1.0 ? 3 : value < 10.0 ? 2 : value < 100.0 ? 1 : 0;
 }
 
-void fb_accuracy_speed_cell(const struct fb_accuracy_group *g, char *text, size_t text_size)
+void fb_accuracy_speed_cell(const struct fb_accuracy_groups *groups, size_t block,
+                            const char *label, int64_t length, char *text, size_t text_size)
 {
+    const struct fb_accuracy_group *g = fb_accuracy_speed_at(groups, block, label, length);
     const int decimals = g ? decimals_of(g->steps_per_s) : 0;
     if (!g)
         snprintf(text, text_size, "-");
@@ -155,8 +157,7 @@ static enum fb_status print_set(const struct fb_accuracy_groups *groups, size_t 
         fb_text_table_set(&table, 0, label, FB_TEXT_PLAIN);
         for (size_t c = 0; c < count; c++) {
             char cell[CELL_SIZE];
-            fb_accuracy_speed_cell(fb_accuracy_speed_at(groups, block, label, lengths[c]), cell,
-                                   sizeof cell);
+            fb_accuracy_speed_cell(groups, block, label, lengths[c], cell, sizeof cell);
             const char *text = fb_arena_strdup(arena, cell, error);
             if (!text)
                 return FB_ERROR_MEMORY;
@@ -206,9 +207,8 @@ static void write_set(const struct fb_accuracy_groups *groups, size_t block, FIL
         (void)fprintf(out, "| %s ", groups->items[i].label);
         for (size_t c = 0; c < count; c++) {
             char cell[CELL_SIZE];
-            fb_accuracy_speed_cell(
-                fb_accuracy_speed_at(groups, block, groups->items[i].label, lengths[c]), cell,
-                sizeof cell);
+            fb_accuracy_speed_cell(groups, block, groups->items[i].label, lengths[c], cell,
+                                   sizeof cell);
             (void)fprintf(out, "| %s ", cell);
         }
         (void)fputs("|\n", out);

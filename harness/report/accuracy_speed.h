@@ -40,8 +40,10 @@ enum fb_status fb_accuracy_speed_print(const struct fb_accuracy_groups *groups,
                                        struct fb_error *error) FB_MUST_CHECK;
 void fb_accuracy_speed_markdown(const struct fb_accuracy_groups *groups, FILE *out);
 
-/* One cell: "12.3 (12.1 to 12.6)", "12.3" of a single seed, "-" for NULL. */
-void fb_accuracy_speed_cell(const struct fb_accuracy_group *group, char *text, size_t text_size);
+/* One cell: "12.3 (12.1 to 12.6)", "12.3" of a single seed, "-" where fb_accuracy_speed_at is NULL.
+ */
+void fb_accuracy_speed_cell(const struct fb_accuracy_groups *groups, size_t block,
+                            const char *label, int64_t length, char *text, size_t text_size);
 
 /* What the numbers mean, for people. */
 extern const char fb_accuracy_speed_legend[];

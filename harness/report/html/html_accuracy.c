@@ -95,8 +95,7 @@ static void write_speed_table(const struct section *s, size_t block)
         (void)fputs("<tr>", out);
         fb_html_cell_text(out, label);
         for (size_t c = 0; c < count; c++) {
-            fb_accuracy_speed_cell(fb_accuracy_speed_at(&s->groups, block, label, lengths[c]), text,
-                                   sizeof text);
+            fb_accuracy_speed_cell(&s->groups, block, label, lengths[c], text, sizeof text);
             fb_html_cell_text(out, text);
         }
         (void)fputs("</tr>\n", out);
