@@ -128,7 +128,8 @@ struct fb_mechanism {
     const char *reference; /* paper and equations */
     const struct fb_param *params;
     int param_count;
-    bool recurrent; /* has an exact constant-size decoding state */
+    bool recurrent;   /* has an exact constant-size decoding state */
+    bool sinks_alone; /* not causal, an output depends on no query but its own */
 
     /* Refuses what the mechanism itself cannot mean (causal Flow-Attention with L != S). Pure.
      * Returns FB_OK, or FB_ERROR_UNSUPPORTED with the reason in words. */

@@ -39,6 +39,7 @@ const struct fb_mechanism fb_linear = {
     .params = NULL,
     .param_count = 0,
     .recurrent = true,
+    .sinks_alone = true,
     .supports = linear_supports,
     .cost = linear_cost,
     .constants_bytes = NULL,

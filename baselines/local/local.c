@@ -100,6 +100,7 @@ const struct fb_mechanism fb_local = {
     .params = local_params,
     .param_count = FB_LOCAL_PARAM_COUNT,
     .recurrent = true,
+    .sinks_alone = true,
     .supports = local_supports,
     .cost = local_cost,
     .constants_bytes = NULL,

@@ -167,6 +167,7 @@ const struct fb_mechanism fb_performer = {
     .params = performer_params,
     .param_count = FB_PERFORMER_PARAM_COUNT,
     .recurrent = true,
+    .sinks_alone = true,
     .supports = performer_supports,
     .cost = performer_cost,
     .constants_bytes = performer_constants_bytes,

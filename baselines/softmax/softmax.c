@@ -44,6 +44,7 @@ const struct fb_mechanism fb_softmax = {
     .params = NULL,
     .param_count = 0,
     .recurrent = false,
+    .sinks_alone = true,
     .supports = softmax_supports,
     .cost = softmax_cost,
     .constants_bytes = NULL,

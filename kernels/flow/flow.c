@@ -79,6 +79,7 @@ const struct fb_mechanism fb_flow = {
     .params = flow_params,
     .param_count = FB_FLOW_PARAM_COUNT,
     .recurrent = true,
+    .sinks_alone = false,
     .supports = flow_supports,
     .cost = flow_cost,
     .constants_bytes = NULL,

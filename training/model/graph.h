@@ -129,6 +129,7 @@ int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind, 
 int fb_graph_add(struct fb_graph *g, int a, int b, double p); /* a + drop(b) */
 int fb_graph_scale(struct fb_graph *g, int in, double factor);
 int fb_graph_mask(struct fb_graph *g, int in); /* rows times the batch's row_mask */
+/* tokens is the rows of k and v in one sequence; q may have fewer. */
 int fb_graph_attention(struct fb_graph *g, const struct fb_graph_attention *attention, int q, int k,
                        int v, int64_t heads, int64_t tokens);
 int fb_graph_pool_first(struct fb_graph *g, int in, int64_t tokens);

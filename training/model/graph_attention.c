@@ -6,9 +6,10 @@
 static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_graph_op *op)
 {
     struct fb_problem problem;
-    const int64_t rows = g->tensors[op->in[0]].rows;
-    fb_problem_init(&problem, op->attention->attention->mechanism, rows / op->tokens, op->heads,
-                    op->tokens, g->tensors[op->in[0]].width / op->heads);
+    const int64_t sequences = g->tensors[op->in[1]].rows / op->tokens;
+    fb_problem_init(&problem, op->attention->attention->mechanism, sequences, op->heads, op->tokens,
+                    g->tensors[op->in[0]].width / op->heads);
+    problem.q_len = g->tensors[op->in[0]].rows / sequences;
     problem.v_dim = g->tensors[op->in[2]].width / op->heads;
     problem.causal = op->attention->causal;
     memcpy(problem.params, op->attention->params, sizeof problem.params);
@@ -39,6 +40,20 @@ static enum fb_status check_support(struct fb_graph *g, const struct fb_graph_op
         problem.kv_lengths = lengths;
     }
     return fb_attention_supports(attention, &problem, FB_BOTH, g->error);
+}
+
+bool fb_graph_attention_first_alone(const struct fb_graph *g, const struct fb_graph_attention *a,
+                                    int in, int64_t qkv_dim, int64_t heads, int64_t tokens)
+{
+    struct fb_problem problem;
+    struct fb_error why;
+    if (!a->attention->mechanism->sinks_alone || a->causal)
+        return false;
+    fb_problem_init(&problem, a->attention->mechanism, g->tensors[in].rows / tokens, heads, tokens,
+                    qkv_dim / heads);
+    problem.q_len = 1;
+    memcpy(problem.params, a->params, sizeof problem.params);
+    return fb_attention_supports(a->attention, &problem, FB_BOTH, &why) == FB_OK;
 }
 
 enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,
@@ -75,7 +90,8 @@ static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_
                                 int tensor, float *data)
 {
     const struct fb_graph_tensor *t = &run->graph->tensors[tensor];
-    return fb_tensor_dense(data, FB_F32, FB_BNHD, t->rows / op->tokens, op->heads, op->tokens,
+    const int64_t sequences = run->graph->tensors[op->in[1]].rows / op->tokens;
+    return fb_tensor_dense(data, FB_F32, FB_BNHD, sequences, op->heads, t->rows / sequences,
                            t->width / op->heads);
 }
 

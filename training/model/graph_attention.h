@@ -4,6 +4,10 @@
 
 #include "graph_run.h"
 
+/* Whether the first output row of every sequence can be had from the first query row alone. */
+bool fb_graph_attention_first_alone(const struct fb_graph *g, const struct fb_graph_attention *a,
+                                    int in, int64_t qkv_dim, int64_t heads, int64_t tokens);
+
 /* Checks that the variant serves the operation's problem forward and backward, draws its constants
  * into the arena and tells its buffer sizes. */
 enum fb_status fb_graph_attention_prepare(struct fb_graph *g, struct fb_graph_op *op,

@@ -15,17 +15,21 @@ static const struct fb_dense_options mlp = {
 static const struct fb_dense_options head = {
     .start = FB_DENSE_LECUN, .bias = true, .decay_all = true, .rank = 2};
 
+/* Where only the first row of every sequence is pooled, the last block computes no other after its
+ * attention: the pooled row goes on alone. */
 static int block(struct fb_graph *g, const struct fb_model_encoder *m, int x, int64_t tokens,
                  int64_t index)
 {
     char name[FB_GRAPH_NAME_MAX];
-    const struct fb_attention_block attention = {m->attention, m->heads, tokens, m->qkv_dim,
-                                                 projection};
+    const bool first_only = m->pooling != FB_POOL_MEAN && index + 1 == m->layers;
+    const struct fb_attention_block attention = {m->attention, m->heads,   tokens,
+                                                 m->qkv_dim,   projection, first_only};
+    const int rest = first_only ? fb_graph_pool_first(g, x, tokens) : x;
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm1", index);
     int y = fb_model_norm(g, x, NORM_EPS, true, name);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".attention", index);
     y = fb_model_attention(g, y, &attention, name);
-    x = fb_graph_add(g, x, y, m->dropout);
+    x = fb_graph_add(g, rest, y, m->dropout);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".norm2", index);
     y = fb_model_norm(g, x, NORM_EPS, true, name);
     snprintf(name, sizeof name, "encoderblock_%" PRId64 ".mlp.fc1", index);
@@ -63,8 +67,8 @@ int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
     for (int64_t i = 0; i < m->layers; i++)
         x = block(g, m, x, tokens, i);
     x = fb_model_norm(g, x, NORM_EPS, true, "encoder_norm");
-    x = m->pooling == FB_POOL_MEAN ? fb_graph_pool_mean(g, x, tokens)
-                                   : fb_graph_pool_first(g, x, tokens);
+    if (m->pooling == FB_POOL_MEAN)
+        x = fb_graph_pool_mean(g, x, tokens);
     if (m->pairs)
         x = fb_graph_view(g, x, m->batch, 2 * m->d_model);
     x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &head, "head.0"), FB_NN_RELU, 0.0);

@@ -15,8 +15,8 @@ static const struct fb_dense_options linear = {.start = FB_DENSE_GPT, .bias = tr
 static int block(struct fb_graph *g, const struct fb_model_language *m, int x, int64_t index)
 {
     char name[FB_GRAPH_NAME_MAX];
-    const struct fb_attention_block attention = {m->attention, m->heads, m->tokens, m->d_model,
-                                                 linear};
+    const struct fb_attention_block attention = {m->attention, m->heads, m->tokens,
+                                                 m->d_model,   linear,   false};
     struct fb_dense_options last = linear;
     last.scale = 0.02 / sqrt(2.0 * (double)m->layers);
     snprintf(name, sizeof name, "transformer.h.%" PRId64 ".ln_1", index);

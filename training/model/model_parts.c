@@ -1,6 +1,8 @@
 /* Parts of models: see model_parts.h. */
 #include "model_parts.h"
 
+#include "graph_attention.h"
+
 #include <math.h>
 #include <stdio.h>
 
@@ -63,12 +65,18 @@ int fb_model_attention(struct fb_graph *g, int in, const struct fb_attention_blo
     if (in < 0)
         return -1;
     const int64_t width = g->tensors[in].width;
+    const bool alone =
+        block->first_only && fb_graph_attention_first_alone(g, block->attention, in, block->qkv_dim,
+                                                            block->heads, block->tokens);
+    const int queries = alone ? fb_graph_pool_first(g, in, block->tokens) : in;
     for (int i = 0; i < 3; i++) {
         snprintf(full, sizeof full, "%s.%s_projection", name, projections[i]);
-        qkv[i] = fb_model_dense(g, in, block->qkv_dim, &block->dense, full);
+        qkv[i] = fb_model_dense(g, i == 0 ? queries : in, block->qkv_dim, &block->dense, full);
     }
-    const int out = fb_graph_attention(g, block->attention, qkv[0], qkv[1], qkv[2], block->heads,
-                                       block->tokens);
+    int out = fb_graph_attention(g, block->attention, qkv[0], qkv[1], qkv[2], block->heads,
+                                 block->tokens);
+    if (block->first_only && !alone)
+        out = fb_graph_pool_first(g, out, block->tokens);
     snprintf(full, sizeof full, "%s.out_projection", name);
     return fb_model_dense(g, out, width, &block->dense, full);
 }

@@ -26,11 +26,13 @@ int fb_model_dense(struct fb_graph *g, int in, int64_t width, const struct fb_de
 /* A norm with parameters NAME.weight and NAME.bias. */
 int fb_model_norm(struct fb_graph *g, int in, double eps, bool decay, const char *name);
 
-/* Projections, attention and output projection: NAME.query_projection, key_, value_, out_. */
+/* Projections, attention and output projection: NAME.query_projection, key_, value_, out_.
+ * first_only: only the first row of every sequence is wanted; the output has one row for each. */
 struct fb_attention_block {
     const struct fb_graph_attention *attention;
     int64_t heads, tokens, qkv_dim;
     struct fb_dense_options dense;
+    bool first_only;
 };
 int fb_model_attention(struct fb_graph *g, int in, const struct fb_attention_block *block,
                        const char *name);

@@ -17,7 +17,8 @@ static const struct fb_dense_options convolution = {
 static int layer(struct fb_graph *g, const struct fb_model_series *m, int x, int64_t index)
 {
     char name[FB_GRAPH_NAME_MAX];
-    const struct fb_attention_block block = {m->attention, m->heads, m->tokens, m->d_model, linear};
+    const struct fb_attention_block block = {m->attention, m->heads, m->tokens,
+                                             m->d_model,   linear,   false};
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".attention", index);
     int y = fb_model_attention(g, x, &block, name);
     snprintf(name, sizeof name, "encoder.attn_layers.%" PRId64 ".norm1", index);
