@@ -2,6 +2,7 @@
 #include "training_runner.h"
 
 #include "run_state.h"
+#include "training_slots.h"
 #include "training_worker.h"
 #include "worker_process.h"
 
@@ -20,7 +21,8 @@ struct training {
     struct fb_runner_outcome *outcome;
     struct fb_row_context context;
     bool *has_row; /* per case; owned */
-    double start_s, spent_s;
+    struct fb_training_slots slots;
+    double start_s, spent_s; /* spent: by the cases that have ended */
     size_t trained;
 };
 
@@ -34,13 +36,16 @@ static size_t rows_done(const struct training *t)
     return count;
 }
 
-/* By the mean of the cases trained so far: cases differ, so this is no more than a guess. */
+/* By the mean of the cases trained so far: cases differ, so this is no more than a guess. Those at
+ * work count as not begun. */
 static double eta_s(const struct training *t)
 {
     size_t left = 0;
     for (size_t i = 0; i < t->run->plan->cases_count; i++)
         left += !t->has_row[i] && !t->run->plan->cases[i].skip_reason;
-    return t->trained > 0 ? t->spent_s / (double)t->trained * (double)left : (double)NAN;
+    return t->trained > 0
+               ? t->spent_s / (double)t->trained * ceil((double)left / (double)t->slots.count)
+               : (double)NAN;
 }
 
 static void find_rows(struct training *t)
@@ -173,21 +178,21 @@ static enum fb_status take_outcome(struct training *t, size_t index,
     return write_failure(t, index, fb_worker_end_status(outcome->end), outcome->reason, error);
 }
 
-static enum fb_status run_case(struct training *t, size_t index, struct fb_error *error)
+static enum fb_status start_case(struct training *t, size_t index, struct fb_training_slot *slot,
+                                 struct fb_error *error)
 {
     const struct fb_case *item = &t->run->plan->cases[index];
     const struct fb_runner_options *options = t->run->options;
     char path[PATH_SIZE], description[256];
-    struct fb_worker_outcome outcome;
     if (!checkpoint_path(t, item, path))
         return fb_error_set(error, FB_ERROR_USAGE, "the path of the run's folder is too long: %s",
                             t->run->dir);
     const struct fb_training_place place = {t->run->data_dir, path,
-                                            t->run->suite->training.checkpoint_s};
+                                            t->run->suite->training.checkpoint_s,
+                                            t->run->suite->training.parallel == 1};
     json_t *input = fb_training_task(item, &place);
     const struct fb_worker_task task = {
         .program = options->worker_program,
-        .input = input,
         .threads = item->threads,
         .openblas_core = fb_ceiling_openblas_core_for(options->book, item, FB_COUNTER_NONE),
         .stops_when_told = true,
@@ -198,34 +203,64 @@ static enum fb_status run_case(struct training *t, size_t index, struct fb_error
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's task");
     fb_case_describe(item, description, sizeof description);
     fb_progress_case(options->progress, description, eta_s(t));
-    enum fb_status status = fb_worker_run(&task, options->interrupts, &outcome, error);
-    json_decref(input);
-    if (status != FB_OK)
-        return status;
+    return fb_training_slots_start(&t->slots, slot, item, index, input, &task, error);
+}
+
+/* Waits for one of the cases that are being trained, and takes what it found. */
+static enum fb_status end_case(struct training *t, struct fb_error *error)
+{
+    struct fb_worker_outcome outcome;
+    const size_t index = fb_training_slots_wait(&t->slots, t->run->options->interrupts, &outcome);
     t->spent_s += outcome.wall_s;
     t->trained++;
-    status = take_outcome(t, index, &outcome, error);
+    const enum fb_status status = take_outcome(t, index, &outcome, error);
     fb_worker_outcome_free(&outcome);
     return status;
+}
+
+/* Waits until the case can start, and starts it. */
+static enum fb_status make_room(struct training *t, size_t index, struct fb_error *error)
+{
+    const struct fb_case *item = &t->run->plan->cases[index];
+    struct fb_training_slot *slot = fb_training_slots_room(&t->slots, item);
+    enum fb_status status = FB_OK;
+    while (!slot && status == FB_OK) {
+        status = end_case(t, error);
+        slot = fb_training_slots_room(&t->slots, item);
+    }
+    fb_interrupts_poll(t->run->options->interrupts);
+    if (status != FB_OK || t->run->options->interrupts->count > 0)
+        return status;
+    return start_case(t, index, slot, error);
+}
+
+static bool is_spent(const struct training *t)
+{
+    const struct fb_runner_options *options = t->run->options;
+    return options->budget_s > 0 &&
+           options->budget_used_s + fb_run_now_s() - t->start_s >= options->budget_s;
 }
 
 static enum fb_status run_cases(struct training *t, struct fb_error *error)
 {
     const struct fb_runner_options *options = t->run->options;
+    bool spent = false;
     enum fb_status status = make_checkpoints_dir(t, error);
-    for (size_t i = 0; i < t->run->plan->jobs_count && status == FB_OK; i++) {
+    for (size_t i = 0; i < t->run->plan->jobs_count && status == FB_OK && !spent; i++) {
         const size_t index = t->run->plan->jobs[i].case_index;
         if (t->has_row[index])
             continue;
         fb_interrupts_poll(options->interrupts);
         if (options->interrupts->count > 0)
-            return FB_OK;
-        if (options->budget_s > 0 &&
-            options->budget_used_s + fb_run_now_s() - t->start_s >= options->budget_s)
-            return write_left_over(t, error);
-        status = run_case(t, index, error);
+            break;
+        spent = is_spent(t);
+        if (!spent)
+            status = make_room(t, index, error);
     }
-    return status;
+    while (t->slots.busy > 0 && status == FB_OK)
+        status = end_case(t, error);
+    fb_training_slots_abandon(&t->slots);
+    return spent && status == FB_OK ? write_left_over(t, error) : status;
 }
 
 /* The folder of checkpoints stays while one of them is kept. */
@@ -251,6 +286,7 @@ enum fb_status fb_training_runner_run(const struct fb_training_run *run,
     if (!t.has_row)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a run of %zu cases",
                             run->plan->cases_count);
+    fb_training_slots_init(&t.slots, (size_t)run->suite->training.parallel);
     find_rows(&t);
     fb_progress_start(options->progress, run->plan->cases_count, rows_done(&t));
     enum fb_status status = write_planned_skips(&t, error);

@@ -17,9 +17,9 @@
 json_t *fb_training_task(const struct fb_case *item, const struct fb_training_place *place)
 {
     return json_pack("{s:s, s:b, s:o, s:s?, s:s, s:f}", "task", "training", "pin",
-                     fb_pinning_users_choice() == NULL, "case", fb_case_to_json(item), "data_dir",
-                     place->data_dir, "checkpoint", place->checkpoint, "checkpoint_s",
-                     place->checkpoint_s);
+                     place->alone && fb_pinning_users_choice() == NULL, "case",
+                     fb_case_to_json(item), "data_dir", place->data_dir, "checkpoint",
+                     place->checkpoint, "checkpoint_s", place->checkpoint_s);
 }
 
 void fb_training_options(const struct fb_case *item, const struct fb_recipe *recipe,

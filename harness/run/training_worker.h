@@ -17,6 +17,7 @@ struct fb_training_place {
     const char *data_dir;   /* NULL: none was named */
     const char *checkpoint; /* path */
     double checkpoint_s;
+    bool alone; /* no other case is trained beside it: its threads are bound to processors */
 };
 
 json_t *fb_training_task(const struct fb_case *item, const struct fb_training_place *place);

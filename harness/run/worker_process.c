@@ -110,51 +110,82 @@ static bool has_ended(pid_t pid)
     return info.si_pid == pid;
 }
 
-/* Waits for the end; returns the wait status. Nothing wakes this loop up while the worker measures:
- * output, a signal and the time-out do. */
-static int attend(pid_t pid, struct fb_worker_pipes *pipes, const struct fb_worker_task *task,
-                  struct fb_interrupts *interrupts, struct capture *capture,
-                  struct fb_worker_outcome *outcome)
-{
-    const double timeout_s = task->timeout_s;
-    bool told = false;
-    const double deadline_s = timeout_s > 0 ? now_s() + timeout_s : (double)INFINITY;
-    bool killed = false;
-    int wait_status = 0;
+/* A worker that was started and whose end nobody has seen. */
+struct fb_worker {
+    struct fb_worker_task task;
+    struct fb_worker_pipes pipes;
+    struct capture capture;
+    pid_t pid;
+    long oom_kills_before;
+    double start_s, deadline_s;
+    bool told, killed;
+    enum fb_worker_end end; /* why it was killed */
+};
 
-    while (!has_ended(pid)) {
-        struct pollfd watched[] = {{.fd = pipes->result_fd, .events = POLLIN},
-                                   {.fd = pipes->tail_fd, .events = POLLIN},
-                                   {.fd = interrupts->fd, .events = POLLIN}};
-        const double left_s = deadline_s - now_s();
-        int wait_ms = -1;
-        if (!killed && left_s < 1e6)
-            wait_ms = left_s <= 0 ? 0 : (int)ceil(left_s * 1e3);
-        const int ready = poll(watched, sizeof watched / sizeof watched[0], wait_ms);
-        fb_interrupts_poll(interrupts);
-        drain(&pipes->result_fd, capture, keep_result);
-        drain(&pipes->tail_fd, capture, keep_tail);
-        if (killed)
+/* Milliseconds until the first time-out; -1: nothing to wake up for. */
+static int wait_ms_of(struct fb_worker *const *workers, size_t count)
+{
+    double left_s = (double)INFINITY;
+    for (size_t i = 0; i < count; i++)
+        if (workers[i] && !workers[i]->killed)
+            left_s = fmin(left_s, workers[i]->deadline_s - now_s());
+    return left_s > 1e6 ? -1 : left_s <= 0 ? 0 : (int)ceil(left_s * 1e3);
+}
+
+/* Waits for output, a signal or a time-out, and takes what there is. Nothing else wakes the runner
+ * up while a worker measures. */
+static void listen_to(struct fb_worker *const *workers, size_t count,
+                      struct fb_interrupts *interrupts)
+{
+    struct pollfd watched[2 * FB_WORKERS_MAX + 1] = {{.fd = interrupts->fd, .events = POLLIN}};
+    nfds_t watched_count = 1;
+    for (size_t i = 0; i < count; i++) {
+        if (!workers[i])
             continue;
-        if (interrupts->count == 1 && task->stops_when_told && !told) {
-            kill(pid, SIGTERM);
-            told = true;
-        }
-        if (interrupts->count >= 2)
-            outcome->end = FB_WORKER_ABORTED;
-        else if (ready == 0 && now_s() >= deadline_s && !has_ended(pid))
-            outcome->end = FB_WORKER_TIMEOUT;
-        else
-            continue;
-        kill_group(pid);
-        killed = true;
+        watched[watched_count++] =
+            (struct pollfd){.fd = workers[i]->pipes.result_fd, .events = POLLIN};
+        watched[watched_count++] =
+            (struct pollfd){.fd = workers[i]->pipes.tail_fd, .events = POLLIN};
     }
-    /* What the worker may have started itself goes with it. */
-    kill(-pid, SIGKILL);
-    while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
+    (void)poll(watched, watched_count, wait_ms_of(workers, count));
+    fb_interrupts_poll(interrupts);
+    for (size_t i = 0; i < count; i++) {
+        if (!workers[i])
+            continue;
+        drain(&workers[i]->pipes.result_fd, &workers[i]->capture, keep_result);
+        drain(&workers[i]->pipes.tail_fd, &workers[i]->capture, keep_tail);
+    }
+}
+
+/* Passes the first interrupt on where the task wants that; kills at the second or at the time-out.
+ */
+static void restrain(struct fb_worker *worker, const struct fb_interrupts *interrupts)
+{
+    if (worker->killed)
+        return;
+    if (interrupts->count == 1 && worker->task.stops_when_told && !worker->told) {
+        kill(worker->pid, SIGTERM);
+        worker->told = true;
+    }
+    if (interrupts->count >= 2)
+        worker->end = FB_WORKER_ABORTED;
+    else if (now_s() >= worker->deadline_s && !has_ended(worker->pid))
+        worker->end = FB_WORKER_TIMEOUT;
+    else
+        return;
+    kill_group(worker->pid);
+    worker->killed = true;
+}
+
+/* The wait status of a worker that has ended. What it may have started itself goes with it. */
+static int bury(struct fb_worker *worker)
+{
+    int wait_status = 0;
+    kill(-worker->pid, SIGKILL);
+    while (waitpid(worker->pid, &wait_status, 0) < 0 && errno == EINTR)
         continue;
-    drain(&pipes->result_fd, capture, keep_result);
-    drain(&pipes->tail_fd, capture, keep_tail);
+    drain(&worker->pipes.result_fd, &worker->capture, keep_result);
+    drain(&worker->pipes.tail_fd, &worker->capture, keep_tail);
     return wait_status;
 }
 
@@ -313,29 +344,82 @@ static void judge(const struct fb_worker_task *task, int wait_status, bool oom_k
 
 /* ---- public ---------------------------------------------------------------------------------- */
 
+enum fb_status fb_worker_start(const struct fb_worker_task *task, struct fb_worker **started,
+                               struct fb_error *error)
+{
+    struct fb_worker *worker = calloc(1, sizeof *worker);
+    *started = NULL;
+    if (!worker)
+        return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's table");
+    worker->task = *task;
+    worker->end = FB_WORKER_ERROR;
+    worker->oom_kills_before = oom_kills();
+    worker->start_s = now_s();
+    worker->deadline_s = task->timeout_s > 0 ? worker->start_s + task->timeout_s : (double)INFINITY;
+    const enum fb_status status = fb_worker_spawn(task, &worker->pid, &worker->pipes, error);
+    if (status != FB_OK) {
+        free(worker);
+        return status;
+    }
+    *started = worker;
+    return FB_OK;
+}
+
+/* Judges and frees a worker that has ended. */
+static void finish(struct fb_worker *worker, struct fb_worker_outcome *outcome)
+{
+    const int wait_status = bury(worker);
+    memset(outcome, 0, sizeof *outcome);
+    outcome->end = worker->end;
+    outcome->wall_s = now_s() - worker->start_s;
+    if (worker->pipes.result_fd >= 0)
+        close(worker->pipes.result_fd);
+    if (worker->pipes.tail_fd >= 0)
+        close(worker->pipes.tail_fd);
+    judge(&worker->task, wait_status, oom_kills() > worker->oom_kills_before, &worker->capture,
+          outcome);
+    free(worker->capture.text);
+    free(worker);
+}
+
+size_t fb_worker_wait(struct fb_worker **workers, size_t count, struct fb_interrupts *interrupts,
+                      struct fb_worker_outcome *outcome)
+{
+    for (;;) {
+        for (size_t i = 0; i < count; i++) {
+            if (!workers[i] || !has_ended(workers[i]->pid))
+                continue;
+            finish(workers[i], outcome);
+            workers[i] = NULL;
+            return i;
+        }
+        listen_to(workers, count, interrupts);
+        for (size_t i = 0; i < count; i++)
+            if (workers[i])
+                restrain(workers[i], interrupts);
+    }
+}
+
+void fb_worker_abandon(struct fb_worker *worker)
+{
+    struct fb_worker_outcome outcome;
+    if (!worker)
+        return;
+    kill_group(worker->pid);
+    finish(worker, &outcome);
+    fb_worker_outcome_free(&outcome);
+}
+
 enum fb_status fb_worker_run(const struct fb_worker_task *task, struct fb_interrupts *interrupts,
                              struct fb_worker_outcome *outcome, struct fb_error *error)
 {
-    struct fb_worker_pipes pipes;
-    pid_t pid;
-    const long oom_kills_before = oom_kills();
-    const double start_s = now_s();
-
+    struct fb_worker *worker;
     memset(outcome, 0, sizeof *outcome);
     outcome->end = FB_WORKER_ERROR;
-    enum fb_status status = fb_worker_spawn(task, &pid, &pipes, error);
-    if (status != FB_OK)
-        return status;
-    struct capture capture = {0};
-    const int wait_status = attend(pid, &pipes, task, interrupts, &capture, outcome);
-    outcome->wall_s = now_s() - start_s;
-    if (pipes.result_fd >= 0)
-        close(pipes.result_fd);
-    if (pipes.tail_fd >= 0)
-        close(pipes.tail_fd);
-    judge(task, wait_status, oom_kills() > oom_kills_before, &capture, outcome);
-    free(capture.text);
-    return FB_OK;
+    const enum fb_status status = fb_worker_start(task, &worker, error);
+    if (status == FB_OK)
+        (void)fb_worker_wait(&worker, 1, interrupts, outcome);
+    return status;
 }
 
 const char *fb_worker_end_status(enum fb_worker_end end)

@@ -22,7 +22,8 @@ enum {
     FB_WORKER_RESULT_FD = 3,
     FB_WORKER_REASON_SIZE = 512,
     FB_WORKER_PHASE_SIZE = 32,
-    FB_WORKER_TAIL_SIZE = 2048
+    FB_WORKER_TAIL_SIZE = 2048,
+    FB_WORKERS_MAX = 64 /* that can be waited for at once */
 };
 
 struct fb_worker_task {
@@ -33,6 +34,8 @@ struct fb_worker_task {
     const char *openblas_core; /* OPENBLAS_CORETYPE, or NULL: as OpenBLAS finds best */
     bool stops_when_told; /* the first SIGINT or SIGTERM is passed on as SIGTERM: it then ends */
     bool idle_threads;    /* sleep between parallel regions: another process computes */
+    const char *gpu;      /* the only GPU that it sees (an entry of CUDA_VISIBLE_DEVICES); NULL: as
+                             this process */
     double timeout_s;     /* wall clock, from start to end; 0: none */
     size_t memory_bytes;  /* limit of the task's memory; 0: none */
 };
@@ -60,6 +63,18 @@ struct fb_worker_outcome {
 enum fb_status fb_worker_run(const struct fb_worker_task *task, struct fb_interrupts *interrupts,
                              struct fb_worker_outcome *outcome,
                              struct fb_error *error) FB_MUST_CHECK;
+
+/* The same in two steps, for several workers at once. What the task points to must live until the
+ * end. */
+struct fb_worker;
+enum fb_status fb_worker_start(const struct fb_worker_task *task, struct fb_worker **worker,
+                               struct fb_error *error) FB_MUST_CHECK;
+/* Waits until one of the workers has ended (places that are NULL are passed over; one at least is
+ * not), judges and frees it, sets its place to NULL and returns the place. */
+size_t fb_worker_wait(struct fb_worker **workers, size_t count, struct fb_interrupts *interrupts,
+                      struct fb_worker_outcome *outcome);
+/* Kills and forgets a worker; NULL: nothing. */
+void fb_worker_abandon(struct fb_worker *worker);
 
 void fb_worker_outcome_free(struct fb_worker_outcome *outcome);
 

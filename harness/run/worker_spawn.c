@@ -56,12 +56,12 @@ static const char *const when_counting[] = {"LD_BIND_NOW=1",
 enum {
     FIXED_COUNT = sizeof fixed / sizeof fixed[0],
     DROPPED_COUNT = sizeof dropped / sizeof dropped[0],
-    OWN_MAX = FIXED_COUNT + 7
+    OWN_MAX = FIXED_COUNT + 8
 };
 
 struct environment {
     const char **entries; /* owned; the texts are not */
-    char omp_threads[40], blas_threads[40], blas_core[64];
+    char omp_threads[40], blas_threads[40], blas_core[64], gpu[128];
 };
 
 static bool is_dropped(const char *entry)
@@ -76,6 +76,7 @@ static bool is_dropped(const char *entry)
 static enum fb_status make_environment(const struct fb_worker_task *task,
                                        struct environment *environment, struct fb_error *error)
 {
+    static const char visible[] = "CUDA_VISIBLE_DEVICES=";
     size_t inherited = 0;
     size_t count = 0;
 
@@ -85,6 +86,8 @@ static enum fb_status make_environment(const struct fb_worker_task *task,
     if (environment->entries == NULL)
         return fb_error_set(error, FB_ERROR_MEMORY, "no memory for a worker's environment");
     for (size_t i = 0; i < inherited; i++) {
+        if (task->gpu && strncmp(environ[i], visible, strlen(visible)) == 0)
+            continue;
         if (!is_dropped(environ[i]) || fb_pinning_is_choice(environ[i]))
             environment->entries[count++] = environ[i];
     }
@@ -104,6 +107,10 @@ static enum fb_status make_environment(const struct fb_worker_task *task,
         snprintf(environment->blas_core, sizeof environment->blas_core, "OPENBLAS_CORETYPE=%s",
                  task->openblas_core);
         environment->entries[count++] = environment->blas_core;
+    }
+    if (task->gpu) {
+        snprintf(environment->gpu, sizeof environment->gpu, "%s%s", visible, task->gpu);
+        environment->entries[count++] = environment->gpu;
     }
     if (task->counter != FB_COUNTER_NONE) {
         environment->entries[count++] = when_counting[0];

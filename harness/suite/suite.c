@@ -15,8 +15,8 @@ static const struct fb_measure_settings default_measure = {
     .cache = FB_CACHE_COLD,
     .processes = 1,
 };
-static const struct fb_training_settings default_training = {.checkpoint_s = 60.0,
-                                                             .plots = FB_TRAINING_PLOT_ALL};
+static const struct fb_training_settings default_training = {
+    .checkpoint_s = 60.0, .parallel = 1, .plots = FB_TRAINING_PLOT_ALL};
 static const struct fb_limits default_limits = {.case_timeout_s = 60.0, .memory_fraction = 0.8};
 
 const char *fb_lengths_name(enum fb_lengths lengths)

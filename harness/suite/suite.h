@@ -90,9 +90,12 @@ enum fb_training_plot {
     FB_TRAINING_PLOT_ALL = 7
 };
 
+enum { FB_TRAINING_PARALLEL_MAX = 64 };
+
 /* What only a suite of kind: training has. */
 struct fb_training_settings {
     double checkpoint_s; /* between checkpoints */
+    int64_t parallel;    /* cases that are trained at once, at most */
     unsigned plots;      /* of enum fb_training_plot */
 };
 

@@ -10,7 +10,7 @@
 bool fb_suite_read_training(const struct fb_suite_reader *reader, const struct fb_yaml_node *node,
                             struct fb_training_settings *training)
 {
-    static const char *const names[] = {"checkpoint"};
+    static const char *const names[] = {"checkpoint", "parallel"};
     if (node->kind != FB_YAML_MAP) {
         fb_diagnose(reader->diagnostics, node->mark, "training is a map: {checkpoint: 60 s}");
         return false;
@@ -22,8 +22,12 @@ bool fb_suite_read_training(const struct fb_suite_reader *reader, const struct f
             fine = fb_value_quantity(reader->diagnostics, pair->value, "training.checkpoint",
                                      FB_QUANTITY_TIME, false, &training->checkpoint_s) &&
                    fine;
+        } else if (strcmp(pair->key->text, names[1]) == 0) {
+            fine = fb_value_integer(reader->diagnostics, pair->value, "training.parallel", 1,
+                                    FB_TRAINING_PARALLEL_MAX, &training->parallel) &&
+                   fine;
         } else {
-            fb_suite_unknown_key(reader, pair->key, "training", names, 1);
+            fb_suite_unknown_key(reader, pair->key, "training", names, 2);
             fine = false;
         }
     }

@@ -16,6 +16,11 @@ bool fb_cuda_is_built(void)
     return false;
 }
 
+int fb_cuda_count(void)
+{
+    return 0;
+}
+
 bool fb_cuda_is_present(void)
 {
     return false;

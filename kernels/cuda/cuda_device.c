@@ -29,14 +29,19 @@ static void restore_signals(const sigset_t *before)
     (void)pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-bool fb_cuda_is_present(void)
+int fb_cuda_count(void)
 {
     int count = 0;
     sigset_t before;
     block_signals(&before);
-    const bool present = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    const bool known = cudaGetDeviceCount(&count) == cudaSuccess;
     restore_signals(&before);
-    return present;
+    return known ? count : 0;
+}
+
+bool fb_cuda_is_present(void)
+{
+    return fb_cuda_count() > 0;
 }
 
 static bool read_pci(char pci[32])

@@ -28,7 +28,9 @@ struct fb_cuda_facts {
 
 /* Whether this build has the backend. */
 bool fb_cuda_is_built(void);
-/* Whether a device can be used. Asks the driver once; creates no context. */
+/* Devices that can be used. Asks the driver; creates no context. */
+int fb_cuda_count(void);
+/* Whether there is one. */
 bool fb_cuda_is_present(void);
 enum fb_status fb_cuda_read_facts(struct fb_cuda_facts *facts,
                                   struct fb_error *error) FB_MUST_CHECK;

@@ -129,6 +129,15 @@ stable() {
     sort "$1/correct.csv"
 }
 
+# ---- side by side ------------------------------------------------------------------------------
+sed 's/checkpoint: 10 ms/parallel: 2/' tiny.yaml >pair.yaml
+code 0 "$flowbench" run pair.yaml --out pair
+stable whole >whole.txt
+stable pair | cmp -s - whole.txt || fail "two cases at once give other bits than one after the other"
+sed 's/checkpoint: 10 ms/parallel: 65/' tiny.yaml >many.yaml
+code 2 "$flowbench" run many.yaml
+has err 'training.parallel must be 1 to 64, not 65'
+
 # ---- killed and interrupted -------------------------------------------------------------------
 # A run of the same cases, ended by SIGNAL once a checkpoint is there, then resumed.
 ended() { # ended SIGNAL DIR

@@ -153,6 +153,16 @@ static void do_environment(const char *argument)
     say(line);
 }
 
+static void do_gpu(const char *argument)
+{
+    const char *value = getenv("CUDA_VISIBLE_DEVICES");
+
+    (void)argument;
+    say("{\"result\": {\"gpu\": \"");
+    say(value == NULL ? "-" : value);
+    say("\"}}\n");
+}
+
 static void do_interrupt(const char *argument)
 {
     for (int i = 0; i < atoi(argument); i++) {
@@ -168,10 +178,10 @@ static int fake_worker(void)
         const char *name;
         void (*act)(const char *argument);
     } acts[] = {
-        {"crash", do_crash},        {"hang", do_hang},       {"raw", do_raw},
-        {"exit", do_exit},          {"chatter", do_chatter}, {"flood", do_flood},
-        {"allocate", do_allocate},  {"leak", do_leak},       {"environment", do_environment},
-        {"interrupt", do_interrupt}};
+        {"crash", do_crash},         {"hang", do_hang},       {"raw", do_raw},
+        {"exit", do_exit},           {"chatter", do_chatter}, {"flood", do_flood},
+        {"allocate", do_allocate},   {"leak", do_leak},       {"environment", do_environment},
+        {"interrupt", do_interrupt}, {"gpu", do_gpu}};
     json_t *task = json_loadf(stdin, 0, NULL);
     const char *act = json_string_value(json_object_get(task, "act"));
     const char *argument = json_string_value(json_object_get(task, "argument"));
@@ -344,6 +354,71 @@ static void test_worker_first_interrupt_waits_second_kills(void **state)
     fb_worker_outcome_free(&trial.outcome);
 }
 
+static struct fb_worker *start_worker(const json_t *input, double timeout_s)
+{
+    const struct fb_worker_task task = {
+        .input = input, .threads = 1, .timeout_s = timeout_s, .stops_when_told = true};
+    struct fb_worker *worker;
+    struct fb_error error;
+
+    if (fb_worker_start(&task, &worker, &error) != FB_OK)
+        fail_msg("%s", error.text);
+    return worker;
+}
+
+/* Three at once: each ends in its own way and in its own time, and nobody takes another's words. */
+static void test_worker_several_at_once(void **state)
+{
+    json_t *hang = json_pack("{s:s, s:s}", "act", "hang", "argument", "");
+    json_t *crash = json_pack("{s:s, s:s}", "act", "crash", "argument", "11");
+    json_t *tell = json_pack("{s:s, s:s}", "act", "raw", "argument", "{\"result\": {\"x\": 1}}\n");
+    struct fb_worker *workers[4] = {start_worker(hang, 2), NULL, start_worker(crash, 60),
+                                    start_worker(tell, 60)};
+    struct fb_worker_outcome outcome;
+    struct fb_interrupts interrupts;
+    struct fb_error error;
+    bool seen[4] = {false, true, false, false};
+
+    (void)state;
+    assert_int_equal(fb_interrupts_begin(&interrupts, &error), FB_OK);
+    for (int i = 0; i < 3; i++) {
+        const size_t place = fb_worker_wait(workers, 4, &interrupts, &outcome);
+        assert_false(seen[place]);
+        seen[place] = true;
+        assert_null(workers[place]);
+        assert_int_equal(outcome.end, place == 0   ? FB_WORKER_TIMEOUT
+                                      : place == 2 ? FB_WORKER_CRASH
+                                                   : FB_WORKER_RESULT);
+        if (place == 3)
+            assert_int_equal(json_integer_value(json_object_get(outcome.result, "x")), 1);
+        assert_true(i < 2 || place == 0);
+        fb_worker_outcome_free(&outcome);
+    }
+    fb_interrupts_end(&interrupts);
+    json_decref(hang);
+    json_decref(crash);
+    json_decref(tell);
+}
+
+static void test_worker_sees_the_gpu_it_is_given(void **state)
+{
+    json_t *input = json_pack("{s:s, s:s}", "act", "gpu", "argument", "");
+    const struct fb_worker_task task = {.input = input, .threads = 1, .timeout_s = 60, .gpu = "3"};
+    struct fb_worker_outcome outcome;
+    struct fb_interrupts interrupts;
+    struct fb_error error;
+
+    (void)state;
+    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "5,6", 1), 0);
+    assert_int_equal(fb_interrupts_begin(&interrupts, &error), FB_OK);
+    assert_int_equal(fb_worker_run(&task, &interrupts, &outcome, &error), FB_OK);
+    fb_interrupts_end(&interrupts);
+    assert_int_equal(unsetenv("CUDA_VISIBLE_DEVICES"), 0);
+    assert_string_equal(json_string_value(json_object_get(outcome.result, "gpu")), "3");
+    fb_worker_outcome_free(&outcome);
+    json_decref(input);
+}
+
 static void test_worker_missing_program_is_an_error(void **state)
 {
     struct fb_worker_outcome outcome;
@@ -428,6 +503,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_worker_environment_is_the_runners_choice),
         cmocka_unit_test(test_worker_is_bound_as_the_user_says),
         cmocka_unit_test(test_worker_first_interrupt_waits_second_kills),
+        cmocka_unit_test(test_worker_several_at_once),
+        cmocka_unit_test(test_worker_sees_the_gpu_it_is_given),
         cmocka_unit_test(test_worker_missing_program_is_an_error),
         cmocka_unit_test(test_worker_dies_with_its_runner),
     };
