@@ -14,7 +14,9 @@
  * Without a mask the sum is X (Y^T Z): the state Y^T Z of all tokens. With one, a slice of tokens
  * starts with the state of the slices before it (behind it, for dv and dk) and goes through its
  * panels of 64 tokens one after the other. Features and values are cut into panels, too: a block
- * has one panel of the result's columns.
+ * has one panel of the result's columns. Without a mask heads of more than one panel go in tiles
+ * instead (linear_cuda_wide.cuh), bf16 of one panel in strips (linear_cuda_strip.cuh), and a few
+ * queries by themselves (linear_cuda_few.cu).
  */
 #ifndef FB_LINEAR_CUDA_CUH
 #define FB_LINEAR_CUDA_CUH
@@ -38,6 +40,8 @@ struct linear_arguments {
     float *sums, *back;  /* [batch kv_heads or heads][slices][count] N and z; of queries: dN, dz */
     const float *sum_total, *back_total; /* [batch kv_heads][count] */
     int64_t count;                       /* feature_panels value_panels 64 64 + feature_panels 64 */
+    int row_panels;                      /* of a block's slice of rows, in strips */
+    int few_lanes;                       /* of a token; 0 unless the queries are few */
 };
 
 struct linear_unit {
@@ -96,18 +100,32 @@ static inline bool linear_is_narrow(const linear_arguments &a)
     return a.features < 16;
 }
 
+/* Whether strips serve a problem without a mask. */
+static inline bool linear_is_strip(const linear_arguments &a, enum fb_dtype dtype)
+{
+    return dtype == FB_BF16 && a.feature_panels == 1 && a.value_panels == 1 && !linear_is_narrow(a);
+}
+
+/* Whether the tiles of wide heads serve a problem without a mask. */
+static inline bool linear_is_wide(const linear_arguments &a, enum fb_dtype dtype)
+{
+    return (a.feature_panels > 1 || a.value_panels > 1) &&
+           !(dtype == FB_BF16 && linear_is_narrow(a));
+}
+
 __device__ inline float linear_inverse(float y)
 {
     return y > 0.0F ? 1.0F / y : 0.0F;
 }
 
-/* linear_cuda_sums.cu: the states of every slice; then their totals, or in place what comes before
- * (after, backwards) each slice. Y of queries: by head, Z is dout / y. */
+/* linear_cuda_sums.cu: the states of every slice; then their totals (as_bf16: N's in bf16, in the
+ * place of as many floats), or in place what comes before (after, backwards) each slice. Y of
+ * queries: by head, Z is dout / y. */
 enum fb_status linear_cuda_sum(enum fb_dtype features, enum fb_dtype dtype,
                                const linear_arguments &a, bool of_queries, cudaStream_t stream,
                                struct fb_error *error);
-enum fb_status linear_cuda_total(const linear_arguments &a, bool of_queries, float *total,
-                                 cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_total(const linear_arguments &a, bool of_queries, bool as_bf16,
+                                 float *total, cudaStream_t stream, struct fb_error *error);
 enum fb_status linear_cuda_scan(const linear_arguments &a, bool of_queries, cudaStream_t stream,
                                 struct fb_error *error);
 
@@ -118,6 +136,36 @@ enum fb_status linear_cuda_whole(enum fb_dtype features, enum fb_dtype dtype, en
 enum fb_status linear_cuda_masked(enum fb_dtype features, enum fb_dtype dtype,
                                   enum linear_pass pass, const linear_arguments &a,
                                   cudaStream_t stream, struct fb_error *error);
+
+/* linear_cuda_strip_sums.cu, linear_cuda_strip_rows.cu: likewise in strips. The rows take `slots`
+ * states of each head of keys, and keep their total unless NULL; dq also writes w. */
+enum fb_status linear_cuda_strip_sum(const linear_arguments &a, bool of_queries,
+                                     cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_strip_out(const linear_arguments &a, const float *states, int slots,
+                                     float *kept, cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_strip_dq(const linear_arguments &a, cudaStream_t stream,
+                                    struct fb_error *error);
+enum fb_status linear_cuda_strip_dk_dv(const linear_arguments &a, const float *states, int slots,
+                                       cudaStream_t stream, struct fb_error *error);
+
+/* linear_cuda_wide_sums.cu, linear_cuda_wide.cu: likewise for wide heads without a mask; states
+ * have features as rows and values as columns. Tiles: of a state, f32 in narrow ones. */
+int linear_cuda_wide_tiles(const linear_arguments &a, bool narrow_tiles);
+enum fb_status linear_cuda_wide_sum(enum fb_dtype features, enum fb_dtype dtype,
+                                    const linear_arguments &a, bool of_queries, cudaStream_t stream,
+                                    struct fb_error *error);
+enum linear_wide_rows { LINEAR_WIDE_OUT, LINEAR_WIDE_DQ, LINEAR_WIDE_DK_DV };
+enum fb_status linear_cuda_wide(enum fb_dtype features, enum fb_dtype dtype,
+                                enum linear_wide_rows what, const linear_arguments &a,
+                                cudaStream_t stream, struct fb_error *error);
+
+/* linear_cuda_few.cu: the lanes of a token when the queries are few, else 0; forward, or the
+ * gradients, whose w are known. a.count holds the sums of every row. */
+int linear_cuda_few_lanes(const struct fb_problem *problem, int64_t features);
+constexpr int kFewRowsMost = 4;
+enum fb_status linear_cuda_few(enum fb_dtype features, enum fb_dtype dtype,
+                               const linear_arguments &a, bool gradient, cudaStream_t stream,
+                               struct fb_error *error);
 
 /* ---- roles ----------------------------------------------------------------------------------- */
 
@@ -180,7 +228,7 @@ __device__ int64_t linear_state_panel(const linear_arguments &a, int x, int z)
     return (int64_t)(feature * a.value_panels + value) * kPanelCount;
 }
 
-__device__ inline int64_t linear_key_sum(const linear_arguments &a, int feature_panel)
+__host__ __device__ inline int64_t linear_key_sum(const linear_arguments &a, int feature_panel)
 {
     return (int64_t)a.feature_panels * a.value_panels * kPanelCount + feature_panel * kPanel;
 }

@@ -3,6 +3,8 @@
  *
  * forward   states of slices; their totals (causal: running sums); the rows
  * backward  w; dN of slices of queries, and its totals (causal: running sums, N's too); dq, dk, dv
+ *
+ * A few queries without a mask take two kernels in each pass: see linear_cuda_few.cu.
  */
 #include "linear_cuda.cuh"
 
@@ -15,7 +17,9 @@ namespace
 
 /* Blocks that an H100 runs at once, without and with a mask; and the panels after which a slice's
  * sums in f32 are put away. */
-constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396;
+constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396, kWideBlocksWanted = 264,
+              kFewBlocksWanted = 1056, kStripBlocksWanted = 132, kStripRowBlocksWanted = 264;
+constexpr int kStatesDirect = 8; /* states that a block of rows adds by itself */
 constexpr int kSlicePanelsMost = 64;
 
 struct linear_buffers {
@@ -27,6 +31,20 @@ struct linear_buffers {
 int64_t at_least(int64_t x, int64_t y)
 {
     return x > y ? x : y;
+}
+
+/* Blocks that the sums of a slice of all heads make up for. */
+int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
+{
+    if (p->causal)
+        return kMaskedBlocksWanted;
+    if (a.few_lanes > 0)
+        return kFewBlocksWanted;
+    if (linear_is_strip(a, p->dtype))
+        return kStripBlocksWanted;
+    return linear_is_wide(a, p->dtype)
+               ? kWideBlocksWanted / linear_cuda_wide_tiles(a, p->dtype != FB_BF16)
+               : kBlocksWanted;
 }
 
 linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear_cuda_form *form)
@@ -44,13 +62,18 @@ linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear
     a.count = (int64_t)a.feature_panels * a.value_panels * kPanelCount + a.feature_panels * kPanel;
     a.map = form->map;
     a.epsilon = form->epsilon;
+    a.few_lanes = linear_cuda_few_lanes(p, form->feature_count);
+    if (a.few_lanes > 0)
+        a.count = kFewRowsMost * (at_least(a.features, p->v_dim) + 1);
     const int64_t panels = (at_least(p->q_len, p->kv_len) + kPanel - 1) / kPanel;
-    const int64_t heads = p->batch * p->heads;
-    int64_t slices = at_least(1, (p->causal ? kMaskedBlocksWanted : kBlocksWanted) / heads);
+    const int64_t heads = p->batch * (a.few_lanes > 0 ? p->kv_heads : p->heads);
+    int64_t slices = at_least(1, blocks_wanted(p, a) / heads);
     slices = slices > panels ? panels : slices;
     const int64_t each = (panels + slices - 1) / slices;
     a.slice_panels = (int)(each > kSlicePanelsMost ? kSlicePanelsMost : each);
     a.slices = (int)((panels + a.slice_panels - 1) / a.slice_panels);
+    const int64_t row_slices = at_least(1, kStripRowBlocksWanted / heads);
+    a.row_panels = (int)at_least(2, (panels + row_slices - 1) / row_slices);
     return a;
 }
 
@@ -63,17 +86,19 @@ linear_buffers buffers_of(const struct fb_problem *p, const linear_arguments &a,
     linear_buffers x = {};
     if (p->q_lengths != nullptr || p->kv_lengths != nullptr)
         x.lengths = (int32_t *)fb_scratch_take(&here, 2 * p->batch, sizeof(int32_t));
+    const bool few = a.few_lanes > 0, totals = !p->causal && !few;
     x.denominators = fb_scratch_take_f32(&kept, heads * p->q_len);
-    if (!p->causal)
+    if (totals)
         x.sum_total = fb_scratch_take_f32(&kept, units * a.count);
-    if (!backward && !p->causal && saved == nullptr) {
+    if (!backward && totals && saved == nullptr) {
         x.sum_total = fb_scratch_take_f32(&here, units * a.count);
         x.denominators = nullptr;
     }
-    if (!backward || p->causal)
+    if (!backward || !totals)
         x.sums = fb_scratch_take_f32(&here, units * a.slices * a.count);
-    if (backward) {
+    if (backward)
         x.weights = fb_scratch_take_f32(&here, heads * p->q_len);
+    if (backward && !few) {
         x.back = fb_scratch_take_f32(&here, heads * a.slices * a.count);
         if (!p->causal)
             x.back_total = fb_scratch_take_f32(&here, units * a.count);
@@ -98,6 +123,116 @@ enum fb_status put_lengths(const struct fb_problem *p, linear_arguments &a, int3
 {
     a.lengths = lengths;
     return lengths == nullptr ? FB_OK : fb_cuda_put_lengths(p, lengths, stream, error);
+}
+
+enum fb_status forward_masked(const struct fb_problem *p, enum fb_dtype features,
+                              const linear_arguments &a, cudaStream_t stream,
+                              struct fb_error *error)
+{
+    enum fb_status status = linear_cuda_sum(features, p->dtype, a, false, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_scan(a, false, stream, error);
+    return status != FB_OK ? status
+                           : linear_cuda_masked(features, p->dtype, LINEAR_OUT, a, stream, error);
+}
+
+/* The state of all keys, or what the gradients of keys take from queries. */
+enum fb_status sum_whole(const struct fb_problem *p, enum fb_dtype features,
+                         const linear_arguments &a, bool of_queries, float *total,
+                         cudaStream_t stream, struct fb_error *error)
+{
+    const bool wide = linear_is_wide(a, p->dtype);
+    const auto sum = wide ? linear_cuda_wide_sum : linear_cuda_sum;
+    const enum fb_status status = sum(features, p->dtype, a, of_queries, stream, error);
+    return status != FB_OK ? status
+                           : linear_cuda_total(a, of_queries, wide && p->dtype == FB_BF16, total,
+                                               stream, error);
+}
+
+/* The states of strips, few as they are or as one. */
+struct strip_states {
+    const float *states;
+    int slots;
+};
+
+enum fb_status sum_strips(const linear_arguments &a, bool of_queries, float *total, strip_states *x,
+                          cudaStream_t stream, struct fb_error *error)
+{
+    enum fb_status status = linear_cuda_strip_sum(a, of_queries, stream, error);
+    x->states = of_queries ? a.back : a.sums;
+    x->slots = a.slices * (of_queries ? a.group : 1);
+    if (status != FB_OK || x->slots <= kStatesDirect)
+        return status;
+    x->states = total;
+    x->slots = 1;
+    return linear_cuda_total(a, of_queries, false, total, stream, error);
+}
+
+enum fb_status forward_strips(const linear_arguments &a, float *total, bool keep,
+                              cudaStream_t stream, struct fb_error *error)
+{
+    strip_states x;
+    const enum fb_status status = sum_strips(a, false, total, &x, stream, error);
+    return status != FB_OK
+               ? status
+               : linear_cuda_strip_out(a, x.states, x.slots,
+                                       keep && x.states != total ? total : nullptr, stream, error);
+}
+
+enum fb_status backward_strips(const linear_arguments &a, float *total, cudaStream_t stream,
+                               struct fb_error *error)
+{
+    strip_states x;
+    enum fb_status status = linear_cuda_strip_dq(a, stream, error);
+    if (status == FB_OK)
+        status = sum_strips(a, true, total, &x, stream, error);
+    return status != FB_OK ? status : linear_cuda_strip_dk_dv(a, x.states, x.slots, stream, error);
+}
+
+enum fb_status forward_whole(const struct fb_problem *p, enum fb_dtype features,
+                             const linear_arguments &a, float *total, cudaStream_t stream,
+                             struct fb_error *error)
+{
+    const enum fb_status status = sum_whole(p, features, a, false, total, stream, error);
+    if (status != FB_OK)
+        return status;
+    return linear_is_wide(a, p->dtype)
+               ? linear_cuda_wide(features, p->dtype, LINEAR_WIDE_OUT, a, stream, error)
+               : linear_cuda_whole(features, p->dtype, LINEAR_OUT, a, stream, error);
+}
+
+enum fb_status backward_masked(const struct fb_problem *p, enum fb_dtype features,
+                               const linear_arguments &a, cudaStream_t stream,
+                               struct fb_error *error)
+{
+    enum fb_status status = linear_cuda_sum(features, p->dtype, a, true, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_sum(features, p->dtype, a, false, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_scan(a, false, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_scan(a, true, stream, error);
+    const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
+    for (int i = 0; i < 3 && status == FB_OK; i++)
+        status = linear_cuda_masked(features, p->dtype, passes[i], a, stream, error);
+    return status;
+}
+
+enum fb_status backward_whole(const struct fb_problem *p, enum fb_dtype features,
+                              const linear_arguments &a, float *total, cudaStream_t stream,
+                              struct fb_error *error)
+{
+    enum fb_status status = sum_whole(p, features, a, true, total, stream, error);
+    if (status == FB_OK && linear_is_wide(a, p->dtype)) {
+        status = linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DQ, a, stream, error);
+        return status != FB_OK
+                   ? status
+                   : linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DK_DV, a, stream, error);
+    }
+    const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
+    for (int i = 0; i < 3 && status == FB_OK; i++)
+        status = linear_cuda_whole(features, p->dtype, passes[i], a, stream, error);
+    return status;
 }
 
 } // namespace
@@ -136,20 +271,14 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
     a.v = panel_tensor_of(call->v);
     a.out = panel_tensor_of(call->out);
     enum fb_status status = put_lengths(p, a, x.lengths, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_sum(form->features, p->dtype, a, false, stream, error);
     if (status != FB_OK)
         return status;
-    if (p->causal) {
-        status = linear_cuda_scan(a, false, stream, error);
-        return status != FB_OK
-                   ? status
-                   : linear_cuda_masked(form->features, p->dtype, LINEAR_OUT, a, stream, error);
-    }
-    status = linear_cuda_total(a, false, x.sum_total, stream, error);
-    return status != FB_OK
-               ? status
-               : linear_cuda_whole(form->features, p->dtype, LINEAR_OUT, a, stream, error);
+    if (a.few_lanes > 0)
+        return linear_cuda_few(form->features, p->dtype, a, false, stream, error);
+    if (!p->causal && linear_is_strip(a, p->dtype))
+        return forward_strips(a, x.sum_total, call->saved != nullptr, stream, error);
+    return p->causal ? forward_masked(p, form->features, a, stream, error)
+                     : forward_whole(p, form->features, a, x.sum_total, stream, error);
 }
 
 extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
@@ -170,20 +299,14 @@ extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
     a.dk = panel_tensor_of(call->dk);
     a.dv = panel_tensor_of(call->dv);
     enum fb_status status = put_lengths(p, a, x.lengths, stream, error);
+    if (status == FB_OK && !p->causal && a.few_lanes == 0 && linear_is_strip(a, p->dtype))
+        return backward_strips(a, x.back_total, stream, error);
     if (status == FB_OK)
         status = fb_cuda_row_products(&call->out, &call->dout, a.weights, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_sum(form->features, p->dtype, a, true, stream, error);
-    if (status == FB_OK && p->causal)
-        status = linear_cuda_sum(form->features, p->dtype, a, false, stream, error);
-    if (status == FB_OK && p->causal)
-        status = linear_cuda_scan(a, false, stream, error);
-    if (status == FB_OK)
-        status = p->causal ? linear_cuda_scan(a, true, stream, error)
-                           : linear_cuda_total(a, true, x.back_total, stream, error);
-    const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
-    const auto run = p->causal ? linear_cuda_masked : linear_cuda_whole;
-    for (int i = 0; i < 3 && status == FB_OK; i++)
-        status = run(form->features, p->dtype, passes[i], a, stream, error);
-    return status;
+    if (status != FB_OK)
+        return status;
+    if (a.few_lanes > 0)
+        return linear_cuda_few(form->features, p->dtype, a, true, stream, error);
+    return p->causal ? backward_masked(p, form->features, a, stream, error)
+                     : backward_whole(p, form->features, a, x.back_total, stream, error);
 }

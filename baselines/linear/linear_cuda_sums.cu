@@ -123,9 +123,10 @@ enum fb_status launch_sum(const linear_arguments &a, bool of_queries, cudaStream
 
 constexpr int kScanThreads = 256;
 
-/* grid (elements of a state, heads of keys): the sum over slices and the heads of the group */
+/* grid (elements of a state, heads of keys): the sum over slices and the heads of the group, the
+ * first of them as bf16 */
 __global__ void __launch_bounds__(kScanThreads)
-    total_kernel(const float *states, float *total, int slots, int64_t count)
+    total_kernel(const float *states, float *total, int slots, int64_t count, int64_t as_bf16)
 {
     const int64_t i = (int64_t)blockIdx.x * kScanThreads + threadIdx.x;
     if (i >= count)
@@ -135,7 +136,11 @@ __global__ void __launch_bounds__(kScanThreads)
 #pragma unroll 8
     for (int s = 0; s < slots; s++)
         sum.add(from[s * count]);
-    total[blockIdx.y * count + i] = sum.value;
+    float *to = total + blockIdx.y * count;
+    if (i < as_bf16)
+        reinterpret_cast<__nv_bfloat16 *>(to)[i] = __float2bfloat16_rn(sum.value);
+    else
+        to[i] = sum.value;
 }
 
 /* likewise, in place in the first head of the group: what comes before a slice, or after it */
@@ -181,12 +186,13 @@ enum fb_status linear_cuda_sum(enum fb_dtype features, enum fb_dtype dtype,
     return launch_sum<panel_of<__half>::type, float, __half>(a, of_queries, stream, error);
 }
 
-enum fb_status linear_cuda_total(const linear_arguments &a, bool of_queries, float *total,
-                                 cudaStream_t stream, struct fb_error *error)
+enum fb_status linear_cuda_total(const linear_arguments &a, bool of_queries, bool as_bf16,
+                                 float *total, cudaStream_t stream, struct fb_error *error)
 {
     const dim3 grid(scan_blocks(a.count), (unsigned)(a.batch * a.kv_heads));
     total_kernel<<<grid, kScanThreads, 0, stream>>>(of_queries ? a.back : a.sums, total,
-                                                    a.slices * (of_queries ? a.group : 1), a.count);
+                                                    a.slices * (of_queries ? a.group : 1), a.count,
+                                                    as_bf16 ? linear_key_sum(a, 0) : 0);
     return fb_cuda_launched("totals of linear attention", error);
 }
 

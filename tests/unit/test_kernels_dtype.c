@@ -61,8 +61,9 @@ static void test_dtypes_odd_shapes_agree_with_oracle(void **state)
 {
     (void)state;
     static const int64_t shapes[][4] = {
-        {1, 1, 33, 24}, {63, 63, 33, 24}, {130, 130, 64, 64}, {257, 257, 40, 80},
-        {65, 65, 1, 1}, {70, 70, 200, 3}, {63, 257, 24, 33},  {300, 65, 33, 3},
+        {1, 1, 33, 24},    {63, 63, 33, 24},    {130, 130, 64, 64}, {257, 257, 40, 80},
+        {65, 65, 1, 1},    {70, 70, 200, 3},    {63, 257, 24, 33},  {300, 65, 33, 3},
+        {1, 300, 256, 72}, {140, 90, 136, 256},
     };
     size_t executed[VARIANTS_MAX] = {0};
     assert_true(fb_attention_count() <= VARIANTS_MAX);

@@ -71,11 +71,12 @@ static void test_gradients_odd_shapes_agree_with_oracle(void **state)
 {
     (void)state;
     static const int64_t shapes[][4] = {
-        {1, 1, 33, 24},   {2, 2, 5, 3},       {63, 63, 33, 24},   {64, 64, 64, 64},
-        {65, 65, 64, 64}, {129, 129, 16, 16}, {257, 257, 33, 24}, {300, 300, 64, 64},
-        {65, 65, 1, 1},   {65, 65, 3, 80},    {70, 70, 80, 3},    {70, 70, 1, 200},
-        {70, 70, 200, 1}, {65, 65, 128, 128}, {65, 65, 256, 256}, {1, 300, 16, 16},
-        {300, 1, 16, 16}, {63, 257, 24, 33},  {257, 64, 64, 80},  {300, 65, 33, 3},
+        {1, 1, 33, 24},     {2, 2, 5, 3},       {63, 63, 33, 24},     {64, 64, 64, 64},
+        {65, 65, 64, 64},   {129, 129, 16, 16}, {257, 257, 33, 24},   {300, 300, 64, 64},
+        {65, 65, 1, 1},     {65, 65, 3, 80},    {70, 70, 80, 3},      {70, 70, 1, 200},
+        {70, 70, 200, 1},   {65, 65, 128, 128}, {65, 65, 256, 256},   {1, 300, 16, 16},
+        {300, 1, 16, 16},   {63, 257, 24, 33},  {257, 64, 64, 80},    {300, 65, 33, 3},
+        {1, 500, 256, 256}, {3, 300, 64, 64},   {131, 200, 136, 256},
     };
     assert_true(fb_attention_count() <= VARIANTS_MAX);
     for (size_t m = 0; m < fb_mechanism_count(); m++)
@@ -109,6 +110,30 @@ static void test_gradients_every_layout_agrees_with_oracle(void **state)
                 judge_all_variants(&c, 1.0);
             }
     expect_trained(6);
+    kernel_expect_no_failures();
+}
+
+/* One query, or a few, for a long sequence of keys: a class token, a decoder's step. */
+static void test_gradients_few_queries_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { BATCH = 4, LEN = 203 };
+    static const int64_t q_lengths[BATCH] = {1, 1, 0, 1}, kv_lengths[BATCH] = {LEN, 1, 64, 0};
+    for (size_t m = 0; m < fb_mechanism_count(); m++)
+        for (size_t i = 0; i < 12; i++) {
+            struct kernel_case c = {
+                .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 350 + i};
+            kernel_case_set_problem(&c, fb_mechanism_at(m), BATCH, 4, 1 + (int64_t)i % 3, LEN,
+                                    i % 2 ? 24 : 72, i % 2 ? 20 : 136);
+            kernel_case_shrink_parameters(&c, 0);
+            c.problem.kv_heads = (int64_t)1 << i / 4;
+            if (i % 4 != 0)
+                c.problem.kv_lengths = kv_lengths;
+            if (i % 4 == 3)
+                c.problem.q_lengths = q_lengths;
+            judge_all_variants(&c, 1.0);
+        }
+    expect_trained(0);
     kernel_expect_no_failures();
 }
 
@@ -279,6 +304,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_gradients_every_layout_agrees_with_oracle),
+        cmocka_unit_test(test_gradients_few_queries_agree_with_oracle),
         cmocka_unit_test(test_gradients_lengths_and_grouped_queries_agree_with_oracle),
         cmocka_unit_test(test_gradients_options_agree_with_oracle),
         cmocka_unit_test(test_gradients_long_sequences_agree_with_oracle),
