@@ -80,6 +80,7 @@ static enum fb_status build(struct fb_graph *graph, const struct fb_fit_options 
     o->task->shape(o->data, &shape);
     fb_graph_init(graph, arena, o->recipe->batch, o->threads, error);
     graph->backend = o->backend;
+    graph->dtype = fb_nn_precision_dtype(o->precision);
     return fb_graph_finish(
         graph, fb_recipe_build(o->recipe, o->task, &shape, &o->attention, graph, input));
 }
@@ -284,12 +285,27 @@ static enum fb_status name_last_good(struct fit *f, struct fb_error *error)
                         first.text, f->options->checkpoint, f->trainer.step);
 }
 
+/* The next step's batch is loaded while a device computes, unless an evaluation comes between,
+ * which uses the same buffers. */
+static enum fb_status load_next(struct fit *f, struct fb_error *error)
+{
+    const int64_t next = f->trainer.step + 1;
+    if (is_evaluated(f->recipe, next, f->steps, f->batch.steps_per_epoch))
+        return FB_OK;
+    fb_fit_batch_load(&f->batch, next);
+    return fb_trainer_stage_step(&f->trainer, error);
+}
+
 static enum fb_status train_step(struct fit *f, struct fb_error *error)
 {
     double loss = 0.0;
     const double start_s = now_s();
     fb_fit_batch_load(&f->batch, f->trainer.step);
-    const enum fb_status status = fb_trainer_step(&f->trainer, &loss, error);
+    enum fb_status status = fb_trainer_start_step(&f->trainer, error);
+    if (status == FB_OK)
+        status = load_next(f, error);
+    if (status == FB_OK)
+        status = fb_trainer_finish_step(&f->trainer, &loss, error);
     if (status == FB_ERROR_INPUT)
         return name_last_good(f, error);
     const double step_s = now_s() - start_s;

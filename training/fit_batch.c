@@ -24,7 +24,8 @@ enum fb_status fb_fit_batch_init(struct fb_fit_batch *b, const struct fb_fit_opt
                                  struct fb_error *error)
 {
     const struct fb_recipe *r = o->recipe;
-    *b = (struct fb_fit_batch){.options = o, .trainer = trainer, .order_epoch = -1};
+    *b = (struct fb_fit_batch){
+        .options = o, .trainer = trainer, .order_epoch = -1, .loaded_step = -1};
     o->task->shape(o->data, &b->shape);
     b->sequences = b->shape.pairs ? 2 * r->batch : r->batch;
     b->target_rows = o->task->family == FB_FAMILY_LANGUAGE ? b->shape.tokens : 1;
@@ -113,6 +114,8 @@ void fb_fit_batch_load(struct fb_fit_batch *b, int64_t step)
 {
     const struct fb_recipe *r = b->options->recipe;
     int64_t count = r->batch;
+    if (b->loaded_step == step)
+        return;
     if (r->replacement) {
         struct fb_random random;
         fb_random_init(&random, b->options->seed ^ DRAW_STREAM, (uint64_t)step);
@@ -129,6 +132,7 @@ void fb_fit_batch_load(struct fb_fit_batch *b, int64_t step)
         memcpy(b->chosen, b->order + first, (size_t)count * sizeof *b->chosen);
     }
     load(b, FB_SPLIT_TRAIN, count);
+    b->loaded_step = step;
 }
 
 /* Whether every scored row of an example is predicted right. */
@@ -160,6 +164,7 @@ enum fb_status fb_fit_batch_score(struct fb_fit_batch *b, enum fb_split split,
     const struct fb_graph_run *run = &b->trainer->run;
     int64_t right = 0, scored = 0;
     double sum = 0.0;
+    b->loaded_step = -1;
     for (int64_t first = 0; first < examples; first += batch) {
         const int64_t count = batch < examples - first ? batch : examples - first;
         double loss = 0.0;

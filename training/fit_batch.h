@@ -22,6 +22,7 @@ struct fb_fit_batch {
     int64_t *window; /* numbers of the batches that the next one is drawn from; NULL: none are */
     int64_t window_step;
     struct fb_random window_random;
+    int64_t loaded_step; /* whose training batch the buffers hold; -1: none */
 };
 
 struct fb_fit_score {
@@ -35,7 +36,7 @@ enum fb_status fb_fit_batch_init(struct fb_fit_batch *batch, const struct fb_fit
                                  struct fb_trainer *trainer, int input, struct fb_arena *arena,
                                  struct fb_error *error) FB_MUST_CHECK;
 
-/* Loads the training batch of a step, counted from 0. */
+/* Loads the training batch of a step, counted from 0, unless the buffers hold it. */
 void fb_fit_batch_load(struct fb_fit_batch *batch, int64_t step);
 
 /* Scores a whole split. correct (NULL: not wanted) gets 1 or 0 per example; accuracy only. */

@@ -109,6 +109,11 @@ void fb_trainer_release(struct fb_trainer *trainer)
     fb_trainer_device_close(trainer);
 }
 
+uint64_t fb_trainer_dropout_seed(const struct fb_trainer *t, int64_t step)
+{
+    return t->seed + 0x9e3779b97f4a7c15U * ((uint64_t)step + 1);
+}
+
 static enum fb_status refuse_step(struct fb_trainer *t, double loss, struct fb_error *error)
 {
     const enum fb_status status = t->device ? fb_trainer_device_fetch_gradient(t, error) : FB_OK;
@@ -143,19 +148,38 @@ static enum fb_status step_here(struct fb_trainer *t, double *loss, double *norm
     return FB_OK;
 }
 
-enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+enum fb_status fb_trainer_start_step(struct fb_trainer *t, struct fb_error *error)
 {
-    double norm = 0.0;
     t->run.training = true;
-    t->run.dropout_seed = t->seed + 0x9e3779b97f4a7c15U * ((uint64_t)t->step + 1);
-    const enum fb_status status = t->device ? fb_trainer_device_step(t, loss, &norm, error)
-                                            : step_here(t, loss, &norm, error);
+    if (t->device)
+        return fb_trainer_device_start(t, error);
+    t->run.dropout_seed = fb_trainer_dropout_seed(t, t->step);
+    return step_here(t, &t->pending_loss, &t->pending_norm, error);
+}
+
+enum fb_status fb_trainer_stage_step(struct fb_trainer *t, struct fb_error *error)
+{
+    return t->device ? fb_trainer_device_stage(t, t->step + 1, error) : FB_OK;
+}
+
+enum fb_status fb_trainer_finish_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+{
+    double norm = t->pending_norm;
+    *loss = t->pending_loss;
+    const enum fb_status status =
+        t->device ? fb_trainer_device_finish(t, loss, &norm, error) : FB_OK;
     if (status != FB_OK)
         return status;
     if (!isfinite(*loss) || !isfinite(norm))
         return refuse_step(t, *loss, error);
     t->step++;
     return FB_OK;
+}
+
+enum fb_status fb_trainer_step(struct fb_trainer *t, double *loss, struct fb_error *error)
+{
+    const enum fb_status status = fb_trainer_start_step(t, error);
+    return status == FB_OK ? fb_trainer_finish_step(t, loss, error) : status;
 }
 
 enum fb_status fb_trainer_evaluate(struct fb_trainer *t, double *loss, struct fb_error *error)

@@ -25,6 +25,10 @@ struct fb_trainer {
     const int32_t *targets;           /* of the batch: one per row of the logits */
     struct fb_trainer_device *device; /* NULL: trained on this processor */
     const char *note;                 /* travels with checkpoints; NULL: none */
+    /* A device is given the kernels of a step one by one, not as one graph captured from the first
+     * of them: to compare the two, and for profilers. */
+    bool launches_directly;
+    double pending_loss, pending_norm; /* of a step that was started on this processor */
 };
 
 /* Allocates from the graph's arena and draws the weights. */
@@ -34,8 +38,8 @@ enum fb_status fb_trainer_init(struct fb_trainer *trainer, const struct fb_graph
 /* Back to the weights of its seed and step 0. */
 enum fb_status fb_trainer_restart(struct fb_trainer *trainer, struct fb_error *error) FB_MUST_CHECK;
 
-/* Moves a trainer whose graph was built for a device there (backend FB_CUDA); everything below then
- * works as before. FB_ERROR_DEVICE without one. */
+/* Moves a trainer whose graph was built for a device there (backend FB_CUDA, the precision's
+ * dtype); everything below then works as before. FB_ERROR_DEVICE without one. */
 enum fb_status fb_trainer_use_device(struct fb_trainer *trainer, enum fb_nn_precision precision,
                                      struct fb_error *error) FB_MUST_CHECK;
 /* Gives the device's memory back; nothing to do on the processor. */
@@ -46,6 +50,17 @@ void fb_trainer_release(struct fb_trainer *trainer);
  * FB_ERROR_INPUT, naming the step and the parameter. */
 enum fb_status fb_trainer_step(struct fb_trainer *trainer, double *loss,
                                struct fb_error *error) FB_MUST_CHECK;
+
+/* The same in two parts, between which a device computes. Once start has returned the buffers of
+ * the batch may be filled for the step after it; fb_trainer_stage_step then sends them ahead.
+ * Nothing else may happen before finish; between finish and the start that uses a staged batch, the
+ * buffers must stay as they are. */
+enum fb_status fb_trainer_start_step(struct fb_trainer *trainer,
+                                     struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_stage_step(struct fb_trainer *trainer,
+                                     struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_finish_step(struct fb_trainer *trainer, double *loss,
+                                      struct fb_error *error) FB_MUST_CHECK;
 
 /* Room for parameters that are put aside: once, before any are. They travel with checkpoints. */
 enum fb_status fb_trainer_make_best(struct fb_trainer *trainer,

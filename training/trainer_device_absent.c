@@ -21,12 +21,26 @@ void fb_trainer_device_close(struct fb_trainer *trainer)
     (void)trainer;
 }
 
-enum fb_status fb_trainer_device_step(struct fb_trainer *trainer, double *loss, double *norm,
-                                      struct fb_error *error)
+enum fb_status fb_trainer_device_start(struct fb_trainer *trainer, struct fb_error *error)
+{
+    (void)trainer;
+    return absent(error);
+}
+
+enum fb_status fb_trainer_device_finish(struct fb_trainer *trainer, double *loss, double *norm,
+                                        struct fb_error *error)
 {
     (void)trainer;
     (void)loss;
     (void)norm;
+    return absent(error);
+}
+
+enum fb_status fb_trainer_device_stage(struct fb_trainer *trainer, int64_t step,
+                                       struct fb_error *error)
+{
+    (void)trainer;
+    (void)step;
     return absent(error);
 }
 

@@ -192,6 +192,7 @@ static enum fb_status training_problem(const struct fb_case *item, struct fb_pro
     fb_problem_init(problem, item->mechanism, 1, recipe.heads, TOKENS,
                     recipe.qkv_dim / recipe.heads);
     problem->causal = item->causal;
+    problem->dtype = fb_nn_precision_dtype(fb_case_precision(item));
     memcpy(problem->params, item->params, sizeof problem->params);
     return FB_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "arena.h"
 #include "attention.h"
+#include "nn_precision.h"
 #include "suite.h"
 
 #include <jansson.h>
@@ -37,6 +38,7 @@ struct fb_case {
     enum fb_recipe_size model;
     int64_t epochs, steps; /* of training; 0: as the recipe says */
     int64_t batch_size;    /* likewise */
+    int precision;         /* as in struct fb_factors */
     uint64_t seed;
     const char *skip_reason; /* NULL: runs; else why the row is `skipped` from the start */
 };
@@ -102,6 +104,9 @@ size_t fb_case_state_bytes(const struct fb_case *item, const struct fb_attention
 /* The recipe of a training case, with the length and the batch that the case asks for. */
 enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
                               struct fb_error *error) FB_MUST_CHECK;
+
+/* What a training case computes in: as asked for, else f32 on a processor and TF32 on a GPU. */
+enum fb_nn_precision fb_case_precision(const struct fb_case *item);
 
 /* One line for people: "flow/fused cpu:avx512x2 f32 BHND causal forward B1 H8 N4096 D64". */
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size);

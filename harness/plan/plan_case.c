@@ -38,6 +38,7 @@ void fb_case_factors(const struct fb_case *item, struct fb_factors *factors)
         .epochs = item->epochs,
         .steps = item->steps,
         .batch_size = item->batch_size,
+        .precision = item->precision,
         .seed = item->seed,
     };
     memcpy(factors->params, item->params, sizeof factors->params);
@@ -70,6 +71,7 @@ void fb_case_set_factors(struct fb_case *item, const struct fb_factors *factors)
     item->epochs = factors->epochs;
     item->steps = factors->steps;
     item->batch_size = factors->batch_size;
+    item->precision = factors->precision;
     item->seed = factors->seed;
     memcpy(item->params, factors->params, sizeof item->params);
     memcpy(item->task_params, factors->task_params, sizeof item->task_params);
@@ -160,6 +162,7 @@ static void describe_training(const struct fb_case *item, char *text, size_t tex
     char epochs[40] = "";
     char steps[40] = "";
     char batch[40] = "";
+    char precision[16] = "";
     describe_params(item->mechanism->params, item->mechanism->param_count, item->params, params,
                     sizeof params);
     describe_params(item->task->params, item->task->param_count, item->task_params, task_params,
@@ -178,10 +181,14 @@ static void describe_training(const struct fb_case *item, char *text, size_t tex
     if (item->batch_size > 0) {
         (void)snprintf(batch, sizeof batch, ", batches of %" PRId64, item->batch_size);
     }
-    (void)snprintf(text, text_size, "%s%s %s%s %s/%s%s %s seed %" PRIu64 "%s%s%s", item->task->name,
-                   task_params, fb_recipe_kind_name(item->recipe),
+    if (item->precision > 0) {
+        (void)snprintf(precision, sizeof precision, " in %s",
+                       fb_nn_precision_name(fb_case_precision(item)));
+    }
+    (void)snprintf(text, text_size, "%s%s %s%s %s/%s%s %s%s seed %" PRIu64 "%s%s%s",
+                   item->task->name, task_params, fb_recipe_kind_name(item->recipe),
                    item->model == FB_RECIPE_SMALL ? " small" : "", item->mechanism->name,
-                   item->variant, params, machine, item->seed, epochs, steps, batch);
+                   item->variant, params, machine, precision, item->seed, epochs, steps, batch);
 }
 
 void fb_case_describe(const struct fb_case *item, char *text, size_t text_size)

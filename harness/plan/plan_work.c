@@ -16,6 +16,14 @@ int64_t fb_case_decode_slack(const struct fb_case *item)
     return share > least ? share : least;
 }
 
+enum fb_nn_precision fb_case_precision(const struct fb_case *item)
+{
+    if (item->precision > 0) {
+        return (enum fb_nn_precision)(item->precision - 1);
+    }
+    return item->device == FB_CPU ? FB_NN_F32 : FB_NN_TF32;
+}
+
 enum fb_status fb_case_recipe(const struct fb_case *item, struct fb_recipe *recipe,
                               struct fb_error *error)
 {

@@ -50,7 +50,8 @@ void fb_accuracy_row_from_case(const struct fb_row_context *context, const struc
     snprintf(row->device, sizeof row->device, "%s", fb_backend_name(item->device));
     snprintf(row->device_name, sizeof row->device_name, "%s", name ? name : "");
     snprintf(row->isa, sizeof row->isa, "%s", cpu ? fb_isa_name(item->isa) : "");
-    snprintf(row->precision, sizeof row->precision, "%s", cpu ? "f32" : "tf32");
+    snprintf(row->precision, sizeof row->precision, "%s",
+             fb_nn_precision_name(fb_case_precision(item)));
     row->threads = item->threads;
     row->epochs_cap = item->epochs > 0 ? item->epochs : FB_ROW_NONE;
     row->steps_cap = item->steps > 0 ? item->steps : FB_ROW_NONE;

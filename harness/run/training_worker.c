@@ -36,7 +36,7 @@ void fb_training_options(const struct fb_case *item, const struct fb_recipe *rec
         .seed = item->seed,
         .threads = item->threads,
         .backend = item->device,
-        .precision = FB_NN_PRODUCT_TF32,
+        .precision = fb_case_precision(item),
     };
     memcpy(options->attention.params, item->params, sizeof options->attention.params);
 }

@@ -1,6 +1,7 @@
 /* The table of factors. */
 #include "factor.h"
 
+#include "nn_precision.h"
 #include "registry.h"
 
 #include <stddef.h>
@@ -45,6 +46,11 @@ static const char *recipe_name(int value)
 static const char *model_name(int value)
 {
     return fb_recipe_size_name((enum fb_recipe_size)value);
+}
+
+static const char *precision_name(int value)
+{
+    return fb_nn_precision_name((enum fb_nn_precision)(value - 1));
 }
 
 #define SIZE_MAX_ELEMENTS (INT64_C(1) << 48)
@@ -104,11 +110,15 @@ static const struct fb_factor factors_table[FB_FACTOR_COUNT] = {
     [FB_FACTOR_BATCH_SIZE] = {.name = "batch_size", .type = FB_FACTOR_NUMBER, .min = 1,
                              .max = 1000000, .special = "recipe", .special_value = 0,
                              .ordered = true, .younger = true, .training = true},
+    [FB_FACTOR_PRECISION] = {.name = "precision", .type = FB_FACTOR_CHOICE, .min = 1,
+                             .max = FB_NN_PRECISION_COUNT, .choice_name = precision_name,
+                             .special = "device", .special_value = 0, .younger = true, .training = true},
 };
 static const char *const factor_name_list[FB_FACTOR_COUNT] = {
     "mechanism", "variant", "device", "isa", "threads", "dtype", "layout", "causal",
     "pass", "batch", "heads", "seq_len", "kv_len", "head_dim", "value_dim", "seed",
     "kv_heads", "lengths", "task", "recipe", "model", "epochs", "steps", "batch_size",
+    "precision",
 };
 /* clang-format on */
 
@@ -194,6 +204,8 @@ int64_t fb_factor_get(const struct fb_factors *f, enum fb_factor_key key)
         return f->steps;
     case FB_FACTOR_BATCH_SIZE:
         return f->batch_size;
+    case FB_FACTOR_PRECISION:
+        return f->precision;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_TASK:
@@ -269,6 +281,9 @@ void fb_factor_set(struct fb_factors *f, enum fb_factor_key key, int64_t value)
     case FB_FACTOR_BATCH_SIZE:
         f->batch_size = value;
         break;
+    case FB_FACTOR_PRECISION:
+        f->precision = (int)value;
+        break;
     case FB_FACTOR_MECHANISM:
     case FB_FACTOR_VARIANT:
     case FB_FACTOR_TASK:
@@ -285,7 +300,8 @@ bool fb_factor_is_silent(const struct fb_factors *f, enum fb_factor_key key)
            (key == FB_FACTOR_MODEL && f->model == FB_RECIPE_FULL) ||
            (key == FB_FACTOR_EPOCHS && f->epochs == 0) ||
            (key == FB_FACTOR_STEPS && f->steps == 0) ||
-           (key == FB_FACTOR_BATCH_SIZE && f->batch_size == 0);
+           (key == FB_FACTOR_BATCH_SIZE && f->batch_size == 0) ||
+           (key == FB_FACTOR_PRECISION && f->precision == 0);
 }
 
 void fb_factor_format(const struct fb_factors *f, enum fb_factor_key key, char *text,

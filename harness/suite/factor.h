@@ -34,6 +34,7 @@ enum fb_factor_key {
     FB_FACTOR_EPOCHS,
     FB_FACTOR_STEPS,
     FB_FACTOR_BATCH_SIZE,
+    FB_FACTOR_PRECISION,
     FB_FACTOR_COUNT
 };
 

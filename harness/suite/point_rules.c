@@ -1,6 +1,7 @@
 /* The rules for one point of a sweep: see point_rules.h. */
 #include "point_rules.h"
 
+#include "nn_precision.h"
 #include "checked.h"
 
 /* No tensor of a case may pass this size, as in kernels/base/problem.c. */
@@ -112,6 +113,19 @@ static bool check_training(const struct fb_point_place *place, enum fb_suite_kin
     return true;
 }
 
+static bool check_precision(const struct fb_point_place *place, const struct fb_factors *f)
+{
+    if (f->device == FB_CUDA || f->precision <= FB_NN_F32 + 1) {
+        return true;
+    }
+    fb_diagnose(
+        place->reader->diagnostics, mark_of(place, FB_FACTOR_PRECISION),
+        "precision: %s is a GPU's; a processor trains in f32: leave precision out, or ask for "
+        "device: cuda",
+        fb_nn_precision_name((enum fb_nn_precision)(f->precision - 1)));
+    return false;
+}
+
 static bool check_heads(const struct fb_point_place *place, const struct fb_factors *f)
 {
     if (f->heads % f->kv_heads == 0) {
@@ -140,5 +154,5 @@ bool fb_point_check(const struct fb_point_place *place, enum fb_suite_kind kind,
 {
     return check_training(place, kind, point) && check_product(place, point) &&
            check_kind(place, kind, point) && check_heads(place, point) &&
-           check_lengths(place, point);
+           check_lengths(place, point) && check_precision(place, point);
 }

@@ -122,6 +122,7 @@ struct fb_factors {
     enum fb_recipe_size model;
     int64_t epochs, steps; /* of training; 0: as many as the recipe says */
     int64_t batch_size;    /* examples of a training step; 0: as many as the recipe says */
+    int precision; /* 0: what the device has without asking; else enum fb_nn_precision + 1 */
     uint64_t seed;
     bool optional_hardware; /* absent hardware is a recorded skip, not a refusal */
     const char *where;      /* file:line:column that gave rise to the device, for refusals */

@@ -159,17 +159,19 @@ static bool describe(const struct fb_nn_cuda_blas *blas, struct plan *plan)
     const struct fb_nn_cuda_product *p = &plan->product;
     const int op_a = p->transpose_a ? OP_T : 0, op_b = p->transpose_b ? OP_T : 0;
     const int epilogue = LT_EPILOGUE_BIAS, compute = p->tf32 ? LT_COMPUTE_TF32 : LT_COMPUTE_F32;
+    const int narrow = p->bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    const int result = p->wide_c ? CUDA_R_32F : narrow;
     const uint64_t m = (uint64_t)p->m, n = (uint64_t)p->n, k = (uint64_t)p->k;
     return blas->desc_create(&plan->desc, compute, CUDA_R_32F) == 0 &&
            blas->desc_set(plan->desc, LT_DESC_TRANSA, &op_a, sizeof op_a) == 0 &&
            blas->desc_set(plan->desc, LT_DESC_TRANSB, &op_b, sizeof op_b) == 0 &&
            (!p->bias ||
             blas->desc_set(plan->desc, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue) == 0) &&
-           blas->layout_create(&plan->a, CUDA_R_32F, p->transpose_a ? k : m, p->transpose_a ? m : k,
+           blas->layout_create(&plan->a, narrow, p->transpose_a ? k : m, p->transpose_a ? m : k,
                                p->lda) == 0 &&
-           blas->layout_create(&plan->b, CUDA_R_32F, p->transpose_b ? n : k, p->transpose_b ? k : n,
+           blas->layout_create(&plan->b, narrow, p->transpose_b ? n : k, p->transpose_b ? k : n,
                                p->ldb) == 0 &&
-           blas->layout_create(&plan->c, CUDA_R_32F, m, n, p->ldc) == 0;
+           blas->layout_create(&plan->c, result, m, n, p->ldc) == 0;
 }
 
 /* Whether cuBLASLt has a way with this workspace, sums in a fixed order and this alignment. */
@@ -200,12 +202,13 @@ static bool choose(const struct fb_nn_cuda_blas *blas, struct plan *plan)
 static bool same(const struct fb_nn_cuda_product *a, const struct fb_nn_cuda_product *b)
 {
     return a->transpose_a == b->transpose_a && a->transpose_b == b->transpose_b &&
-           a->add == b->add && a->bias == b->bias && a->tf32 == b->tf32 && a->m == b->m &&
-           a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc;
+           a->add == b->add && a->bias == b->bias && a->tf32 == b->tf32 && a->bf16 == b->bf16 &&
+           a->wide_c == b->wide_c && a->m == b->m && a->n == b->n && a->k == b->k &&
+           a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc;
 }
 
 static struct plan *plan_of(struct fb_nn_cuda_blas *blas, const struct fb_nn_cuda_product *product,
-                            const float *bias)
+                            const void *bias)
 {
     for (int i = 0; i < blas->plan_count; i++)
         if (same(&blas->plans[i].product, product))
@@ -226,8 +229,8 @@ static struct plan *plan_of(struct fb_nn_cuda_blas *blas, const struct fb_nn_cud
 }
 
 enum fb_status fb_nn_cuda_blas_multiply(struct fb_nn_cuda_blas *blas,
-                                        const struct fb_nn_cuda_product *product, const float *a,
-                                        const float *b, float *c, const float *bias,
+                                        const struct fb_nn_cuda_product *product, const void *a,
+                                        const void *b, void *c, const void *bias,
                                         struct fb_error *error)
 {
     const float one = 1.0F, beta = product->add ? 1.0F : 0.0F;

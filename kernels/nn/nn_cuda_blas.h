@@ -11,7 +11,9 @@
  * those of the stored matrices. bias [m] is added to every column. Pointers are aligned to 16
  * bytes. */
 struct fb_nn_cuda_product {
-    bool transpose_a, transpose_b, add, bias, tf32;
+    bool transpose_a, transpose_b, add, bias;
+    bool tf32, bf16; /* operands rounded by the product, or bf16 matrices */
+    bool wide_c;     /* of bf16 operands: c and bias are f32, not bf16 */
     int64_t m, n, k, lda, ldb, ldc;
 };
 
@@ -22,8 +24,8 @@ enum fb_status fb_nn_cuda_blas_open(struct fb_nn_cuda_blas **blas, void *stream,
 void fb_nn_cuda_blas_close(struct fb_nn_cuda_blas *blas); /* NULL: nothing */
 /* Launches the product; the way to compute it is chosen on the first call of its kind and kept. */
 enum fb_status fb_nn_cuda_blas_multiply(struct fb_nn_cuda_blas *blas,
-                                        const struct fb_nn_cuda_product *product, const float *a,
-                                        const float *b, float *c, const float *bias,
+                                        const struct fb_nn_cuda_product *product, const void *a,
+                                        const void *b, void *c, const void *bias,
                                         struct fb_error *error) FB_MUST_CHECK;
 
 #endif

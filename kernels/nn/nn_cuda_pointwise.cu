@@ -1,9 +1,9 @@
 /*
- * Element-wise layers on the device: see nn_cuda.h. A thread takes four neighbouring values (16
- * bytes) at a time; the buffers start on such a boundary, the last values are taken one by one.
+ * Element-wise layers on the device: see nn_cuda.h. A thread takes 16 bytes of neighbouring values;
+ * the buffers start on such a boundary, the last values are taken one by one.
  */
 #include "nn_cuda_dropout.cuh"
-#include "nn_cuda_private.h"
+#include "nn_cuda_vector.cuh"
 
 namespace
 {
@@ -49,132 +49,198 @@ template <int kind> __device__ __forceinline__ float slope_of(float x)
     return x > 0.0f ? 1.0f : 0.0f;
 }
 
-/* What one value becomes: f(i, x_i). */
+/* What N values from index i on become: f(v, i). */
 template <int kind> struct activation {
     struct fb_nn_cuda_keep keep;
-    __device__ float operator()(int64_t i, float x) const
+    template <int N> __device__ __forceinline__ void operator()(float (&v)[N], int64_t i) const
     {
-        return keep(i, value_of<kind>(x));
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] = value_of<kind>(v[j]);
+        keep(v, i);
     }
 };
 
-template <int kind> struct slope {
+template <int kind, typename T> struct slope {
     struct fb_nn_cuda_keep keep;
-    const float *x;
-    __device__ float operator()(int64_t i, float dy) const
+    const T *x;
+    template <int N> __device__ __forceinline__ void operator()(float (&v)[N], int64_t i) const
     {
-        return slope_of<kind>(x[i]) * keep(i, dy);
+        float in[N];
+        fb_nn_cuda_load<T, N>(in, x + i);
+        keep(v, i);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] *= slope_of<kind>(in[j]);
     }
 };
 
 struct scaled {
     float scale;
-    __device__ float operator()(int64_t, float x) const
+    template <int N> __device__ __forceinline__ void operator()(float (&v)[N], int64_t) const
     {
-        return scale * x;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] *= scale;
     }
 };
 
-struct sum {
+template <typename T> struct sum {
     struct fb_nn_cuda_keep keep;
-    const float *other;
-    __device__ float operator()(int64_t i, float x) const
+    const T *other;
+    template <int N> __device__ __forceinline__ void operator()(float (&v)[N], int64_t i) const
     {
-        return x + keep(i, other[i]);
+        float in[N];
+        fb_nn_cuda_load<T, N>(in, other + i);
+        keep(in, i);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] += in[j];
     }
 };
 
 struct row_scaled {
     const float *factors;
     int64_t width;
-    __device__ float operator()(int64_t i, float x) const
+    template <int N> __device__ __forceinline__ void operator()(float (&v)[N], int64_t i) const
     {
-        return factors[i / width] * x;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[j] *= factors[(i + j) / width];
     }
 };
 
-template <typename F, bool add>
-__global__ void map_kernel(float *y, const float *x, int64_t count, F f)
+struct same {
+    template <int N> __device__ __forceinline__ void operator()(float (&)[N], int64_t) const
+    {
+    }
+};
+
+template <typename Y, typename X, bool add, typename F>
+__global__ void map_kernel(Y *y, const X *x, int64_t count, F f)
 {
-    const int64_t i = 4 * ((int64_t)blockIdx.x * kThreads + threadIdx.x);
-    if (i + 4 <= count) {
-        const float4 in = *(const float4 *)(x + i);
-        float4 out = make_float4(f(i, in.x), f(i + 1, in.y), f(i + 2, in.z), f(i + 3, in.w));
-        if (add) {
-            const float4 old = *(const float4 *)(y + i);
-            out = make_float4(old.x + out.x, old.y + out.y, old.z + out.z, old.w + out.w);
-        }
-        *(float4 *)(y + i) = out;
+    constexpr int N =
+        fb_nn_cuda_pack < Y >> fb_nn_cuda_pack<X> ? fb_nn_cuda_pack<Y> : fb_nn_cuda_pack<X>;
+    const int64_t i = N * ((int64_t)blockIdx.x * kThreads + threadIdx.x);
+    if (i + N <= count) {
+        float v[N];
+        fb_nn_cuda_load<X, N>(v, x + i);
+        f(v, i);
+        fb_nn_cuda_put<Y, N>(y + i, add, v);
         return;
     }
-    for (int64_t j = i; j < count; j++)
-        y[j] = add ? y[j] + f(j, x[j]) : f(j, x[j]);
+    for (int64_t j = i; j < count; j++) {
+        float v[1];
+        fb_nn_cuda_load<X, 1>(v, x + j);
+        f(v, j);
+        fb_nn_cuda_put<Y, 1>(y + j, add, v);
+    }
 }
 
-template <typename F>
-void map(struct fb_nn_cuda *c, float *y, bool add, const float *x, int64_t count, F f,
-         const char *what)
+template <typename Y, typename X, typename F>
+void map(struct fb_nn_cuda *c, Y *y, bool add, const X *x, int64_t count, F f, const char *what)
 {
-    const unsigned int blocks = (unsigned int)((count + 4 * kThreads - 1) / (4 * kThreads));
+    constexpr int N =
+        fb_nn_cuda_pack < Y >> fb_nn_cuda_pack<X> ? fb_nn_cuda_pack<Y> : fb_nn_cuda_pack<X>;
+    const unsigned int blocks = (unsigned int)((count + N * kThreads - 1) / (N * kThreads));
     cudaStream_t stream = (cudaStream_t)fb_nn_cuda_stream(c);
     if (count == 0)
         return;
     if (add)
-        map_kernel<F, true><<<blocks, kThreads, 0, stream>>>(y, x, count, f);
+        map_kernel<Y, X, true><<<blocks, kThreads, 0, stream>>>(y, x, count, f);
     else
-        map_kernel<F, false><<<blocks, kThreads, 0, stream>>>(y, x, count, f);
+        map_kernel<Y, X, false><<<blocks, kThreads, 0, stream>>>(y, x, count, f);
     fb_nn_cuda_note(c, cudaGetLastError(), what);
+}
+
+template <int kind>
+void activate(struct fb_nn_cuda *c, const struct fb_nn_cuda_keep &keep, void *y, const void *x,
+              int64_t count)
+{
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)y, false, (const T *)x, count, activation<kind>{keep}, "an activation");
+    });
+}
+
+template <int kind>
+void activate_backward(struct fb_nn_cuda *c, const struct fb_nn_cuda_keep &keep, void *dx,
+                       bool add_dx, const void *dy, const void *x, int64_t count)
+{
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)dx, add_dx, (const T *)dy, count, slope<kind, T>{keep, (const T *)x},
+            "an activation's gradient");
+    });
 }
 
 } // namespace
 
 extern "C" void fb_nn_cuda_activation_forward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
-                                              const struct fb_nn_dropout *dropout, float *y,
-                                              const float *x, int64_t count)
+                                              const struct fb_nn_dropout *dropout, void *y,
+                                              const void *x, int64_t count)
 {
-    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(dropout);
+    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(c, dropout);
     if (kind == FB_NN_GELU_ERF)
-        map(c, y, false, x, count, activation<FB_NN_GELU_ERF>{keep}, "gelu");
+        activate<FB_NN_GELU_ERF>(c, keep, y, x, count);
     else if (kind == FB_NN_GELU_TANH)
-        map(c, y, false, x, count, activation<FB_NN_GELU_TANH>{keep}, "gelu");
+        activate<FB_NN_GELU_TANH>(c, keep, y, x, count);
     else
-        map(c, y, false, x, count, activation<FB_NN_RELU>{keep}, "relu");
+        activate<FB_NN_RELU>(c, keep, y, x, count);
 }
 
 extern "C" void fb_nn_cuda_activation_backward(struct fb_nn_cuda *c, enum fb_nn_activation kind,
-                                               const struct fb_nn_dropout *dropout, float *dx,
-                                               bool add_dx, const float *dy, const float *x,
+                                               const struct fb_nn_dropout *dropout, void *dx,
+                                               bool add_dx, const void *dy, const void *x,
                                                int64_t count)
 {
-    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(dropout);
+    const struct fb_nn_cuda_keep keep = fb_nn_cuda_keep_of(c, dropout);
     if (kind == FB_NN_GELU_ERF)
-        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_ERF>{keep, x}, "gelu's gradient");
+        activate_backward<FB_NN_GELU_ERF>(c, keep, dx, add_dx, dy, x, count);
     else if (kind == FB_NN_GELU_TANH)
-        map(c, dx, add_dx, dy, count, slope<FB_NN_GELU_TANH>{keep, x}, "gelu's gradient");
+        activate_backward<FB_NN_GELU_TANH>(c, keep, dx, add_dx, dy, x, count);
     else
-        map(c, dx, add_dx, dy, count, slope<FB_NN_RELU>{keep, x}, "relu's gradient");
+        activate_backward<FB_NN_RELU>(c, keep, dx, add_dx, dy, x, count);
 }
 
 extern "C" void fb_nn_cuda_dropout_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout,
-                                         float *y, bool add, const float *x, int64_t count)
+                                         void *y, bool add, const void *x, int64_t count)
 {
-    map(c, y, add, x, count, fb_nn_cuda_keep_of(dropout), "dropout");
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)y, add, (const T *)x, count, fb_nn_cuda_keep_of(c, dropout), "dropout");
+    });
 }
 
 extern "C" void fb_nn_cuda_sum_apply(struct fb_nn_cuda *c, const struct fb_nn_dropout *dropout,
-                                     float *y, const float *a, const float *b, int64_t count)
+                                     void *y, const void *a, const void *b, int64_t count)
 {
-    map(c, y, false, a, count, sum{fb_nn_cuda_keep_of(dropout), b}, "adding");
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)y, false, (const T *)a, count,
+            sum<T>{fb_nn_cuda_keep_of(c, dropout), (const T *)b}, "adding");
+    });
 }
 
-extern "C" void fb_nn_cuda_scale_apply(struct fb_nn_cuda *c, float *y, bool add, const float *x,
+extern "C" void fb_nn_cuda_scale_apply(struct fb_nn_cuda *c, void *y, bool add, const void *x,
                                        float scale, int64_t count)
 {
-    map(c, y, add, x, count, scaled{scale}, "scaling");
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)y, add, (const T *)x, count, scaled{scale}, "scaling");
+    });
 }
 
-extern "C" void fb_nn_cuda_mask_rows(struct fb_nn_cuda *c, float *y, bool add, const float *x,
+extern "C" void fb_nn_cuda_mask_rows(struct fb_nn_cuda *c, void *y, bool add, const void *x,
                                      const float *factors, int64_t rows, int64_t width)
 {
-    map(c, y, add, x, rows * width, row_scaled{factors, width}, "masking");
+    fb_nn_cuda_by_type(c, [&](auto zero) {
+        using T = decltype(zero);
+        map(c, (T *)y, add, (const T *)x, rows * width, row_scaled{factors, width}, "masking");
+    });
+}
+
+extern "C" void fb_nn_cuda_round(struct fb_nn_cuda *c, void *y, const float *x, int64_t count)
+{
+    map(c, (__nv_bfloat16 *)y, false, x, count, same(), "rounding to bf16");
 }

@@ -14,10 +14,17 @@ extern "C" {
 void fb_nn_cuda_note(struct fb_nn_cuda *c, cudaError_t code, const char *what);
 /* The workspace for partial sums; NULL, and an error noted, when it has fewer floats. */
 float *fb_nn_cuda_partials(struct fb_nn_cuda *c, int64_t floats);
+/* Whether activations are bf16. */
+bool fb_nn_cuda_is_narrow(const struct fb_nn_cuda *c);
+/* The facts of the step, on the device. */
+const struct fb_nn_cuda_step *fb_nn_cuda_step_there(const struct fb_nn_cuda *c);
 
 /* sums [width] += the rows of x [rows, width]. */
-void fb_nn_cuda_columns_add(struct fb_nn_cuda *c, float *sums, const float *x, int64_t rows,
-                            int64_t width);
+void fb_nn_cuda_columns_add(struct fb_nn_cuda *c, float *sums, const void *x, bool wide,
+                            int64_t rows, int64_t width);
+/* sums [width] += `slices` rows of partial sums, in order. */
+void fb_nn_cuda_slices_add(struct fb_nn_cuda *c, float *sums, const float *partials, int64_t width,
+                           int64_t slices);
 
 #ifdef __cplusplus
 }

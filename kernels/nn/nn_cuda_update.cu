@@ -1,5 +1,5 @@
 /* Loss, norm of the gradient and update on the device: see nn_cuda.h. */
-#include "nn_cuda_private.h"
+#include "nn_cuda_vector.cuh"
 #include "nn_loss.h"
 
 namespace
@@ -46,9 +46,11 @@ __device__ float block_max(float x)
 
 /* A block takes a row of logits. A NaN reaches the sum, which fmaxf alone would hide. */
 __global__ void loss_kernel(float *dlogits, double *row_loss, const float *logits,
-                            const int32_t *targets, int64_t classes, double scale)
+                            const int32_t *targets, int64_t classes,
+                            const struct fb_nn_cuda_step *step)
 {
     const int64_t row = blockIdx.x;
+    const double scale = step->counted > 0 ? 1.0 / (double)step->counted : 0.0;
     const float *in = logits + row * classes;
     const int32_t target = targets[row];
     float most = -INFINITY;
@@ -70,8 +72,9 @@ __global__ void loss_kernel(float *dlogits, double *row_loss, const float *logit
 }
 
 __global__ void loss_sum_kernel(struct fb_nn_cuda_verdict *verdict, const double *row_loss,
-                                int64_t rows, int64_t counted)
+                                int64_t rows, const struct fb_nn_cuda_step *step)
 {
+    const int64_t counted = step->counted;
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < rows; i += kThreads)
         sum += row_loss[i];
@@ -99,38 +102,41 @@ __global__ void norm_kernel(struct fb_nn_cuda_verdict *verdict, const double *pa
         verdict->norm = sqrt(sum);
 }
 
-__global__ void update_kernel(struct fb_nn_optimiser o, struct fb_nn_update u,
-                              const struct fb_nn_cuda_verdict *verdict, float *theta, float *m,
-                              float *v, const float *g, const unsigned char *decay, int64_t count,
-                              double clip_norm)
+__global__ void update_kernel(struct fb_nn_optimiser o, const struct fb_nn_cuda_step *step,
+                              const struct fb_nn_cuda_verdict *verdict,
+                              struct fb_nn_cuda_trained trained, double clip_norm)
 {
     const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    const struct fb_nn_update u = step->update;
     const double norm = verdict->norm;
-    if (i >= count || !isfinite(norm) || !isfinite(verdict->loss))
+    if (i >= trained.count || !isfinite(norm) || !isfinite(verdict->loss))
         return;
+    const float g = trained.gradient[i];
     const double scale = clip_norm / (norm + 1e-6);
-    const float clipped = clip_norm > 0.0 && scale < 1.0 ? (float)((double)g[i] * scale) : g[i];
+    const float clipped = clip_norm > 0.0 && scale < 1.0 ? (float)((double)g * scale) : g;
     const double grad = (double)clipped;
-    const double first = o.beta1 * (double)m[i] + (1.0 - o.beta1) * grad;
-    const double second = o.beta2 * (double)v[i] + (1.0 - o.beta2) * grad * grad;
-    const double keep = decay[i] ? u.keep : 1.0;
+    const double first = o.beta1 * (double)trained.m[i] + (1.0 - o.beta1) * grad;
+    const double second = o.beta2 * (double)trained.v[i] + (1.0 - o.beta2) * grad * grad;
+    const double keep = trained.decay[i] ? u.keep : 1.0;
     const double change = u.adaptive ? first / (sqrt(second) / u.root + o.eps) : first;
-    m[i] = (float)first;
-    v[i] = (float)second;
-    theta[i] = (float)(keep * (double)theta[i] - u.step * change);
+    const float theta = (float)(keep * (double)trained.theta[i] - u.step * change);
+    trained.m[i] = (float)first;
+    trained.v[i] = (float)second;
+    trained.theta[i] = theta;
+    if (trained.rounded != nullptr)
+        ((__nv_bfloat16 *)trained.rounded)[i] = __float2bfloat16(theta);
 }
 
 } // namespace
 
 extern "C" void fb_nn_cuda_cross_entropy(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict,
                                          float *dlogits, double *row_loss, const float *logits,
-                                         const int32_t *targets, int64_t rows, int64_t classes,
-                                         int64_t counted)
+                                         const int32_t *targets, int64_t rows, int64_t classes)
 {
-    const double scale = counted > 0 ? 1.0 / (double)counted : 0.0;
+    const struct fb_nn_cuda_step *step = fb_nn_cuda_step_there(c);
     loss_kernel<<<(unsigned int)rows, kThreads, 0, stream_of(c)>>>(dlogits, row_loss, logits,
-                                                                   targets, classes, scale);
-    loss_sum_kernel<<<1, kThreads, 0, stream_of(c)>>>(verdict, row_loss, rows, counted);
+                                                                   targets, classes, step);
+    loss_sum_kernel<<<1, kThreads, 0, stream_of(c)>>>(verdict, row_loss, rows, step);
     fb_nn_cuda_note(c, cudaGetLastError(), "cross-entropy");
 }
 
@@ -149,14 +155,12 @@ extern "C" void fb_nn_cuda_norm(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict 
 }
 
 extern "C" void fb_nn_cuda_optimiser_step(struct fb_nn_cuda *c, const struct fb_nn_optimiser *o,
-                                          const struct fb_nn_cuda_verdict *verdict, float *theta,
-                                          float *m, float *v, const float *g,
-                                          const unsigned char *decay, int64_t count, int64_t t,
-                                          double lr, double clip_norm)
+                                          const struct fb_nn_cuda_verdict *verdict,
+                                          const struct fb_nn_cuda_trained *trained,
+                                          double clip_norm)
 {
-    const struct fb_nn_update update = fb_nn_optimiser_update(o, t, lr);
-    const int64_t blocks = (count + kThreads - 1) / kThreads;
+    const int64_t blocks = (trained->count + kThreads - 1) / kThreads;
     update_kernel<<<(unsigned int)blocks, kThreads, 0, stream_of(c)>>>(
-        *o, update, verdict, theta, m, v, g, decay, count, clip_norm);
+        *o, fb_nn_cuda_step_there(c), verdict, *trained, clip_norm);
     fb_nn_cuda_note(c, cudaGetLastError(), "the update of the parameters");
 }

@@ -62,7 +62,10 @@ static int new_tensor(struct fb_graph *g, int64_t rows, int64_t width)
 
 int fb_graph_values(struct fb_graph *g, int64_t rows, int64_t width)
 {
-    return new_tensor(g, rows, width);
+    const int out = new_tensor(g, rows, width);
+    if (out >= 0)
+        g->tensors[out].input = true;
+    return out;
 }
 
 int fb_graph_view(struct fb_graph *g, int in, int64_t rows, int64_t width)
@@ -88,8 +91,13 @@ static struct fb_graph_op *new_op(struct fb_graph *g, enum fb_graph_op_kind kind
         return NULL;
     }
     struct fb_graph_op *op = &g->ops[g->op_count++];
-    *op = (struct fb_graph_op){
-        .kind = kind, .out = out, .in = {in, -1, -1}, .w = -1, .b = -1, .stream = g->op_count};
+    *op = (struct fb_graph_op){.kind = kind,
+                               .out = out,
+                               .in = {in, -1, -1},
+                               .w = -1,
+                               .b = -1,
+                               .first = -1,
+                               .stream = ++g->streams};
     return op;
 }
 
@@ -113,33 +121,28 @@ static int same_shape(struct fb_graph *g, enum fb_graph_op_kind kind, int in, in
     return op->out;
 }
 
-int fb_graph_embedding(struct fb_graph *g, int table, int64_t rows)
+int fb_graph_embedding(struct fb_graph *g, int table, int first, int positions, int64_t sequences,
+                       int64_t tokens, double p)
 {
     if (g->status != FB_OK)
         return -1;
-    struct fb_graph_op *op = new_op(g, FB_OP_EMBEDDING, -1, rows, g->params[table].shape[1]);
-    if (op)
-        op->w = table;
-    return output(op);
+    g->streams +=
+        first >= 0 ? 2 : 1; /* as when each of its parts had one: results stay as they are */
+    struct fb_graph_op *op =
+        new_op(g, FB_OP_EMBEDDING, -1, sequences * tokens, g->params[table].shape[1]);
+    if (!op)
+        return -1;
+    op->w = table;
+    op->b = positions;
+    op->first = first;
+    op->tokens = tokens;
+    op->value = (float)p;
+    return op->out;
 }
 
 int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens, double p)
 {
     return same_shape(g, FB_OP_POSITION, in, table, -1, p, tokens);
-}
-
-int fb_graph_prepend(struct fb_graph *g, int in, int row, int64_t tokens)
-{
-    if (g->status != FB_OK)
-        return -1;
-    const struct fb_graph_tensor *t = &g->tensors[in];
-    struct fb_graph_op *op =
-        new_op(g, FB_OP_PREPEND, in, t->rows / tokens * (tokens + 1), t->width);
-    if (op) {
-        op->w = row;
-        op->tokens = tokens;
-    }
-    return output(op);
 }
 
 int fb_graph_dense(struct fb_graph *g, int in, int w, int b)

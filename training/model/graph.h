@@ -6,8 +6,9 @@
  * who writes it first. Running allocates nothing. The operations are those of kernels/nn and any
  * attention of the registry.
  *
- * Every tensor is a dense f32 matrix [rows, width]; sequences are rows batch * tokens, heads lie
- * inside the width (layout BNHD). A tensor or parameter is named by its index; builders return -1
+ * Every tensor is a dense matrix [rows, width], f32 or, on a device, bf16 inside the model; inputs,
+ * logits and parameters are f32. Sequences are rows batch * tokens, heads lie inside the width
+ * (layout BNHD). A tensor or parameter is named by its index; builders return -1
  * after the first error, which fb_graph_finish reports, so a model file checks once.
  */
 #ifndef FB_GRAPH_H
@@ -48,6 +49,8 @@ struct fb_graph_tensor {
     int64_t offset;          /* floats, in the block of activations */
     int64_t gradient_offset; /* and in that of their gradients; a sum's first input has the sum's */
     int storage;             /* the tensor whose memory this is: itself, or what it views */
+    bool input;              /* filled by the caller; nobody reads its gradient */
+    enum fb_dtype dtype;     /* known after fb_graph_finish */
 };
 
 /* Which attention a model uses: every mechanism and variant of the registry is one. */
@@ -62,7 +65,6 @@ struct fb_graph_attention {
 enum fb_graph_op_kind {
     FB_OP_EMBEDDING,
     FB_OP_POSITION,
-    FB_OP_PREPEND,
     FB_OP_DENSE,
     FB_OP_LAYERNORM,
     FB_OP_ACTIVATION,
@@ -78,9 +80,10 @@ enum fb_graph_op_kind {
 struct fb_graph_op {
     enum fb_graph_op_kind kind;
     int out, in[3];
-    int w, b;       /* parameters, or -1 */
+    int w, b;       /* parameters, or -1; embedding: table and positions */
+    int first;      /* embedding: the parameter before each sequence, or -1 */
     bool add[3];    /* whether the gradient of in[i] is added to what stands there */
-    float value;    /* layernorm: epsilon; scale: factor; position, activation, sum: dropout's p */
+    float value;    /* layernorm: epsilon; scale: factor; others that have it: dropout's p */
     int64_t tokens; /* rows of one sequence, where the operation knows sequences */
     int64_t heads;  /* attention */
     int64_t aux;    /* floats, in the auxiliary block: statistics, what attention saves */
@@ -94,6 +97,7 @@ struct fb_graph {
     struct fb_arena *arena; /* borrowed; owns the tables */
     int threads;
     enum fb_backend backend; /* FB_CPU, unless set between init and finish */
+    enum fb_dtype dtype;     /* of what the model computes: FB_F32, unless set likewise */
     int64_t batch;
     struct fb_graph_tensor *tensors;
     int tensor_count;
@@ -101,7 +105,8 @@ struct fb_graph {
     int param_count;
     struct fb_graph_op *ops;
     int op_count;
-    int logits; /* the tensor that the loss reads */
+    int64_t streams; /* of dropout, handed out */
+    int logits;      /* the tensor that the loss reads */
     /* known after fb_graph_finish: floats, and bytes of scratch */
     int64_t param_floats, trained_floats, activation_floats, gradient_floats, aux_floats;
     int64_t border_floats; /* of activations and gradients: inputs and logits, which come first */
@@ -120,9 +125,11 @@ int fb_graph_values(struct fb_graph *g, int64_t rows, int64_t width); /* filled 
 
 /* Operations; each returns its output. Dropout with probability p comes with the operations that it
  * follows: a model pays no passes over memory for it. */
-int fb_graph_embedding(struct fb_graph *g, int table, int64_t rows); /* of the batch's ids */
+/* Sequences of the table's rows that the batch's ids name, before each of them the row `first`
+ * unless that is -1; positions added, then dropout. tokens: of a sequence, with the first. */
+int fb_graph_embedding(struct fb_graph *g, int table, int first, int positions, int64_t sequences,
+                       int64_t tokens, double p);
 int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens, double p);
-int fb_graph_prepend(struct fb_graph *g, int in, int row, int64_t tokens); /* one row a sequence */
 int fb_graph_dense(struct fb_graph *g, int in, int w, int b);
 int fb_graph_layernorm(struct fb_graph *g, int in, int gain, int bias, double eps);
 int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind, double p);

@@ -11,6 +11,7 @@ static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_gr
                     g->tensors[op->in[0]].width / op->heads);
     problem.q_len = g->tensors[op->in[0]].rows / sequences;
     problem.v_dim = g->tensors[op->in[2]].width / op->heads;
+    problem.dtype = g->dtype;
     problem.causal = op->attention->causal;
     memcpy(problem.params, op->attention->params, sizeof problem.params);
     return problem;
@@ -52,6 +53,7 @@ bool fb_graph_attention_first_alone(const struct fb_graph *g, const struct fb_gr
     fb_problem_init(&problem, a->attention->mechanism, g->tensors[in].rows / tokens, heads, tokens,
                     qkv_dim / heads);
     problem.q_len = 1;
+    problem.dtype = g->dtype;
     memcpy(problem.params, a->params, sizeof problem.params);
     return fb_attention_supports(a->attention, &problem, FB_BOTH, &why) == FB_OK;
 }
@@ -91,7 +93,7 @@ static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_
 {
     const struct fb_graph_tensor *t = &run->graph->tensors[tensor];
     const int64_t sequences = run->graph->tensors[op->in[1]].rows / op->tokens;
-    return fb_tensor_dense(data, FB_F32, FB_BNHD, sequences, op->heads, t->rows / sequences,
+    return fb_tensor_dense(data, t->dtype, FB_BNHD, sequences, op->heads, t->rows / sequences,
                            t->width / op->heads);
 }
 

@@ -9,10 +9,11 @@ static enum fb_status absent(struct fb_error *error)
 }
 
 enum fb_status fb_graph_device_open(struct fb_graph_run *run, enum fb_nn_precision precision,
-                                    struct fb_error *error)
+                                    size_t extra, struct fb_error *error)
 {
     (void)run;
     (void)precision;
+    (void)extra;
     return absent(error);
 }
 

@@ -8,19 +8,32 @@ static struct fb_nn_cuda *context_of(const struct fb_graph_step *s)
     return fb_graph_device_steps_context(s->run);
 }
 
+static struct fb_nn_cuda_embedding embedding_of(const struct fb_graph_step *s)
+{
+    return (struct fb_nn_cuda_embedding){.ids = fb_graph_device_steps_tokens(s->run),
+                                         .dropout = fb_graph_step_dropout(s),
+                                         .batch = s->out->rows / s->op->tokens,
+                                         .tokens = s->op->tokens,
+                                         .width = s->out->width,
+                                         .has_first = s->op->first >= 0};
+}
+
 static enum fb_status embedding_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_embedding_forward(context_of(s), s->y, s->w, fb_graph_device_steps_tokens(s->run),
-                                 s->out->width);
+    const struct fb_nn_cuda_embedding e = embedding_of(s);
+    const float *first =
+        e.has_first ? s->run->params + s->run->graph->params[s->op->first].offset : NULL;
+    fb_nn_cuda_embedding_forward(context_of(s), &e, s->y, s->w, first, s->b);
     return FB_OK;
 }
 
 static enum fb_status embedding_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_cuda_embedding_backward(context_of(s), s->dw, s->dy, fb_graph_device_steps_tokens(s->run),
-                                  s->out->width);
+    const struct fb_nn_cuda_embedding e = embedding_of(s);
+    fb_nn_cuda_embedding_backward(context_of(s), &e, s->dw,
+                                  fb_graph_param_gradient(s->run, s->op->first), s->db, s->dy);
     return FB_OK;
 }
 
@@ -49,41 +62,32 @@ static enum fb_status position_backward(const struct fb_graph_step *s, struct fb
     return FB_OK;
 }
 
-static enum fb_status prepend_forward(const struct fb_graph_step *s, struct fb_error *error)
+static struct fb_nn_cuda_dense dense_of(const struct fb_graph_step *s)
 {
-    (void)error;
-    fb_nn_cuda_prepend_forward(context_of(s), s->y, s->x, s->w, s->in->rows / s->op->tokens,
-                               s->op->tokens, s->out->width);
-    return FB_OK;
+    return (struct fb_nn_cuda_dense){.size = {s->in->rows, s->in->width, s->out->width},
+                                     .wide_x = s->in->dtype == FB_F32,
+                                     .wide_y = s->out->dtype == FB_F32};
 }
 
-static enum fb_status prepend_backward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    fb_nn_cuda_prepend_backward(context_of(s), s->dx, s->op->add[0], s->dw, s->dy,
-                                s->in->rows / s->op->tokens, s->op->tokens, s->out->width);
-    return FB_OK;
-}
-
-static struct fb_nn_dense dense_of(const struct fb_graph_step *s)
-{
-    return (struct fb_nn_dense){.rows = s->in->rows, .in = s->in->width, .out = s->out->width};
-}
-
+/* Beside an f32 output the bias is f32, too. */
 static enum fb_status dense_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    const struct fb_nn_dense d = dense_of(s);
-    fb_nn_cuda_dense_forward(context_of(s), &d, s->y, s->x, s->w, s->b);
+    const struct fb_nn_cuda_dense d = dense_of(s);
+    const void *b = s->b;
+    if (b && !d.wide_y)
+        b = fb_graph_device_steps_weight(s->run, s->op->b);
+    fb_nn_cuda_dense_forward(context_of(s), &d, s->y, s->x,
+                             fb_graph_device_steps_weight(s->run, s->op->w), b);
     return FB_OK;
 }
 
 static enum fb_status dense_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    const struct fb_nn_dense d = dense_of(s);
-    fb_nn_cuda_dense_backward(context_of(s), &d, s->dx, s->op->add[0], s->dw, s->db, s->dy, s->x,
-                              s->w);
+    const struct fb_nn_cuda_dense d = dense_of(s);
+    fb_nn_cuda_dense_backward(context_of(s), &d, s->in->input ? NULL : s->dx, s->op->add[0], s->dw,
+                              s->db, s->dy, s->x, fb_graph_device_steps_weight(s->run, s->op->w));
     return FB_OK;
 }
 
@@ -222,7 +226,6 @@ static enum fb_status pool_mean_backward(const struct fb_graph_step *s, struct f
 const struct fb_graph_functions fb_graph_device_functions[FB_OP_COUNT] = {
     [FB_OP_EMBEDDING] = {embedding_forward, embedding_backward},
     [FB_OP_POSITION] = {position_forward, position_backward},
-    [FB_OP_PREPEND] = {prepend_forward, prepend_backward},
     [FB_OP_DENSE] = {dense_forward, dense_backward},
     [FB_OP_LAYERNORM] = {layernorm_forward, layernorm_backward},
     [FB_OP_ACTIVATION] = {activation_forward, activation_backward},

@@ -77,6 +77,13 @@ static void find_homes(const struct fb_graph *g, int *home)
         home[i] = home[g->tensors[i].storage];
 }
 
+/* In units of f32, where two values of bf16 take one. */
+static int64_t floats_of(const struct fb_graph_tensor *t)
+{
+    const int64_t bytes = t->rows * t->width * (int64_t)fb_dtype_bytes(t->dtype);
+    return aligned((bytes + (int64_t)sizeof(float) - 1) / (int64_t)sizeof(float));
+}
+
 /* Places for the tensors that stand for themselves in `stands`: inputs and logits first, since of a
  * model on a device the host holds these alone. Returns the floats. */
 static int64_t lay_out_block(struct fb_graph *g, const int *stands, const bool *inner,
@@ -88,7 +95,7 @@ static int64_t lay_out_block(struct fb_graph *g, const int *stands, const bool *
             if (stands[i] != i || inner[i] != (is_inner == 1))
                 continue;
             offsets[i] = floats;
-            floats += aligned(g->tensors[i].rows * g->tensors[i].width);
+            floats += floats_of(&g->tensors[i]);
         }
         if (is_inner == 0)
             g->border_floats = floats > g->border_floats ? floats : g->border_floats;
@@ -107,8 +114,10 @@ static enum fb_status lay_out_tensors(struct fb_graph *g)
     for (int i = 0; i < g->op_count; i++)
         inner[g->tensors[g->ops[i].out].storage] = true;
     inner[g->tensors[g->logits].storage] = false;
-    for (int i = 0; i < g->tensor_count; i++)
+    for (int i = 0; i < g->tensor_count; i++) {
         stands[i] = g->tensors[i].storage;
+        g->tensors[i].dtype = inner[stands[i]] ? g->dtype : FB_F32;
+    }
     g->activation_floats = lay_out_block(g, stands, inner, offsets);
     for (int i = 0; i < g->tensor_count; i++)
         g->tensors[i].offset = offsets[stands[i]];
@@ -116,6 +125,22 @@ static enum fb_status lay_out_tensors(struct fb_graph *g)
     g->gradient_floats = lay_out_block(g, stands, inner, offsets);
     for (int i = 0; i < g->tensor_count; i++)
         g->tensors[i].gradient_offset = offsets[stands[i]];
+    return FB_OK;
+}
+
+/* What the caller fills and reads is f32; beside bf16 only dense layers take both. */
+static enum fb_status check_border(const struct fb_graph *g)
+{
+    for (int i = 0; i < g->op_count; i++) {
+        const struct fb_graph_op *op = &g->ops[i];
+        const bool mixed = g->tensors[op->out].dtype != g->dtype ||
+                           (op->in[0] >= 0 && g->tensors[op->in[0]].dtype != g->dtype);
+        if (mixed && op->kind != FB_OP_DENSE)
+            return fb_error_set(g->error, FB_ERROR_USAGE,
+                                "model: in %s inputs are read, and logits written, by dense layers "
+                                "alone; operation %d is none",
+                                fb_dtype_name(g->dtype), i);
+    }
     return FB_OK;
 }
 
@@ -145,11 +170,18 @@ enum fb_status fb_graph_finish(struct fb_graph *g, int logits)
 {
     if (g->status != FB_OK)
         return g->status;
+    if (g->dtype != FB_F32 && (g->dtype != FB_BF16 || g->backend != FB_CUDA))
+        return g->status = fb_error_set(
+                   g->error, FB_ERROR_UNSUPPORTED, "model: %s computes in f32%s, not in %s",
+                   fb_backend_name(g->backend), g->backend == FB_CUDA ? " or bf16" : "",
+                   fb_dtype_name(g->dtype));
     g->logits = logits;
     lay_out_params(g);
     enum fb_status status = order_gradients(g);
     if (status == FB_OK)
         status = lay_out_tensors(g);
+    if (status == FB_OK)
+        status = check_border(g);
     if (status == FB_OK)
         status = lay_out_aux(g);
     g->status = status;

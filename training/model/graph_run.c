@@ -12,17 +12,51 @@
 
 /* ---- the operations -------------------------------------------------------------------------- */
 
+/* Rows of ids in one sequence, and those before them. */
+static int64_t before_ids(const struct fb_graph_step *s)
+{
+    return s->op->first >= 0 ? 1 : 0;
+}
+
 static enum fb_status embedding_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_embedding_forward(s->y, s->w, s->run->ids, s->out->rows, s->out->width, s->threads);
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    const int64_t width = s->out->width, tokens = s->op->tokens, before = before_ids(s);
+    const int64_t ids = tokens - before, sequences = s->out->rows / tokens;
+    for (int64_t i = 0; i < sequences; i++) {
+        float *y = s->y + i * tokens * width;
+        if (before)
+            memcpy(y, s->run->params + s->run->graph->params[s->op->first].offset,
+                   (size_t)width * sizeof *y);
+        fb_nn_embedding_forward(y + before * width, s->w, s->run->ids + i * ids, ids, width,
+                                s->threads);
+    }
+    fb_nn_position_forward(s->y, s->y, s->b, sequences, tokens, width);
+    if (d.p > 0.0F)
+        fb_nn_dropout_apply(&d, s->y, false, s->y, fb_graph_tensor_count(s->out), s->threads);
     return FB_OK;
 }
 
+/* The gradient behind dropout takes the place of the output's, which nothing reads after this. */
 static enum fb_status embedding_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
-    fb_nn_embedding_backward(s->dw, s->dy, s->run->ids, s->out->rows, s->out->width, s->threads);
+    const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    const int64_t width = s->out->width, tokens = s->op->tokens, before = before_ids(s);
+    const int64_t ids = tokens - before, sequences = s->out->rows / tokens;
+    float *dfirst = fb_graph_param_gradient(s->run, s->op->first);
+    if (d.p > 0.0F)
+        fb_nn_dropout_apply(&d, s->dy, false, s->dy, fb_graph_tensor_count(s->out), s->threads);
+    if (s->db)
+        fb_nn_position_backward(s->db, s->dy, sequences, tokens, width);
+    for (int64_t i = 0; i < sequences; i++) {
+        const float *dy = s->dy + i * tokens * width;
+        for (int64_t c = 0; c < width && dfirst; c++)
+            dfirst[c] += dy[c];
+        fb_nn_embedding_backward(s->dw, dy + before * width, s->run->ids + i * ids, ids, width,
+                                 s->threads);
+    }
     return FB_OK;
 }
 
@@ -37,7 +71,7 @@ static enum fb_status position_forward(const struct fb_graph_step *s, struct fb_
     return FB_OK;
 }
 
-/* The gradient behind dropout takes the place of the output's, which nothing reads after this. */
+/* Dropout and the gradient's place as above. */
 static enum fb_status position_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
@@ -50,32 +84,6 @@ static enum fb_status position_backward(const struct fb_graph_step *s, struct fb
     if (s->dx != s->dy)
         fb_nn_scale_apply(s->dx, s->op->add[0], s->dy, 1.0F, fb_graph_tensor_count(s->out),
                           s->threads);
-    return FB_OK;
-}
-
-static enum fb_status prepend_forward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    const int64_t width = s->out->width, tokens = s->op->tokens;
-    for (int64_t b = 0; b < s->in->rows / tokens; b++) {
-        float *y = s->y + b * (tokens + 1) * width;
-        memcpy(y, s->w, (size_t)width * sizeof *y);
-        memcpy(y + width, s->x + b * tokens * width, (size_t)(tokens * width) * sizeof *y);
-    }
-    return FB_OK;
-}
-
-static enum fb_status prepend_backward(const struct fb_graph_step *s, struct fb_error *error)
-{
-    (void)error;
-    const int64_t width = s->out->width, tokens = s->op->tokens;
-    for (int64_t b = 0; b < s->in->rows / tokens; b++) {
-        const float *dy = s->dy + b * (tokens + 1) * width;
-        for (int64_t c = 0; c < width; c++)
-            s->dw[c] += dy[c];
-        fb_nn_scale_apply(s->dx + b * tokens * width, s->op->add[0], dy + width, 1.0F,
-                          tokens * width, 1);
-    }
     return FB_OK;
 }
 
@@ -254,7 +262,6 @@ static enum fb_status pool_mean_backward(const struct fb_graph_step *s, struct f
 static const struct fb_graph_functions operations[FB_OP_COUNT] = {
     [FB_OP_EMBEDDING] = {embedding_forward, embedding_backward},
     [FB_OP_POSITION] = {position_forward, position_backward},
-    [FB_OP_PREPEND] = {prepend_forward, prepend_backward},
     [FB_OP_DENSE] = {dense_forward, dense_backward},
     [FB_OP_LAYERNORM] = {layernorm_forward, layernorm_backward},
     [FB_OP_ACTIVATION] = {activation_forward, activation_backward},

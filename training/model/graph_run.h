@@ -14,7 +14,7 @@ struct fb_graph_run {
     struct fb_graph_device *device;  /* NULL: this processor; see graph_device.h */
     void *stream;                    /* of a run on a device */
     float *params, *param_gradients; /* [param_floats], [trained_floats] */
-    float *activations, *gradients;  /* [activation_floats], [gradient_floats] */
+    float *activations, *gradients;  /* [activation_floats], [gradient_floats], of any dtype */
     float *aux;
     void *scratch;
     /* the batch, set by the caller: token ids of the embedding, and the rows that count */

@@ -40,30 +40,28 @@ static int block(struct fb_graph *g, const struct fb_model_encoder *m, int x, in
     return fb_graph_add(g, x, y, m->dropout);
 }
 
-static int positions(struct fb_graph *g, const struct fb_model_encoder *m, int x, int64_t tokens)
+static int embedding(struct fb_graph *g, const struct fb_model_encoder *m, int64_t sequences,
+                     int64_t tokens)
 {
-    const int64_t shape[2] = {tokens, m->d_model};
+    const int64_t words[2] = {m->vocabulary, m->d_model}, places[2] = {tokens, m->d_model};
     const struct fb_graph_init start = {m->learned_positions ? FB_INIT_NORMAL : FB_INIT_SINUSOID,
                                         0.02};
-    const int table = fb_graph_param(g, start, m->learned_positions, 2, shape, "posembed.weight");
-    return fb_graph_position(g, x, table, tokens, m->dropout);
+    const int table = fb_graph_param(g, (struct fb_graph_init){FB_INIT_NORMAL, 1.0}, true, 2, words,
+                                     "embed.weight");
+    const int cls = m->pooling == FB_POOL_CLS
+                        ? fb_graph_param(g, (struct fb_graph_init){FB_INIT_ZERO, 0.0}, true, 1,
+                                         &m->d_model, "cls")
+                        : -1;
+    const int positions =
+        fb_graph_param(g, start, m->learned_positions, 2, places, "posembed.weight");
+    return fb_graph_embedding(g, table, cls, positions, sequences, tokens, m->dropout);
 }
 
 int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
 {
     const int64_t sequences = m->pairs ? 2 * m->batch : m->batch;
-    const int64_t words[2] = {m->vocabulary, m->d_model};
-    int64_t tokens = m->tokens;
-    const int table = fb_graph_param(g, (struct fb_graph_init){FB_INIT_NORMAL, 1.0}, true, 2, words,
-                                     "embed.weight");
-    int x = fb_graph_embedding(g, table, sequences * tokens);
-    if (m->pooling == FB_POOL_CLS) {
-        const int cls = fb_graph_param(g, (struct fb_graph_init){FB_INIT_ZERO, 0.0}, true, 1,
-                                       &m->d_model, "cls");
-        x = fb_graph_prepend(g, x, cls, tokens);
-        tokens++;
-    }
-    x = positions(g, m, x, tokens);
+    const int64_t tokens = m->tokens + (m->pooling == FB_POOL_CLS);
+    int x = embedding(g, m, sequences, tokens);
     for (int64_t i = 0; i < m->layers; i++)
         x = block(g, m, x, tokens, i);
     x = fb_model_norm(g, x, NORM_EPS, true, "encoder_norm");

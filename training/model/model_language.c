@@ -42,8 +42,7 @@ int fb_model_language_build(struct fb_graph *g, const struct fb_model_language *
     head.bias = false;
     const int wte = fb_graph_param(g, normal, false, 2, words, "transformer.wte.weight");
     const int wpe = fb_graph_param(g, normal, false, 2, places, "transformer.wpe.weight");
-    int x = fb_graph_embedding(g, wte, m->batch * m->tokens);
-    x = fb_graph_position(g, x, wpe, m->tokens, m->dropout);
+    int x = fb_graph_embedding(g, wte, -1, wpe, m->batch, m->tokens, m->dropout);
     for (int64_t i = 0; i < m->layers; i++)
         x = block(g, m, x, i);
     x = fb_model_norm(g, x, NORM_EPS, false, "transformer.ln_f");
