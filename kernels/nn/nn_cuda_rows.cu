@@ -145,6 +145,18 @@ template <typename T> struct spread {
     }
 };
 
+/* dy is added to the first rows of the sequences of dx, N columns a thread. */
+template <typename T, int N>
+__global__ void first_add_kernel(T *dx, const T *dy, int64_t batch, int64_t tokens, int64_t width)
+{
+    const int64_t i = N * ((int64_t)blockIdx.x * FB_NN_CUDA_CUBE_THREADS + threadIdx.x);
+    float v[N];
+    if (i >= batch * width)
+        return;
+    fb_nn_cuda_load<T, N>(v, dy + i);
+    fb_nn_cuda_put<T, N>(dx + i / width * tokens * width + i % width, true, v);
+}
+
 /* The mean of a sequence: a block takes 32 columns, its warps every eighth token. */
 template <typename T> __global__ void mean_kernel(T *y, const T *x, int64_t tokens, int64_t width)
 {
@@ -214,16 +226,29 @@ extern "C" void fb_nn_cuda_pool_first_forward(struct fb_nn_cuda *c, void *y, con
     });
 }
 
+/* Where it adds, the rows that are not pooled stay as they are. */
 extern "C" void fb_nn_cuda_pool_first_backward(struct fb_nn_cuda *c, void *dx, bool add_dx,
                                                const void *dy, int64_t batch, int64_t tokens,
                                                int64_t width)
 {
     fb_nn_cuda_by_type(c, [&](auto zero) {
         using T = decltype(zero);
-        fb_nn_cuda_cube<fb_nn_cuda_pack<T>>(c, (T *)dx, add_dx, batch, tokens, width,
-                                            spread<T>{(const T *)dy, width, 1.0f, true},
-                                            "the gradient of pooling");
+        constexpr int pack = fb_nn_cuda_pack<T>;
+        const int64_t columns = width % pack == 0 ? pack : 1;
+        const unsigned int blocks =
+            fb_nn_cuda_blocks(batch * width / columns, FB_NN_CUDA_CUBE_THREADS);
+        if (!add_dx)
+            fb_nn_cuda_cube<pack>(c, (T *)dx, false, batch, tokens, width,
+                                  spread<T>{(const T *)dy, width, 1.0f, true},
+                                  "the gradient of pooling");
+        else if (columns == pack)
+            first_add_kernel<T, pack><<<blocks, FB_NN_CUDA_CUBE_THREADS, 0, stream_of(c)>>>(
+                (T *)dx, (const T *)dy, batch, tokens, width);
+        else
+            first_add_kernel<T, 1><<<blocks, FB_NN_CUDA_CUBE_THREADS, 0, stream_of(c)>>>(
+                (T *)dx, (const T *)dy, batch, tokens, width);
     });
+    fb_nn_cuda_note(c, cudaGetLastError(), "the gradient of pooling");
 }
 
 extern "C" void fb_nn_cuda_pool_mean_forward(struct fb_nn_cuda *c, void *y, const void *x,

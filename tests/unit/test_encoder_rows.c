@@ -40,11 +40,10 @@ static int build_whole(struct fb_graph *g, const struct fb_graph_attention *a)
     const struct fb_graph_init normal = {FB_INIT_NORMAL, 1.0}, zero = {FB_INIT_ZERO, 0.0};
     const struct fb_graph_init sinusoid = {FB_INIT_SINUSOID, 0.02};
     const struct fb_attention_block attention = {a, HEADS, TOKENS + 1, WIDTH, projection, false};
-    int x = fb_graph_embedding(g, fb_graph_param(g, normal, true, 2, words, "embed"),
-                               (int64_t)BATCH * TOKENS);
-    x = fb_graph_prepend(g, x, fb_graph_param(g, zero, true, 1, &width, "cls"), TOKENS);
-    x = fb_graph_position(g, x, fb_graph_param(g, sinusoid, false, 2, places, "positions"),
-                          TOKENS + 1, 0.0);
+    const int embed = fb_graph_param(g, normal, true, 2, words, "embed");
+    const int cls = fb_graph_param(g, zero, true, 1, &width, "cls");
+    const int positions = fb_graph_param(g, sinusoid, false, 2, places, "positions");
+    int x = fb_graph_embedding(g, embed, cls, positions, BATCH, TOKENS + 1, 0.0);
     int y = fb_model_attention(g, fb_model_norm(g, x, 1e-6, true, "1"), &attention, "attention");
     x = fb_graph_add(g, x, y, 0.0);
     y = fb_model_dense(g, fb_model_norm(g, x, 1e-6, true, "2"), FF, &mlp, "fc1");

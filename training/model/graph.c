@@ -37,7 +37,8 @@ int fb_graph_param(struct fb_graph *g, struct fb_graph_init init, bool decay, in
     if (g->param_count == PARAMS_MAX || rank < 1 || rank > FB_GRAPH_RANK_MAX)
         return fail(g, FB_ERROR_USAGE, "too many parameters (1024), or of too many dimensions (3)");
     struct fb_graph_param *p = &g->params[g->param_count];
-    *p = (struct fb_graph_param){.rank = rank, .count = 1, .init = init, .decay = decay};
+    *p = (struct fb_graph_param){
+        .rank = rank, .count = 1, .follows = -1, .init = init, .decay = decay};
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(p->name, sizeof p->name, format, arguments);
@@ -56,7 +57,7 @@ static int new_tensor(struct fb_graph *g, int64_t rows, int64_t width)
     if (g->tensor_count == TENSORS_MAX || rows < 1 || width < 1)
         return fail(g, FB_ERROR_USAGE, "more than 2048 tensors, or an empty one");
     g->tensors[g->tensor_count] = (struct fb_graph_tensor){
-        .rows = rows, .width = width, .offset = -1, .storage = g->tensor_count};
+        .rows = rows, .width = width, .stride = width, .offset = -1, .storage = g->tensor_count};
     return g->tensor_count++;
 }
 
@@ -158,6 +159,59 @@ int fb_graph_dense(struct fb_graph *g, int in, int w, int b)
         op->b = b;
     }
     return output(op);
+}
+
+/* Rows of any dtype start on the boundary of the blocks, and nothing lies between the parameters.
+ */
+static bool is_joined(const struct fb_graph *g, int count, const int *params)
+{
+    const struct fb_graph_param *first = &g->params[params[0]];
+    bool alike = first->shape[0] % ALIGN_FLOATS == 0;
+    for (int i = 1; i < count; i++)
+        alike = alike && params[i] >= 0 && g->params[params[i]].shape[0] == first->shape[0] &&
+                g->params[params[i]].count == first->count;
+    return alike;
+}
+
+static void join(struct fb_graph *g, int count, const int *params)
+{
+    for (int i = 1; i < count; i++)
+        g->params[params[i]].follows = params[i - 1];
+}
+
+void fb_graph_dense_joined(struct fb_graph *g, int in, int count, const int *w, const int *b,
+                           int *out)
+{
+    const bool bias = g->status == FB_OK && b[0] >= 0;
+    for (int i = 0; i < count; i++)
+        out[i] = -1;
+    if (g->status != FB_OK)
+        return;
+    const struct fb_graph_param *weight = &g->params[w[0]];
+    const int64_t rows = g->tensors[in].rows, width = weight->shape[0];
+    if (!is_joined(g, count, w) || (bias && !is_joined(g, count, b)) ||
+        weight->count != width * g->tensors[in].width) {
+        for (int i = 0; i < count; i++)
+            out[i] = fb_graph_dense(g, in, w[i], b[i]);
+        return;
+    }
+    struct fb_graph_op *op = new_op(g, FB_OP_DENSE, in, rows, count * width);
+    if (!op)
+        return;
+    op->w = w[0];
+    op->b = b[0];
+    join(g, count, w);
+    if (bias)
+        join(g, count, b);
+    for (int i = 0; i < count; i++) {
+        out[i] = new_tensor(g, rows, width);
+        if (out[i] < 0)
+            return;
+        struct fb_graph_tensor *t = &g->tensors[out[i]];
+        t->storage = op->out;
+        t->stride = count * width;
+        t->column = i * width;
+    }
 }
 
 int fb_graph_layernorm(struct fb_graph *g, int in, int gain, int bias, double eps)

@@ -40,6 +40,7 @@ struct fb_graph_param {
     int rank;
     int64_t shape[FB_GRAPH_RANK_MAX];
     int64_t count, offset; /* floats, in the block of parameters */
+    int follows;           /* the parameter that this one lies behind; -1: the one before it */
     struct fb_graph_init init;
     bool decay; /* weight decay applies */
 };
@@ -49,8 +50,10 @@ struct fb_graph_tensor {
     int64_t offset;          /* floats, in the block of activations */
     int64_t gradient_offset; /* and in that of their gradients; a sum's first input has the sum's */
     int storage;             /* the tensor whose memory this is: itself, or what it views */
-    bool input;              /* filled by the caller; nobody reads its gradient */
-    enum fb_dtype dtype;     /* known after fb_graph_finish */
+    int64_t stride, column; /* values from row to row, and before this tensor's of a row: other than
+                               its width and 0 where it is some columns of its storage */
+    bool input;             /* filled by the caller; nobody reads its gradient */
+    enum fb_dtype dtype;    /* known after fb_graph_finish */
 };
 
 /* Which attention a model uses: every mechanism and variant of the registry is one. */
@@ -131,6 +134,10 @@ int fb_graph_embedding(struct fb_graph *g, int table, int first, int positions, 
                        int64_t tokens, double p);
 int fb_graph_position(struct fb_graph *g, int in, int table, int64_t tokens, double p);
 int fb_graph_dense(struct fb_graph *g, int in, int w, int b);
+/* Several of them on one input, as one product: each has its weight and bias (or all have none), of
+ * the same shape. out [count]: the results, columns of one matrix, which attention alone reads. */
+void fb_graph_dense_joined(struct fb_graph *g, int in, int count, const int *w, const int *b,
+                           int *out);
 int fb_graph_layernorm(struct fb_graph *g, int in, int gain, int bias, double eps);
 int fb_graph_activation(struct fb_graph *g, int in, enum fb_nn_activation kind, double p);
 int fb_graph_add(struct fb_graph *g, int a, int b, double p); /* a + drop(b) */

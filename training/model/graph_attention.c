@@ -93,8 +93,11 @@ static struct fb_tensor view_of(const struct fb_graph_run *run, const struct fb_
 {
     const struct fb_graph_tensor *t = &run->graph->tensors[tensor];
     const int64_t sequences = run->graph->tensors[op->in[1]].rows / op->tokens;
-    return fb_tensor_dense(data, t->dtype, FB_BNHD, sequences, op->heads, t->rows / sequences,
-                           t->width / op->heads);
+    struct fb_tensor view = fb_tensor_dense(data, t->dtype, FB_BNHD, sequences, op->heads,
+                                            t->rows / sequences, t->width / op->heads);
+    view.stride[2] = t->stride;
+    view.stride[0] = t->rows / sequences * t->stride;
+    return view;
 }
 
 static struct fb_tensor value_of(const struct fb_graph_run *run, const struct fb_graph_op *op,

@@ -12,20 +12,39 @@ static int64_t aligned(int64_t floats)
     return (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
+/* The parameter and those that lie behind it. */
+static void place(struct fb_graph *g, int param)
+{
+    while (param >= 0) {
+        struct fb_graph_param *p = &g->params[param];
+        int next = -1;
+        p->offset = g->param_floats;
+        g->param_floats += aligned(p->count);
+        for (int i = 0; i < g->param_count && next < 0; i++)
+            next = g->params[i].follows == param ? i : -1;
+        param = next;
+    }
+}
+
 /* Trained parameters first, so that optimisers and checkpoints see one range. */
 static void lay_out_params(struct fb_graph *g)
 {
     for (int fixed = 0; fixed < 2; fixed++) {
         for (int i = 0; i < g->param_count; i++) {
-            struct fb_graph_param *p = &g->params[i];
-            if ((p->init.kind == FB_INIT_SINUSOID) != (fixed == 1))
-                continue;
-            p->offset = g->param_floats;
-            g->param_floats += aligned(p->count);
+            const struct fb_graph_param *p = &g->params[i];
+            if ((p->init.kind == FB_INIT_SINUSOID) == (fixed == 1) && p->follows < 0)
+                place(g, i);
         }
         if (fixed == 0)
             g->trained_floats = g->param_floats;
     }
+}
+
+/* Of a tensor's gradient: columns of a matrix are written one by one. */
+static int written_as(const struct fb_graph *g, int tensor)
+{
+    const struct fb_graph_tensor *t = &g->tensors[tensor];
+    return t->stride != t->width ? tensor : t->storage;
 }
 
 /* Backward visits the operations from the last to the first: the first to reach a tensor's
@@ -44,9 +63,10 @@ static enum fb_status order_gradients(struct fb_graph *g)
         for (int j = 0; j < 3; j++) {
             if (op->in[j] < 0)
                 continue;
-            const int storage = g->tensors[op->in[j]].storage;
-            op->add[j] = written[storage];
-            written[storage] = true;
+            const int key = written_as(g, op->in[j]);
+            op->add[j] = written[key];
+            written[key] = true;
+            written[g->tensors[op->in[j]].storage] = true;
             if (op->kind == FB_OP_ATTENTION && op->add[j])
                 return fb_error_set(g->error, FB_ERROR_USAGE,
                                     "model: attention must be the only reader of its inputs");
@@ -82,6 +102,12 @@ static int64_t floats_of(const struct fb_graph_tensor *t)
 {
     const int64_t bytes = t->rows * t->width * (int64_t)fb_dtype_bytes(t->dtype);
     return aligned((bytes + (int64_t)sizeof(float) - 1) / (int64_t)sizeof(float));
+}
+
+/* In the same units, of which the columns before a tensor's are a whole number. */
+static int64_t column_floats(const struct fb_graph_tensor *t)
+{
+    return t->column * (int64_t)fb_dtype_bytes(t->dtype) / (int64_t)sizeof(float);
 }
 
 /* Places for the tensors that stand for themselves in `stands`: inputs and logits first, since of a
@@ -120,11 +146,27 @@ static enum fb_status lay_out_tensors(struct fb_graph *g)
     }
     g->activation_floats = lay_out_block(g, stands, inner, offsets);
     for (int i = 0; i < g->tensor_count; i++)
-        g->tensors[i].offset = offsets[stands[i]];
+        g->tensors[i].offset = offsets[stands[i]] + column_floats(&g->tensors[i]);
     find_homes(g, stands);
     g->gradient_floats = lay_out_block(g, stands, inner, offsets);
     for (int i = 0; i < g->tensor_count; i++)
-        g->tensors[i].gradient_offset = offsets[stands[i]];
+        g->tensors[i].gradient_offset = offsets[stands[i]] + column_floats(&g->tensors[i]);
+    return FB_OK;
+}
+
+/* Columns of a matrix are read by attention alone. */
+static enum fb_status check_columns(const struct fb_graph *g)
+{
+    for (int i = 0; i < g->op_count; i++)
+        for (int j = 0; j < 3; j++) {
+            const int in = g->ops[i].in[j];
+            if (in >= 0 && g->tensors[in].stride != g->tensors[in].width &&
+                g->ops[i].kind != FB_OP_ATTENTION)
+                return fb_error_set(g->error, FB_ERROR_USAGE,
+                                    "model: joined dense layers feed attention alone; operation %d "
+                                    "reads one of them",
+                                    i);
+        }
     return FB_OK;
 }
 
@@ -182,6 +224,8 @@ enum fb_status fb_graph_finish(struct fb_graph *g, int logits)
         status = lay_out_tensors(g);
     if (status == FB_OK)
         status = check_border(g);
+    if (status == FB_OK)
+        status = check_columns(g);
     if (status == FB_OK)
         status = lay_out_aux(g);
     g->status = status;

@@ -30,17 +30,25 @@ static struct fb_graph_init bias_start(const struct fb_dense_options *o, int64_t
     return (struct fb_graph_init){FB_INIT_ZERO, 0.0};
 }
 
+/* Weight and bias, -1 where the layer has none. */
+static void add_params(struct fb_graph *g, int64_t in_width, int64_t width,
+                       const struct fb_dense_options *o, const char *name, int *w, int *b)
+{
+    const int64_t shape[3] = {width, in_width, 1};
+    *w = fb_graph_param(g, weight_start(o, in_width, width), true, o->rank == 3 ? 3 : 2, shape,
+                        "%s.weight", name);
+    *b = o->bias
+             ? fb_graph_param(g, bias_start(o, in_width), o->decay_all, 1, shape, "%s.bias", name)
+             : -1;
+}
+
 int fb_model_dense(struct fb_graph *g, int in, int64_t width, const struct fb_dense_options *o,
                    const char *name)
 {
+    int w, b;
     if (in < 0)
         return -1;
-    const int64_t in_width = g->tensors[in].width, shape[3] = {width, in_width, 1};
-    const int w = fb_graph_param(g, weight_start(o, in_width, width), true, o->rank == 3 ? 3 : 2,
-                                 shape, "%s.weight", name);
-    const int b = o->bias ? fb_graph_param(g, bias_start(o, in_width), o->decay_all, 1, shape,
-                                           "%s.bias", name)
-                          : -1;
+    add_params(g, g->tensors[in].width, width, o, name, &w, &b);
     return fb_graph_dense(g, in, w, b);
 }
 
@@ -56,10 +64,26 @@ int fb_model_norm(struct fb_graph *g, int in, double eps, bool decay, const char
     return fb_graph_layernorm(g, in, gain, bias, eps);
 }
 
+/* Queries, keys and values: those of one input as one product. */
+static void project(struct fb_graph *g, int queries, int in, const struct fb_attention_block *block,
+                    const char *name, int qkv[3])
+{
+    static const char *const projections[] = {"query", "key", "value"};
+    char full[FB_GRAPH_NAME_MAX];
+    int w[3], b[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(full, sizeof full, "%s.%s_projection", name, projections[i]);
+        add_params(g, g->tensors[in].width, block->qkv_dim, &block->dense, full, &w[i], &b[i]);
+    }
+    const int first = queries == in ? 0 : 1;
+    if (first == 1)
+        qkv[0] = fb_graph_dense(g, queries, w[0], b[0]);
+    fb_graph_dense_joined(g, in, 3 - first, w + first, b + first, qkv + first);
+}
+
 int fb_model_attention(struct fb_graph *g, int in, const struct fb_attention_block *block,
                        const char *name)
 {
-    static const char *const projections[] = {"query", "key", "value"};
     char full[FB_GRAPH_NAME_MAX];
     int qkv[3];
     if (in < 0)
@@ -68,11 +92,7 @@ int fb_model_attention(struct fb_graph *g, int in, const struct fb_attention_blo
     const bool alone =
         block->first_only && fb_graph_attention_first_alone(g, block->attention, in, block->qkv_dim,
                                                             block->heads, block->tokens);
-    const int queries = alone ? fb_graph_pool_first(g, in, block->tokens) : in;
-    for (int i = 0; i < 3; i++) {
-        snprintf(full, sizeof full, "%s.%s_projection", name, projections[i]);
-        qkv[i] = fb_model_dense(g, i == 0 ? queries : in, block->qkv_dim, &block->dense, full);
-    }
+    project(g, alone ? fb_graph_pool_first(g, in, block->tokens) : in, in, block, name, qkv);
     int out = fb_graph_attention(g, block->attention, qkv[0], qkv[1], qkv[2], block->heads,
                                  block->tokens);
     if (block->first_only && !alone)
