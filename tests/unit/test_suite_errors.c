@@ -103,6 +103,13 @@ static void test_errors_values(void **state)
          "batch_size asks"},
         {"suite: s\nsweep: {mechanism: flow, seq_len: 8, batch_size: 4}\n",
          "t.yaml:2:50: error: batch_size belongs to a suite of `kind: training`"},
+        {"suite: s\nkind: training\nsweep: {mechanism: flow, task: adder, precision: bf16}\n",
+         "t.yaml:3:50: error: precision: bf16 is a GPU's; a processor trains in f32"},
+        {"suite: s\nkind: training\ndefaults: {device: cuda}\n"
+         "sweep: {mechanism: flow, task: adder, precision: f16}\n",
+         "t.yaml:4:50: error: unknown precision 'f16'; did you mean 'bf16'?"},
+        {"suite: s\nsweep: {mechanism: flow, seq_len: 8, precision: bf16}\n",
+         "t.yaml:2:49: error: precision belongs to a suite of `kind: training`"},
         {"suite: s\nsweep: {mechanism: flow, seq_len: 8, recipe: same}\n",
          "t.yaml:2:46: error: recipe belongs to a suite of `kind: training`"},
         {"suite: s\nkind: training\nsweep: {mechanism: flow, task: adder}\nmeasure: {samples: 4}\n",
