@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
 done
 
 kernel_tests='test_kernels_oracle test_kernels_contract test_kernels_gradient test_kernels_decode
-test_kernels_dtype test_cuda_device test_training_cuda'
+test_kernels_dtype test_cuda_device test_training_cuda test_training_bf16'
 
 build() {
     cmake -S "$root" -B "$root/build-gpu" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_CUDA=ON \

@@ -44,17 +44,29 @@ template <typename T> struct over_batch {
     struct fb_nn_cuda_keep keep;
     const T *dy;
     int64_t batch, tokens, width;
+    __device__ __forceinline__ int64_t at(int64_t b, int64_t t, int64_t i) const
+    {
+        return (b * tokens + t) * width + i;
+    }
     template <int N>
     __device__ __forceinline__ void operator()(float (&v)[N], int64_t, int64_t t, int64_t i) const
     {
+        constexpr int kAtOnce = 4;
         double sums[N] = {};
-        for (int64_t b = 0; b < batch; b++) {
-            const int64_t at = (b * tokens + t) * width + i;
-            fb_nn_cuda_load<T, N>(v, dy + at);
-            keep(v, at);
+        for (int64_t b = 0; b < batch; b += kAtOnce) {
+            float some[kAtOnce][N];
 #pragma unroll
-            for (int j = 0; j < N; j++)
-                sums[j] += (double)v[j];
+            for (int k = 0; k < kAtOnce; k++)
+                fb_nn_cuda_load<T, N>(some[k], dy + at(b + k < batch ? b + k : b, t, i));
+#pragma unroll
+            for (int k = 0; k < kAtOnce; k++) {
+                if (b + k >= batch)
+                    break;
+                keep(some[k], at(b + k, t, i));
+#pragma unroll
+                for (int j = 0; j < N; j++)
+                    sums[j] += (double)some[k][j];
+            }
         }
 #pragma unroll
         for (int j = 0; j < N; j++)

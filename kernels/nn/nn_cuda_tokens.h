@@ -4,6 +4,6 @@
 
 #include "nn_cuda.h"
 
-enum { FB_NN_CUDA_SEGMENT = 128, FB_NN_CUDA_SEGMENT_INTS = 3 };
+enum { FB_NN_CUDA_SEGMENT = 64, FB_NN_CUDA_SEGMENT_INTS = 3 };
 
 #endif

@@ -128,10 +128,9 @@ static struct fb_nn_cuda_room survey(struct fb_graph_device *d)
     for (int i = 0; i < g->op_count; i++) {
         const struct fb_graph_op *op = &g->ops[i];
         const struct fb_graph_tensor *out = &g->tensors[op->out];
-        const struct fb_graph_tensor *in = op->in[0] >= 0 ? &g->tensors[op->in[0]] : NULL;
         int64_t floats = 0;
         if (op->kind == FB_OP_DENSE) {
-            assert(in);
+            const struct fb_graph_tensor *in = &g->tensors[op->in[0]];
             floats = fb_nn_cuda_sums_floats(out->rows, out->width);
             if (in->dtype != g->dtype)
                 room.rounded_x = most(room.rounded_x, in->rows * in->width);
