@@ -38,18 +38,18 @@ enum fb_status fb_fit_batch_init(struct fb_fit_batch *b, const struct fb_fit_opt
     b->buffers.lengths =
         fb_arena_alloc(arena, (size_t)b->sequences, sizeof *b->buffers.lengths, error);
     b->kv_lengths = fb_arena_alloc(arena, (size_t)b->sequences, sizeof *b->kv_lengths, error);
-    b->buffers.targets = fb_arena_alloc(arena, targets, sizeof *b->buffers.targets, error);
+    for (int i = 0; i < 2; i++)
+        b->targets[i] = fb_arena_alloc(arena, targets, sizeof *b->targets[i], error);
     b->chosen = fb_arena_alloc(arena, (size_t)r->batch, sizeof *b->chosen, error);
     b->order = fb_arena_alloc(arena, (size_t)b->train_count + 1, sizeof *b->order, error);
-    if (!b->row_mask || !b->buffers.ids || !b->buffers.lengths || !b->buffers.targets ||
-        !b->kv_lengths || !b->chosen || !b->order)
+    if (!b->row_mask || !b->buffers.ids || !b->buffers.lengths || !b->targets[0] ||
+        !b->targets[1] || !b->kv_lengths || !b->chosen || !b->order)
         return FB_ERROR_MEMORY;
     if (input >= 0)
         b->buffers.values = fb_graph_run_values(&trainer->run, input);
     trainer->run.ids = b->buffers.ids;
     trainer->run.row_mask = b->row_mask;
     trainer->run.lengths = b->kv_lengths;
-    trainer->targets = b->buffers.targets;
     if (r->batch_window == 0)
         return FB_OK;
     b->window = fb_arena_alloc(arena, (size_t)r->batch_window, sizeof *b->window, error);
@@ -65,6 +65,9 @@ static void load(struct fb_fit_batch *b, enum fb_split split, int64_t count)
     const int64_t batch = o->recipe->batch, tokens = b->shape.tokens;
     for (int64_t i = count; i < batch; i++)
         b->chosen[i] = b->chosen[count - 1];
+    b->turn = 1 - b->turn;
+    b->buffers.targets = b->targets[b->turn];
+    b->trainer->targets = b->buffers.targets;
     o->task->fill(o->data, split, b->chosen, batch, &b->buffers);
     for (int64_t i = count * b->target_rows; i < batch * b->target_rows; i++)
         b->buffers.targets[i] = FB_NN_IGNORED;
@@ -135,24 +138,79 @@ void fb_fit_batch_load(struct fb_fit_batch *b, int64_t step)
     b->loaded_step = step;
 }
 
+/* An evaluation under way. */
+struct scoring {
+    unsigned char *correct;
+    int64_t right, scored;
+    double sum;
+    /* the batch that was started last, count 0: none */
+    const int32_t *targets;
+    int64_t first, count;
+};
+
 /* Whether every scored row of an example is predicted right. */
-static bool is_right(const struct fb_fit_batch *b, const float *logits, int64_t example)
+static bool is_right(const struct fb_fit_batch *b, const int32_t *targets, const float *logits,
+                     int64_t example)
 {
-    for (int64_t r = example * b->target_rows; r < (example + 1) * b->target_rows; r++) {
-        const int32_t target = b->buffers.targets[r];
-        if (target != FB_NN_IGNORED &&
-            fb_nn_argmax(logits + r * b->shape.classes, b->shape.classes) != target)
+    for (int64_t r = example * b->target_rows; r < (example + 1) * b->target_rows; r++)
+        if (targets[r] != FB_NN_IGNORED &&
+            fb_nn_argmax(logits + r * b->shape.classes, b->shape.classes) != targets[r])
             return false;
-    }
     return true;
 }
 
-static int64_t count_scored(const struct fb_fit_batch *b)
+static int64_t count_scored(const struct fb_fit_batch *b, const int32_t *targets)
 {
     int64_t scored = 0;
     for (int64_t r = 0; r < b->options->recipe->batch * b->target_rows; r++)
-        scored += b->buffers.targets[r] != FB_NN_IGNORED;
+        scored += targets[r] != FB_NN_IGNORED;
     return scored;
+}
+
+static enum fb_status settle(const struct fb_fit_batch *b, struct scoring *s,
+                             struct fb_error *error)
+{
+    const float *logits = NULL;
+    double loss = 0.0;
+    if (s->count == 0)
+        return FB_OK;
+    const enum fb_status status =
+        fb_trainer_finish_evaluation(b->trainer, s->targets, &loss, &logits, error);
+    if (status != FB_OK)
+        return status;
+    const int64_t rows = count_scored(b, s->targets);
+    s->sum += loss * (double)rows;
+    s->scored += rows;
+    for (int64_t i = 0; i < s->count; i++) {
+        const bool one = is_right(b, s->targets, logits, i);
+        s->right += one;
+        if (s->correct)
+            s->correct[s->first + i] = one;
+    }
+    s->count = 0;
+    return FB_OK;
+}
+
+/* Each batch is loaded and started before the one before it is settled. */
+static enum fb_status score_batches(struct fb_fit_batch *b, enum fb_split split, int64_t examples,
+                                    struct scoring *s, struct fb_error *error)
+{
+    const int64_t batch = b->options->recipe->batch;
+    for (int64_t first = 0; first < examples; first += batch) {
+        const int64_t count = batch < examples - first ? batch : examples - first;
+        for (int64_t i = 0; i < count; i++)
+            b->chosen[i] = first + i;
+        load(b, split, count);
+        enum fb_status status = fb_trainer_start_evaluation(b->trainer, error);
+        if (status == FB_OK)
+            status = settle(b, s, error);
+        if (status != FB_OK)
+            return status;
+        s->targets = b->buffers.targets;
+        s->first = first;
+        s->count = count;
+    }
+    return settle(b, s, error);
 }
 
 enum fb_status fb_fit_batch_score(struct fb_fit_batch *b, enum fb_split split,
@@ -160,35 +218,16 @@ enum fb_status fb_fit_batch_score(struct fb_fit_batch *b, enum fb_split split,
                                   struct fb_error *error)
 {
     const struct fb_fit_options *o = b->options;
-    const int64_t examples = o->task->count(o->data, split), batch = o->recipe->batch;
-    const struct fb_graph_run *run = &b->trainer->run;
-    int64_t right = 0, scored = 0;
-    double sum = 0.0;
+    const int64_t examples = o->task->count(o->data, split);
+    struct scoring s = {.correct = correct};
     b->loaded_step = -1;
-    for (int64_t first = 0; first < examples; first += batch) {
-        const int64_t count = batch < examples - first ? batch : examples - first;
-        double loss = 0.0;
-        for (int64_t i = 0; i < count; i++)
-            b->chosen[i] = first + i;
-        load(b, split, count);
-        const enum fb_status status = fb_trainer_evaluate(b->trainer, &loss, error);
-        if (status != FB_OK)
-            return status;
-        const int64_t rows = count_scored(b);
-        const float *logits = fb_graph_run_values(run, run->graph->logits);
-        sum += loss * (double)rows;
-        scored += rows;
-        for (int64_t i = 0; i < count; i++) {
-            const bool one = is_right(b, logits, i);
-            right += one;
-            if (correct)
-                correct[first + i] = one;
-        }
-    }
+    const enum fb_status status = score_batches(b, split, examples, &s, error);
+    if (status != FB_OK)
+        return status;
     score->examples = examples;
-    score->loss = scored > 0 ? sum / (double)scored : (double)NAN;
+    score->loss = s.scored > 0 ? s.sum / (double)s.scored : (double)NAN;
     score->metric = o->task->metric == FB_METRIC_PERPLEXITY ? exp(score->loss)
-                    : examples > 0                          ? (double)right / (double)examples
+                    : examples > 0                          ? (double)s.right / (double)examples
                                                             : (double)NAN;
     return FB_OK;
 }

@@ -22,6 +22,8 @@ struct fb_fit_batch {
     int64_t *window; /* numbers of the batches that the next one is drawn from; NULL: none are */
     int64_t window_step;
     struct fb_random window_random;
+    int32_t *targets[2]; /* of the batch at hand and the one before it, in turns */
+    int turn;
     int64_t loaded_step; /* whose training batch the buffers hold; -1: none */
 };
 

@@ -190,3 +190,45 @@ enum fb_status fb_trainer_evaluate(struct fb_trainer *t, double *loss, struct fb
         *loss = loss_of(t, NULL);
     return status;
 }
+
+/* On this processor the logits of a batch are put aside, since the next one's take their place. */
+static enum fb_status evaluate_here(struct fb_trainer *t, float *logits, struct fb_error *error)
+{
+    const struct fb_graph_tensor *tensor = logits_of(t);
+    const enum fb_status status = fb_graph_run_forward(&t->run, error);
+    if (status == FB_OK)
+        memcpy(logits, fb_graph_run_values(&t->run, t->run.graph->logits),
+               (size_t)(tensor->rows * tensor->width) * sizeof *logits);
+    return status;
+}
+
+enum fb_status fb_trainer_start_evaluation(struct fb_trainer *t, struct fb_error *error)
+{
+    const struct fb_graph_tensor *tensor = logits_of(t);
+    float **logits = &t->evaluated[t->started % 2];
+    t->run.training = false;
+    if (!*logits && !t->device) {
+        *logits = fb_arena_alloc(t->run.graph->arena, (size_t)(tensor->rows * tensor->width),
+                                 sizeof **logits, error);
+        if (!*logits)
+            return FB_ERROR_MEMORY;
+    }
+    const enum fb_status status = t->device ? fb_trainer_device_start_evaluation(t, logits, error)
+                                            : evaluate_here(t, *logits, error);
+    if (status == FB_OK)
+        t->started++;
+    return status;
+}
+
+enum fb_status fb_trainer_finish_evaluation(struct fb_trainer *t, const int32_t *targets,
+                                            double *loss, const float **logits,
+                                            struct fb_error *error)
+{
+    const struct fb_graph_tensor *tensor = logits_of(t);
+    const enum fb_status status = t->device ? fb_trainer_device_finish_evaluation(t, error) : FB_OK;
+    if (status != FB_OK)
+        return status;
+    *logits = t->evaluated[t->finished++ % 2];
+    *loss = fb_nn_cross_entropy(NULL, *logits, targets, tensor->rows, tensor->width);
+    return FB_OK;
+}

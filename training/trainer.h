@@ -29,6 +29,8 @@ struct fb_trainer {
      * of them: to compare the two, and for profilers. */
     bool launches_directly;
     double pending_loss, pending_norm; /* of a step that was started on this processor */
+    float *evaluated[2];               /* logits of two evaluations, which take turns */
+    int64_t started, finished;         /* evaluations */
 };
 
 /* Allocates from the graph's arena and draws the weights. */
@@ -75,6 +77,16 @@ enum fb_status fb_trainer_take_best(struct fb_trainer *trainer,
 /* Forward without dropout; *loss over the batch. The logits lie in fb_graph_run_values. */
 enum fb_status fb_trainer_evaluate(struct fb_trainer *trainer, double *loss,
                                    struct fb_error *error) FB_MUST_CHECK;
+
+/* The same in two parts, for a series of batches: the next may be started before the one before it
+ * is finished, so that a device does not wait for the host. What start reads is free again when it
+ * returns. finish is of the oldest that was started; targets are those of its batch, and its
+ * *logits stand until the next but one is started. */
+enum fb_status fb_trainer_start_evaluation(struct fb_trainer *trainer,
+                                           struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_finish_evaluation(struct fb_trainer *trainer, const int32_t *targets,
+                                            double *loss, const float **logits,
+                                            struct fb_error *error) FB_MUST_CHECK;
 
 /* A checkpoint is a safetensors file: every parameter under its official name, the moments as
  * "optimiser.m.NAME" and "optimiser.v.NAME", what was put aside as "best.NAME", step, seed and note

@@ -16,7 +16,8 @@ struct fb_trainer_device {
     double *row_loss, *partials;
     struct fb_nn_cuda_verdict *verdict;
     struct fb_nn_cuda_verdict *verdict_here; /* pinned memory of the host */
-    cudaEvent_t finished;
+    cudaEvent_t finished;                    /* a step */
+    cudaEvent_t evaluated[2];                /* evaluations, in turns as their logits */
     int64_t staged_step, staged_batch; /* whose batch is on the device, and which of them it is */
     /* A step's launches, captured, and what they have as arguments. NULL: none yet. */
     cudaGraphExec_t replay;
@@ -101,6 +102,12 @@ void fb_trainer_device_close(struct fb_trainer *t)
         (void)cudaGraphExecDestroy(d->replay);
     if (d->finished)
         (void)cudaEventDestroy(d->finished);
+    for (int i = 0; i < 2; i++) {
+        if (d->evaluated[i])
+            (void)cudaEventDestroy(d->evaluated[i]);
+        (void)cudaFreeHost(t->evaluated[i]);
+        t->evaluated[i] = NULL;
+    }
     (void)cudaFreeHost(d->verdict_here);
     fb_cuda_release(d->m);
     fb_cuda_release(d->v);
@@ -252,6 +259,46 @@ enum fb_status fb_trainer_device_finish(struct fb_trainer *t, double *loss, doub
     *loss = status == FB_OK ? d->verdict_here->loss : 0.0;
     *norm = status == FB_OK ? d->verdict_here->norm : 0.0;
     return status;
+}
+
+/* ---- evaluations ----------------------------------------------------------------------------- */
+
+enum fb_status fb_trainer_device_start_evaluation(struct fb_trainer *t, float **logits,
+                                                  struct fb_error *error)
+{
+    struct fb_trainer_device *d = t->device;
+    const struct fb_graph_tensor *tensor = &t->run.graph->tensors[t->run.graph->logits];
+    const size_t bytes = (size_t)(tensor->rows * tensor->width) * sizeof(float);
+    cudaEvent_t *done = &d->evaluated[t->started % 2];
+    enum fb_status status = FB_OK;
+    if (!*done)
+        status = fb_cuda_status(cudaEventCreateWithFlags(done, cudaEventDisableTiming),
+                                "making an event", error);
+    if (status == FB_OK && !*logits) {
+        void *pinned = NULL;
+        status = fb_cuda_status(cudaHostAlloc(&pinned, bytes, cudaHostAllocDefault),
+                                "allocating pinned memory", error);
+        *logits = pinned;
+    }
+    if (status == FB_OK)
+        status = fb_graph_device_put_batch(&t->run, error);
+    if (status == FB_OK)
+        status = fb_graph_device_forward(&t->run, error);
+    if (status == FB_OK)
+        status = fb_cuda_status(
+            cudaMemcpyAsync(*logits,
+                            fb_graph_run_values(fb_graph_device_run(&t->run), t->run.graph->logits),
+                            bytes, cudaMemcpyDeviceToHost, stream_of(t)),
+            "fetching logits", error);
+    return status == FB_OK
+               ? fb_cuda_status(cudaEventRecord(*done, stream_of(t)), "recording an event", error)
+               : status;
+}
+
+enum fb_status fb_trainer_device_finish_evaluation(struct fb_trainer *t, struct fb_error *error)
+{
+    return fb_cuda_status(cudaEventSynchronize(t->device->evaluated[t->finished % 2]),
+                          "an evaluation", error);
 }
 
 /* ---- the state ------------------------------------------------------------------------------- */

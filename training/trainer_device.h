@@ -17,6 +17,12 @@ enum fb_status fb_trainer_device_finish(struct fb_trainer *trainer, double *loss
 /* Sends the batch that the buffers hold for the given step, counted from 0, ahead. */
 enum fb_status fb_trainer_device_stage(struct fb_trainer *trainer, int64_t step,
                                        struct fb_error *error) FB_MUST_CHECK;
+/* As fb_trainer_start_evaluation; *logits, NULL at first, becomes pinned memory of the host, which
+ * close gives back. finish waits for the evaluation trainer->finished counts. */
+enum fb_status fb_trainer_device_start_evaluation(struct fb_trainer *trainer, float **logits,
+                                                  struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_device_finish_evaluation(struct fb_trainer *trainer,
+                                                   struct fb_error *error) FB_MUST_CHECK;
 /* The seed of a step's dropout. */
 uint64_t fb_trainer_dropout_seed(const struct fb_trainer *trainer, int64_t step);
 

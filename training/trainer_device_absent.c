@@ -44,6 +44,21 @@ enum fb_status fb_trainer_device_stage(struct fb_trainer *trainer, int64_t step,
     return absent(error);
 }
 
+enum fb_status fb_trainer_device_start_evaluation(struct fb_trainer *trainer, float **logits,
+                                                  struct fb_error *error)
+{
+    (void)trainer;
+    (void)logits;
+    return absent(error);
+}
+
+enum fb_status fb_trainer_device_finish_evaluation(struct fb_trainer *trainer,
+                                                   struct fb_error *error)
+{
+    (void)trainer;
+    return absent(error);
+}
+
 enum fb_status fb_trainer_device_fetch(const struct fb_trainer *trainer, struct fb_error *error)
 {
     (void)trainer;
