@@ -219,7 +219,8 @@ enum fb_status fb_fit_batch_score(struct fb_fit_batch *b, enum fb_split split,
 {
     const struct fb_fit_options *o = b->options;
     const int64_t examples = o->task->count(o->data, split);
-    struct scoring s = {.correct = correct};
+    struct scoring s = {.right = 0};
+    s.correct = correct;
     b->loaded_step = -1;
     const enum fb_status status = score_batches(b, split, examples, &s, error);
     if (status != FB_OK)

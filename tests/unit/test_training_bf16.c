@@ -4,12 +4,18 @@
  */
 #include "training_subject.h"
 
-/* bf16 keeps 8 bits of fraction: a rounding is 2^-9 of the value at most, 2^-10 in the mean. Some
+/*
+ * bf16 keeps 8 bits of fraction: a rounding is 2^-9 of the value at most, 2^-10 in the mean. Some
  * twenty of them follow one another on the way to a gradient of these models, and errors of
- * neighbouring values do not add up alike: sqrt(20) 2^-10 is 0.4 %. What small differences of large
- * values are made of (softmax, normalisation) costs an order of magnitude more. */
-#define BF16_LOGITS   0.03
-#define BF16_GRADIENT 0.5
+ * neighbouring values do not add up alike: sqrt(20) 2^-10 is 0.4 %. What is made of small
+ * differences of large values (weights of attention, normalised rows) costs an order of magnitude
+ * more: seen are up to 4 %. Encoders end in ReLU over a handful of rows, where a unit near zero may
+ * take the other side, with a large part of the gradient: seen are up to 36 %. A wrong factor or a
+ * term left out would be 50 % or more.
+ */
+#define BF16_LOGITS            0.03
+#define BF16_GRADIENT          0.08
+#define BF16_GRADIENT_AND_RELU 0.45
 
 static bool agree_in_bf16(enum family family, const char *mechanism, int64_t layers)
 {
@@ -31,11 +37,7 @@ static bool agree_in_bf16(enum family family, const char *mechanism, int64_t lay
                  loss_wide);
     const char *whose = "";
     const double most = gradient_distance(wide, narrow, 1e-2, &whose);
-    const double all = distance(narrow->trainer.run.param_gradients,
-                                wide->trainer.run.param_gradients, wide->graph.trained_floats);
-    print_message("%s: logits %.3g, all gradients %.3g, that of %s %.3g\n", what, d, all, whose,
-                  most);
-    if (!(most < BF16_GRADIENT))
+    if (!(most < (family >= ENCODER_CLS ? BF16_GRADIENT_AND_RELU : BF16_GRADIENT)))
         fail_msg("%s: the gradient of %s differs by %.3g", what, whose, most);
     destroy(wide);
     destroy(narrow);

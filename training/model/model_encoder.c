@@ -67,6 +67,8 @@ int fb_model_encoder_build(struct fb_graph *g, const struct fb_model_encoder *m)
     x = fb_model_norm(g, x, NORM_EPS, true, "encoder_norm");
     if (m->pooling == FB_POOL_MEAN)
         x = fb_graph_pool_mean(g, x, tokens);
+    else if (m->layers == 0)
+        x = fb_graph_pool_first(g, x, tokens);
     if (m->pairs)
         x = fb_graph_view(g, x, m->batch, 2 * m->d_model);
     x = fb_graph_activation(g, fb_model_dense(g, x, m->d_ff, &head, "head.0"), FB_NN_RELU, 0.0);
