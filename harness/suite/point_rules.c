@@ -1,8 +1,8 @@
 /* The rules for one point of a sweep: see point_rules.h. */
 #include "point_rules.h"
 
-#include "nn_precision.h"
 #include "checked.h"
+#include "nn_precision.h"
 
 /* No tensor of a case may pass this size, as in kernels/base/problem.c. */
 #define TENSOR_BYTES_MAX (INT64_C(1) << 48)
