@@ -73,10 +73,18 @@ void fb_nn_cuda_dense_backward(struct fb_nn_cuda *c, const struct fb_nn_cuda_den
 /* y = x in bf16. */
 void fb_nn_cuda_round(struct fb_nn_cuda *c, void *y, const float *x, int64_t count);
 
-void fb_nn_cuda_layernorm_forward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n, void *y,
-                                  float *stats, const void *x, const float *gain,
-                                  const float *bias);
-void fb_nn_cuda_layernorm_backward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n, void *dx,
+/* A sum that is normalised next, in the same pass: x = a + drop(b), and backward db = drop(dx). */
+struct fb_nn_cuda_residual {
+    struct fb_nn_dropout dropout;
+    const void *a, *b;
+    void *db;
+};
+/* residual: NULL where x is there already, and where nothing is handed on. */
+void fb_nn_cuda_layernorm_forward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n,
+                                  const struct fb_nn_cuda_residual *residual, void *y, float *stats,
+                                  void *x, const float *gain, const float *bias);
+void fb_nn_cuda_layernorm_backward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n,
+                                   const struct fb_nn_cuda_residual *residual, void *dx,
                                    bool add_dx, float *dgain, float *dbias, const void *dy,
                                    const void *x, const float *stats, const float *gain);
 

@@ -1,4 +1,5 @@
 /* Layer normalisation on the device: see nn_cuda.h. */
+#include "nn_cuda_dropout.cuh"
 #include "nn_cuda_vector.cuh"
 
 namespace
@@ -44,10 +45,49 @@ __device__ __forceinline__ void load_inside(float (&v)[N], const T *row, int col
         fb_nn_cuda_load<T, N>(v, row + column);
 }
 
+/* As they read from memory once they are stored. */
+template <typename T, int N> __device__ __forceinline__ void round_to(float (&v)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        T stored;
+        fb_nn_cuda_narrow(&stored, v[i]);
+        v[i] = fb_nn_cuda_widen(stored);
+    }
+}
+
+/* The sum that is normalised: x = a + drop(b) and, backward, db = drop(dx). b NULL: x is there. */
+template <typename T> struct residual {
+    struct fb_nn_cuda_keep keep;
+    const T *a, *b;
+    T *x, *db;
+
+    template <int N> __device__ __forceinline__ void add(float (&v)[N], int64_t at) const
+    {
+        float other[N];
+        fb_nn_cuda_load<T, N>(v, a + at);
+        fb_nn_cuda_load<T, N>(other, b + at);
+        keep(other, at);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] += other[i];
+        fb_nn_cuda_store<T, N>(x + at, v);
+        round_to<T, N>(v);
+    }
+
+    template <int N> __device__ __forceinline__ void hand_on(float (&v)[N], int64_t at) const
+    {
+        round_to<T, N>(v);
+        keep(v, at);
+        fb_nn_cuda_store<T, N>(db + at, v);
+    }
+};
+
 /* Lane l takes the N columns from N (l + 32 j) on, j below kChunks; N divides the width. */
 template <typename T, int kChunks, int N>
 __global__ void norm_forward_kernel(T *y, float *stats, const T *x, const float *gain,
-                                    const float *bias, int64_t rows, int width, float eps)
+                                    const float *bias, int64_t rows, int width, float eps,
+                                    residual<T> sum_of)
 {
     const int64_t row = (int64_t)blockIdx.x * kRowsPerBlock + threadIdx.x / kWarp;
     const int lane = (int)(threadIdx.x % kWarp);
@@ -56,7 +96,13 @@ __global__ void norm_forward_kernel(T *y, float *stats, const T *x, const float 
     float v[kChunks][N], sum = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int j = 0; j < kChunks; j++) {
-        load_inside<T, N>(v[j], x + row * width, N * (lane + kWarp * j), width);
+        const int column = N * (lane + kWarp * j);
+        if (sum_of.b == nullptr)
+            load_inside<T, N>(v[j], x + row * width, column, width);
+        else if (column < width)
+            sum_of.template add<N>(v[j], row * width + column);
+        else
+            clear(v[j]);
 #pragma unroll
         for (int i = 0; i < N; i++)
             sum += v[j][i];
@@ -125,7 +171,8 @@ __global__ void wide_norm_forward_kernel(T *y, float *stats, const T *x, const f
  */
 template <typename T, int kChunks, int N>
 __global__ void norm_backward_kernel(T *dx, bool add, float *partials, const T *dy, const T *x,
-                                     const float *stats, const float *gain, int64_t rows, int width)
+                                     const float *stats, const float *gain, int64_t rows, int width,
+                                     residual<T> sum_of)
 {
     extern __shared__ float sums[]; /* [warps][2][width] */
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
@@ -166,6 +213,8 @@ __global__ void norm_backward_kernel(T *dx, bool add, float *partials, const T *
             for (int i = 0; i < N; i++)
                 grad[j][i] = scale * (grad[j][i] - g_mean - z[j][i] * gz_mean);
             fb_nn_cuda_put<T, N>(dx + row * width + column, add, grad[j]);
+            if (sum_of.db != nullptr)
+                sum_of.template hand_on<N>(grad[j], row * width + column);
         }
     }
 #pragma unroll
@@ -233,16 +282,6 @@ __global__ void wide_sums_kernel(float *partials, const T *dy, const T *x, const
     to[width] = bias_sum;
 }
 
-/* dgain and dbias lie apart; partials hold both side by side. */
-__global__ void pair_add_kernel(float *dgain, float *dbias, const float *sums, int64_t width)
-{
-    const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
-    if (i < width)
-        dgain[i] += sums[i];
-    else if (i < 2 * width)
-        dbias[i - width] += sums[i];
-}
-
 int64_t blocks_of(int64_t rows)
 {
     const int64_t needed = (rows + kRowsPerBlock - 1) / kRowsPerBlock;
@@ -257,12 +296,13 @@ template <typename T> struct norm_call {
     float *stats_out, *partials;
     const T *x, *dy;
     const float *stats, *gain, *bias;
+    residual<T> sum_of;
 
     template <int kChunks, int N> void forward() const
     {
         norm_forward_kernel<T, kChunks, N>
             <<<blocks_for(n->rows, kRowsPerBlock), kThreads, 0, stream_of(c)>>>(
-                y, stats_out, x, gain, bias, n->rows, (int)n->width, n->eps);
+                y, stats_out, x, gain, bias, n->rows, (int)n->width, n->eps, sum_of);
     }
 
     template <int kChunks, int N> void backward() const
@@ -276,7 +316,7 @@ template <typename T> struct norm_call {
                             "layer normalisation's shared memory");
         norm_backward_kernel<T, kChunks, N>
             <<<(unsigned int)blocks_of(n->rows), kThreads, shared, stream_of(c)>>>(
-                dx, add_dx, partials, dy, x, stats, gain, n->rows, (int)n->width);
+                dx, add_dx, partials, dy, x, stats, gain, n->rows, (int)n->width, sum_of);
     }
 
     template <bool is_forward, int kChunks, int N> void pass() const
@@ -326,13 +366,23 @@ template <typename T> struct norm_call {
 
 extern "C" int64_t fb_nn_cuda_norm_floats(int64_t rows, int64_t width)
 {
-    return (blocks_of(rows) + 1) * 2 * width;
+    return blocks_of(rows) * 2 * width;
+}
+
+/* Rows beyond kWidthMax are summed, and their gradients handed on, by passes of their own. */
+static bool is_wide(const struct fb_nn_layernorm *n)
+{
+    return n->width > kWidthMax;
 }
 
 extern "C" void fb_nn_cuda_layernorm_forward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n,
-                                             void *y, float *stats, const void *x,
-                                             const float *gain, const float *bias)
+                                             const struct fb_nn_cuda_residual *residual_of, void *y,
+                                             float *stats, void *x, const float *gain,
+                                             const float *bias)
 {
+    if (residual_of != nullptr && is_wide(n))
+        fb_nn_cuda_sum_apply(c, &residual_of->dropout, x, residual_of->a, residual_of->b,
+                             n->rows * n->width);
     fb_nn_cuda_by_type(c, [&](auto zero) {
         using T = decltype(zero);
         norm_call<T> call = {};
@@ -343,7 +393,10 @@ extern "C" void fb_nn_cuda_layernorm_forward(struct fb_nn_cuda *c, const struct 
         call.x = (const T *)x;
         call.gain = gain;
         call.bias = bias;
-        if (n->width > kWidthMax)
+        if (residual_of != nullptr)
+            call.sum_of = {fb_nn_cuda_keep_of(c, &residual_of->dropout), (const T *)residual_of->a,
+                           (const T *)residual_of->b, (T *)x, nullptr};
+        if (is_wide(n))
             call.wide_forward();
         else
             call.template run<true>();
@@ -352,6 +405,7 @@ extern "C" void fb_nn_cuda_layernorm_forward(struct fb_nn_cuda *c, const struct 
 }
 
 extern "C" void fb_nn_cuda_layernorm_backward(struct fb_nn_cuda *c, const struct fb_nn_layernorm *n,
+                                              const struct fb_nn_cuda_residual *residual_of,
                                               void *dx, bool add_dx, float *dgain, float *dbias,
                                               const void *dy, const void *x, const float *stats,
                                               const float *gain)
@@ -371,17 +425,17 @@ extern "C" void fb_nn_cuda_layernorm_backward(struct fb_nn_cuda *c, const struct
         call.dy = (const T *)dy;
         call.stats = stats;
         call.gain = gain;
-        if (n->width > kWidthMax)
+        if (residual_of != nullptr)
+            call.sum_of = {fb_nn_cuda_keep_of(c, &residual_of->dropout), nullptr, nullptr, nullptr,
+                           (T *)residual_of->db};
+        if (is_wide(n))
             call.wide_backward();
         else
             call.template run<false>();
     });
-    float *sums = partials + blocks_of(n->rows) * 2 * n->width;
-    fb_nn_cuda_note(c,
-                    cudaMemsetAsync(sums, 0, (size_t)(2 * n->width) * sizeof(float), stream_of(c)),
-                    "zeroing sums");
-    fb_nn_cuda_slices_add(c, sums, partials, 2 * n->width, blocks_of(n->rows));
-    pair_add_kernel<<<blocks_for(2 * n->width, kThreads), kThreads, 0, stream_of(c)>>>(
-        dgain, dbias, sums, n->width);
+    fb_nn_cuda_slices_add(c, dgain, dbias, n->width, partials, 2 * n->width, blocks_of(n->rows));
+    if (residual_of != nullptr && is_wide(n))
+        fb_nn_cuda_dropout_apply(c, &residual_of->dropout, residual_of->db, false, dx,
+                                 n->rows * n->width);
     fb_nn_cuda_note(c, cudaGetLastError(), "the gradient of layer normalisation");
 }

@@ -22,9 +22,10 @@ const struct fb_nn_cuda_step *fb_nn_cuda_step_there(const struct fb_nn_cuda *c);
 /* sums [width] += the rows of x [rows, width]. */
 void fb_nn_cuda_columns_add(struct fb_nn_cuda *c, float *sums, const void *x, bool wide,
                             int64_t rows, int64_t width);
-/* sums [width] += `slices` rows of partial sums, in order. */
-void fb_nn_cuda_slices_add(struct fb_nn_cuda *c, float *sums, const float *partials, int64_t width,
-                           int64_t slices);
+/* The `slices` rows of partial sums [width] are added up in order, and to the sums: those of the
+ * columns before `split` to first, the others to second. */
+void fb_nn_cuda_slices_add(struct fb_nn_cuda *c, float *first, float *second, int64_t split,
+                           const float *partials, int64_t width, int64_t slices);
 
 #ifdef __cplusplus
 }

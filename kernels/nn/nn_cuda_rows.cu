@@ -57,7 +57,8 @@ __global__ void slice_kernel(float *partials, const T *x, int64_t rows, int64_t 
 }
 
 /* A block adds up 32 columns: each of its warps every 32nd slice, then the warps' sums in order. */
-__global__ void slices_add_kernel(float *sums, const float *partials, int64_t width, int64_t slices)
+__global__ void slices_add_kernel(float *first, float *second, int64_t split, const float *partials,
+                                  int64_t width, int64_t slices)
 {
     __shared__ double parts[kSummers][kWarp];
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
@@ -74,7 +75,8 @@ __global__ void slices_add_kernel(float *sums, const float *partials, int64_t wi
         return;
     for (int i = 1; i < kSummers; i++)
         sum += parts[i][lane];
-    sums[column] += (float)sum;
+    float *to = column < split ? first + column : second + (column - split);
+    *to += (float)sum;
 }
 
 template <typename T, int N>
@@ -97,7 +99,7 @@ void columns_add(struct fb_nn_cuda *c, float *sums, const T *x, int64_t rows, in
         sum_slices<T, pack>(c, partials, x, rows, width, slices);
     else
         sum_slices<T, 1>(c, partials, x, rows, width, slices);
-    fb_nn_cuda_slices_add(c, sums, partials, width, slices);
+    fb_nn_cuda_slices_add(c, sums, nullptr, width, partials, width, slices);
 }
 
 template <typename T> struct positioned {
@@ -196,11 +198,12 @@ extern "C" void fb_nn_cuda_columns_add(struct fb_nn_cuda *c, float *sums, const 
     fb_nn_cuda_note(c, cudaGetLastError(), "summing columns");
 }
 
-extern "C" void fb_nn_cuda_slices_add(struct fb_nn_cuda *c, float *sums, const float *partials,
-                                      int64_t width, int64_t slices)
+extern "C" void fb_nn_cuda_slices_add(struct fb_nn_cuda *c, float *first, float *second,
+                                      int64_t split, const float *partials, int64_t width,
+                                      int64_t slices)
 {
     slices_add_kernel<<<fb_nn_cuda_blocks(width, kWarp), kSummers * kWarp, 0, stream_of(c)>>>(
-        sums, partials, width, slices);
+        first, second, split, partials, width, slices);
 }
 
 extern "C" void fb_nn_cuda_position_forward(struct fb_nn_cuda *c,

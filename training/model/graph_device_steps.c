@@ -91,21 +91,54 @@ static enum fb_status dense_backward(const struct fb_graph_step *s, struct fb_er
     return FB_OK;
 }
 
+/* The sum right before a layer normalisation that reads it is left to that, forward and backward.
+ * NULL: the operation before `norm` is none, or (backward) adds to a gradient that is there. */
+static const struct fb_graph_op *sum_before(const struct fb_graph *g,
+                                            const struct fb_graph_op *norm)
+{
+    const struct fb_graph_op *sum = norm > g->ops ? norm - 1 : NULL;
+    return sum && sum->kind == FB_OP_ADD && sum->out == norm->in[0] && !sum->add[1] ? sum : NULL;
+}
+
+static bool is_left_to_norm(const struct fb_graph *g, const struct fb_graph_op *sum)
+{
+    const struct fb_graph_op *next = sum + 1;
+    return next < g->ops + g->op_count && next->kind == FB_OP_LAYERNORM &&
+           sum_before(g, next) == sum;
+}
+
+static bool residual_of(const struct fb_graph_step *s, struct fb_nn_cuda_residual *residual)
+{
+    const struct fb_graph_op *sum = sum_before(s->run->graph, s->op);
+    if (!sum)
+        return false;
+    const struct fb_graph_step of = fb_graph_step_of(s->run, sum);
+    *residual = (struct fb_nn_cuda_residual){.dropout = fb_graph_step_dropout(&of),
+                                             .a = of.x,
+                                             .b = fb_graph_run_values(s->run, sum->in[1]),
+                                             .db = fb_graph_run_gradient(s->run, sum->in[1])};
+    return true;
+}
+
 static enum fb_status layernorm_forward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    struct fb_nn_cuda_residual residual;
+    const bool sums = residual_of(s, &residual);
     const struct fb_nn_layernorm n = {s->in->rows, s->in->width, s->op->value};
-    fb_nn_cuda_layernorm_forward(context_of(s), &n, s->y, s->run->aux + s->op->aux, s->x, s->w,
-                                 s->b);
+    fb_nn_cuda_layernorm_forward(context_of(s), &n, sums ? &residual : NULL, s->y,
+                                 s->run->aux + s->op->aux, s->x, s->w, s->b);
     return FB_OK;
 }
 
 static enum fb_status layernorm_backward(const struct fb_graph_step *s, struct fb_error *error)
 {
     (void)error;
+    struct fb_nn_cuda_residual residual;
+    const bool sums = residual_of(s, &residual);
     const struct fb_nn_layernorm n = {s->in->rows, s->in->width, s->op->value};
-    fb_nn_cuda_layernorm_backward(context_of(s), &n, s->dx, s->op->add[0], s->dw, s->db, s->dy,
-                                  s->x, s->run->aux + s->op->aux, s->w);
+    fb_nn_cuda_layernorm_backward(context_of(s), &n, sums ? &residual : NULL, s->dx, s->op->add[0],
+                                  s->dw, s->db, s->dy, s->x, s->run->aux + s->op->aux, s->w);
     return FB_OK;
 }
 
@@ -131,6 +164,8 @@ static enum fb_status add_forward(const struct fb_graph_step *s, struct fb_error
 {
     (void)error;
     const struct fb_nn_dropout d = fb_graph_step_dropout(s);
+    if (is_left_to_norm(s->run->graph, s->op))
+        return FB_OK;
     fb_nn_cuda_sum_apply(context_of(s), &d, s->y, s->x, fb_graph_run_values(s->run, s->op->in[1]),
                          fb_graph_tensor_count(s->out));
     return FB_OK;
@@ -142,8 +177,9 @@ static enum fb_status add_backward(const struct fb_graph_step *s, struct fb_erro
     (void)error;
     const struct fb_nn_dropout d = fb_graph_step_dropout(s);
     const int64_t count = fb_graph_tensor_count(s->out);
-    fb_nn_cuda_dropout_apply(context_of(s), &d, fb_graph_run_gradient(s->run, s->op->in[1]),
-                             s->op->add[1], s->dy, count);
+    if (!is_left_to_norm(s->run->graph, s->op))
+        fb_nn_cuda_dropout_apply(context_of(s), &d, fb_graph_run_gradient(s->run, s->op->in[1]),
+                                 s->op->add[1], s->dy, count);
     if (s->dx != s->dy)
         fb_nn_cuda_scale_apply(context_of(s), s->dx, s->op->add[0], s->dy, 1.0F, count);
     return FB_OK;
