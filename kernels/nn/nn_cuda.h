@@ -169,8 +169,8 @@ int64_t fb_nn_cuda_norm_doubles(void);
 void fb_nn_cuda_norm(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict, double *partials,
                      const float *g, int64_t count);
 
-/* Trained parameters on the device, their moments and gradients; rounded: their bf16 copy, NULL:
- * there is none. */
+/* Trained parameters on the device, their moments and gradients, in blocks that start on 16 bytes
+ * and whose count is a multiple of 4; rounded: their bf16 copy, NULL: there is none. */
 struct fb_nn_cuda_trained {
     float *theta, *m, *v;
     const float *gradient;

@@ -7,6 +7,8 @@
 namespace
 {
 
+constexpr int kThreads = 256;
+constexpr int kSequences = 4;
 constexpr int kColumnThreads = 64;
 constexpr int kWarp = 32;
 constexpr int kSummers = 8; /* warps that add up segments */
@@ -16,28 +18,52 @@ cudaStream_t stream_of(const struct fb_nn_cuda *c)
     return (cudaStream_t)fb_nn_cuda_stream(c);
 }
 
-/* What stands at token t of sequence b: the first row, if there is one, or the row of an id; its
- * position is added. */
 struct embedded {
     struct fb_nn_cuda_keep keep;
     const float *table, *first, *positions;
     const int32_t *ids;
-    int64_t tokens, width;
-    template <int N>
-    __device__ __forceinline__ void operator()(float (&v)[N], int64_t b, int64_t t, int64_t i) const
-    {
-        const int64_t extra = first != nullptr ? 1 : 0;
+    int64_t batch, tokens, width;
+};
+
+/* What stands at token t of a sequence: the first row, if there is one, or the row of an id, and
+ * the position added. A thread takes N columns of a token in kSequences sequences, for which the
+ * position is read once. */
+template <typename T, int N> __global__ void embedding_kernel(T *y, embedded e)
+{
+    const uint32_t columns = (uint32_t)e.width / N;
+    const uint32_t at = blockIdx.x * kThreads + threadIdx.x;
+    const int64_t t = at / columns, i = N * (int64_t)(at % columns);
+    const int64_t extra = e.first != nullptr ? 1 : 0;
+    if (t >= e.tokens)
+        return;
+    float position[N];
+    fb_nn_cuda_load<float, N>(position, e.positions + t * e.width + i);
+#pragma unroll
+    for (int k = 0; k < kSequences; k++) {
+        const int64_t b = (int64_t)blockIdx.y * kSequences + k;
+        if (b >= e.batch)
+            return;
         const float *row =
-            t < extra ? first : table + (int64_t)ids[b * (tokens - extra) + t - extra] * width;
-        float position[N];
+            t < extra ? e.first
+                      : e.table + (int64_t)e.ids[b * (e.tokens - extra) + t - extra] * e.width;
+        float v[N];
         fb_nn_cuda_load<float, N>(v, row + i);
-        fb_nn_cuda_load<float, N>(position, positions + t * width + i);
 #pragma unroll
         for (int j = 0; j < N; j++)
             v[j] += position[j];
-        keep(v, (b * tokens + t) * width + i);
+        const int64_t place = (b * e.tokens + t) * e.width + i;
+        e.keep(v, place);
+        fb_nn_cuda_store<T, N>(y + place, v);
     }
-};
+}
+
+template <typename T, int N> void embed(struct fb_nn_cuda *c, T *y, const embedded &e)
+{
+    const dim3 grid(fb_nn_cuda_blocks(e.tokens * (e.width / N), kThreads),
+                    fb_nn_cuda_blocks(e.batch, kSequences));
+    embedding_kernel<T, N><<<grid, kThreads, 0, stream_of(c)>>>(y, e);
+    fb_nn_cuda_note(c, cudaGetLastError(), "embedding");
+}
 
 /* The sum over the batch behind dropout, of every token. */
 template <typename T> struct over_batch {
@@ -172,12 +198,15 @@ extern "C" void fb_nn_cuda_embedding_forward(struct fb_nn_cuda *c,
                         first,
                         positions,
                         e->ids->ids,
+                        e->batch,
                         e->tokens,
                         e->width};
     fb_nn_cuda_by_type(c, [&](auto zero) {
         using T = decltype(zero);
-        fb_nn_cuda_cube<fb_nn_cuda_pack<T>>(c, (T *)y, false, e->batch, e->tokens, e->width, f,
-                                            "embedding");
+        if (e->width % fb_nn_cuda_pack<T> == 0)
+            embed<T, fb_nn_cuda_pack<T>>(c, (T *)y, f);
+        else
+            embed<T, 1>(c, (T *)y, f);
     });
 }
 

@@ -9,6 +9,7 @@ constexpr int kWarp = 32;
 constexpr int kSlices = 1024;     /* of the rows of a sum, at most */
 constexpr int kSliceRows = 64;    /* of a slice, at least */
 constexpr int kSliceThreads = 64; /* each takes some neighbouring columns */
+constexpr int kFewRows = 2048;    /* that are summed without slices, at most */
 constexpr int kSummers = 32;      /* warps that add up slices */
 constexpr int kMeanWarps = 8;
 
@@ -79,6 +80,29 @@ __global__ void slices_add_kernel(float *first, float *second, int64_t split, co
     *to += (float)sum;
 }
 
+/* Few rows: a block sums 32 columns, each of its warps every 32nd row. */
+template <typename T>
+__global__ void few_rows_kernel(float *sums, const T *x, int64_t rows, int64_t width)
+{
+    __shared__ double parts[kSummers][kWarp];
+    const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
+    const int64_t column = (int64_t)blockIdx.x * kWarp + lane;
+    float sum = 0.0f;
+    if (column < width) {
+#pragma unroll 4
+        for (int64_t i = warp; i < rows; i += kSummers)
+            sum += fb_nn_cuda_widen(x[i * width + column]);
+    }
+    parts[warp][lane] = (double)sum;
+    __syncthreads();
+    if (warp > 0 || column >= width)
+        return;
+    double total = parts[0][lane];
+    for (int i = 1; i < kSummers; i++)
+        total += parts[i][lane];
+    sums[column] += (float)total;
+}
+
 template <typename T, int N>
 void sum_slices(struct fb_nn_cuda *c, float *partials, const T *x, int64_t rows, int64_t width,
                 int64_t slices)
@@ -95,6 +119,11 @@ void columns_add(struct fb_nn_cuda *c, float *sums, const T *x, int64_t rows, in
     float *partials = fb_nn_cuda_partials(c, fb_nn_cuda_sums_floats(rows, width));
     if (partials == nullptr || rows == 0)
         return;
+    if (rows <= kFewRows) {
+        few_rows_kernel<T><<<fb_nn_cuda_blocks(width, kWarp), kSummers * kWarp, 0, stream_of(c)>>>(
+            sums, x, rows, width);
+        return;
+    }
     if (width % pack == 0)
         sum_slices<T, pack>(c, partials, x, rows, width, slices);
     else

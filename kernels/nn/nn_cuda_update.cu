@@ -88,6 +88,7 @@ __global__ void squares_kernel(double *partials, const float *g, int64_t count)
     const int64_t first = count * blockIdx.x / gridDim.x,
                   end = count * (blockIdx.x + 1) / gridDim.x;
     double sum = 0.0;
+#pragma unroll 4
     for (int64_t i = first + threadIdx.x; i < end; i += kThreads)
         sum += (double)g[i] * (double)g[i];
     sum = block_sum(sum);
@@ -102,29 +103,54 @@ __global__ void norm_kernel(struct fb_nn_cuda_verdict *verdict, const double *pa
         verdict->norm = sqrt(sum);
 }
 
+/* What one parameter becomes. */
+__device__ __forceinline__ void update(const struct fb_nn_optimiser &o,
+                                       const struct fb_nn_update &u, double scale, bool decays,
+                                       float g, float &theta, float &m, float &v)
+{
+    const float clipped = scale < 1.0 ? (float)((double)g * scale) : g;
+    const double grad = (double)clipped;
+    const double first = o.beta1 * (double)m + (1.0 - o.beta1) * grad;
+    const double second = o.beta2 * (double)v + (1.0 - o.beta2) * grad * grad;
+    const double keep = decays ? u.keep : 1.0;
+    const double change = u.adaptive ? first / (sqrt(second) / u.root + o.eps) : first;
+    m = (float)first;
+    v = (float)second;
+    theta = (float)(keep * (double)theta - u.step * change);
+}
+
+/* A thread takes four parameters; their number is a multiple of that, as blocks of them are. */
 __global__ void update_kernel(struct fb_nn_optimiser o, const struct fb_nn_cuda_step *step,
                               const struct fb_nn_cuda_verdict *verdict,
                               struct fb_nn_cuda_trained trained, double clip_norm)
 {
-    const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    constexpr int N = 4;
+    const int64_t i = N * ((int64_t)blockIdx.x * kThreads + threadIdx.x);
     const struct fb_nn_update u = step->update;
     const double norm = verdict->norm;
     if (i >= trained.count || !isfinite(norm) || !isfinite(verdict->loss))
         return;
-    const float g = trained.gradient[i];
-    const double scale = clip_norm / (norm + 1e-6);
-    const float clipped = clip_norm > 0.0 && scale < 1.0 ? (float)((double)g * scale) : g;
-    const double grad = (double)clipped;
-    const double first = o.beta1 * (double)trained.m[i] + (1.0 - o.beta1) * grad;
-    const double second = o.beta2 * (double)trained.v[i] + (1.0 - o.beta2) * grad * grad;
-    const double keep = trained.decay[i] ? u.keep : 1.0;
-    const double change = u.adaptive ? first / (sqrt(second) / u.root + o.eps) : first;
-    const float theta = (float)(keep * (double)trained.theta[i] - u.step * change);
-    trained.m[i] = (float)first;
-    trained.v[i] = (float)second;
-    trained.theta[i] = theta;
-    if (trained.rounded != nullptr)
-        ((__nv_bfloat16 *)trained.rounded)[i] = __float2bfloat16(theta);
+    const double scale = clip_norm > 0.0 ? clip_norm / (norm + 1e-6) : 1.0;
+    const uchar4 decays = *(const uchar4 *)(trained.decay + i);
+    const unsigned char decay[N] = {decays.x, decays.y, decays.z, decays.w};
+    float g[N], theta[N], m[N], v[N];
+    fb_nn_cuda_load<float, N>(g, trained.gradient + i);
+    fb_nn_cuda_load<float, N>(theta, trained.theta + i);
+    fb_nn_cuda_load<float, N>(m, trained.m + i);
+    fb_nn_cuda_load<float, N>(v, trained.v + i);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        update(o, u, scale, decay[j] != 0, g[j], theta[j], m[j], v[j]);
+    fb_nn_cuda_store<float, N>(trained.m + i, m);
+    fb_nn_cuda_store<float, N>(trained.v + i, v);
+    fb_nn_cuda_store<float, N>(trained.theta + i, theta);
+    if (trained.rounded == nullptr)
+        return;
+    alignas(8) __nv_bfloat162 rounded[N / 2];
+#pragma unroll
+    for (int j = 0; j < N / 2; j++)
+        rounded[j] = __floats2bfloat162_rn(theta[2 * j], theta[2 * j + 1]);
+    *(uint2 *)((__nv_bfloat16 *)trained.rounded + i) = *(const uint2 *)rounded;
 }
 
 } // namespace
@@ -159,7 +185,11 @@ extern "C" void fb_nn_cuda_optimiser_step(struct fb_nn_cuda *c, const struct fb_
                                           const struct fb_nn_cuda_trained *trained,
                                           double clip_norm)
 {
-    const int64_t blocks = (trained->count + kThreads - 1) / kThreads;
+    const int64_t blocks = (trained->count / 4 + kThreads - 1) / kThreads;
+    if (trained->count % 4 != 0) {
+        fb_nn_cuda_note(c, cudaErrorInvalidValue, "an update of parameters in no whole fours");
+        return;
+    }
     update_kernel<<<(unsigned int)blocks, kThreads, 0, stream_of(c)>>>(
         *o, fb_nn_cuda_step_there(c), verdict, *trained, clip_norm);
     fb_nn_cuda_note(c, cudaGetLastError(), "the update of the parameters");
