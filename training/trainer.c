@@ -57,7 +57,7 @@ enum fb_status fb_trainer_make_best(struct fb_trainer *t, struct fb_error *error
 
 enum fb_status fb_trainer_keep_best(struct fb_trainer *t, struct fb_error *error)
 {
-    const enum fb_status status = t->device ? fb_trainer_device_fetch(t, error) : FB_OK;
+    const enum fb_status status = t->device ? fb_trainer_device_fetch_params(t, error) : FB_OK;
     if (status == FB_OK)
         memcpy(t->best, t->run.params, trained_bytes(t));
     return status;

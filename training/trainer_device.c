@@ -303,10 +303,15 @@ enum fb_status fb_trainer_device_finish_evaluation(struct fb_trainer *t, struct 
 
 /* ---- the state ------------------------------------------------------------------------------- */
 
+enum fb_status fb_trainer_device_fetch_params(const struct fb_trainer *t, struct fb_error *error)
+{
+    return fb_cuda_download(t->run.params, fb_graph_device_run(&t->run)->params, block_bytes(t),
+                            error);
+}
+
 enum fb_status fb_trainer_device_fetch(const struct fb_trainer *t, struct fb_error *error)
 {
-    const struct fb_graph_run *there = fb_graph_device_run(&t->run);
-    enum fb_status status = fb_cuda_download(t->run.params, there->params, block_bytes(t), error);
+    enum fb_status status = fb_trainer_device_fetch_params(t, error);
     if (status == FB_OK)
         status = fb_cuda_download(t->m, t->device->m, block_bytes(t), error);
     return status == FB_OK ? fb_cuda_download(t->v, t->device->v, block_bytes(t), error) : status;

@@ -29,6 +29,8 @@ uint64_t fb_trainer_dropout_seed(const struct fb_trainer *trainer, int64_t step)
 /* Parameters and moments between the device and the host's blocks, which checkpoints read. */
 enum fb_status fb_trainer_device_fetch(const struct fb_trainer *trainer,
                                        struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_trainer_device_fetch_params(const struct fb_trainer *trainer,
+                                              struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_trainer_device_put(struct fb_trainer *trainer,
                                      struct fb_error *error) FB_MUST_CHECK;
 /* The gradient of the last step, to the host. */

@@ -65,6 +65,13 @@ enum fb_status fb_trainer_device_fetch(const struct fb_trainer *trainer, struct 
     return absent(error);
 }
 
+enum fb_status fb_trainer_device_fetch_params(const struct fb_trainer *trainer,
+                                              struct fb_error *error)
+{
+    (void)trainer;
+    return absent(error);
+}
+
 enum fb_status fb_trainer_device_put(struct fb_trainer *trainer, struct fb_error *error)
 {
     (void)trainer;

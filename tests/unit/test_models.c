@@ -299,9 +299,47 @@ static void test_what_an_attention_cannot_do_is_refused(void **state)
     fb_arena_free(&s.arena);
 }
 
+/* Weights of joined layers lie side by side, whatever lies between them in the order of their
+ * names; widths that leave gaps are computed one by one. */
+static void test_joined_layers_are_columns_for_attention_alone(void **state)
+{
+    (void)state;
+    enum { ROWS_IN = 6, IN = 5 };
+    struct fb_arena arena;
+    struct fb_graph g;
+    const struct fb_graph_init start = {FB_INIT_ONE, 0.0};
+    for (int64_t width = 15; width <= 16; width++) {
+        const int64_t shape[2] = {width, IN};
+        int w[2], b[2], out[2];
+        fb_arena_init(&arena, 0);
+        fb_graph_init(&g, &arena, 1, 1, &error);
+        const int in = fb_graph_values(&g, ROWS_IN, IN);
+        for (int i = 0; i < 2; i++) {
+            w[i] = fb_graph_param(&g, start, true, 2, shape, "w%d", i);
+            b[i] = fb_graph_param(&g, start, true, 1, shape, "b%d", i);
+        }
+        fb_graph_dense_joined(&g, in, 2, w, b, out);
+        assert_int_equal(g.op_count, width == 16 ? 1 : 2);
+        assert_int_equal(g.tensors[out[1]].stride, width == 16 ? 32 : width);
+        const int logits =
+            width == 16 ? fb_graph_scale(&g, out[0], 2.0) : fb_graph_add(&g, out[0], out[1], 0.0);
+        const enum fb_status status = fb_graph_finish(&g, logits);
+        if (width == 16) {
+            assert_int_equal(status, FB_ERROR_USAGE);
+            assert_non_null(strstr(error.text, "feed attention alone"));
+            assert_int_equal(g.params[w[1]].offset, g.params[w[0]].offset + width * IN);
+            assert_int_equal(g.params[b[1]].offset, g.params[b[0]].offset + width);
+        } else {
+            check(status);
+        }
+        fb_arena_free(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_joined_layers_are_columns_for_attention_alone),
         cmocka_unit_test(test_gradients_match_differences_for_every_mechanism),
         cmocka_unit_test(test_gradients_match_differences_with_dropout),
         cmocka_unit_test(test_a_batch_is_learnt_by_heart),

@@ -8,6 +8,7 @@
 #include "nn_layernorm.h"
 #include "nn_loss.h"
 #include "nn_pointwise.h"
+#include "nn_precision.h"
 #include "random.h"
 
 #include <math.h>
@@ -286,6 +287,16 @@ static void test_cross_entropy_has_its_value_and_gradient(void **state)
     assert_int_equal(fb_nn_argmax(logits + 4, 4), 3);
 }
 
+static void test_precisions_have_names_and_types(void **state)
+{
+    (void)state;
+    assert_string_equal(fb_nn_precision_name(FB_NN_F32), "f32");
+    assert_string_equal(fb_nn_precision_name(FB_NN_TF32), "tf32");
+    assert_string_equal(fb_nn_precision_name(FB_NN_BF16), "bf16");
+    assert_int_equal(fb_nn_precision_dtype(FB_NN_TF32), FB_F32);
+    assert_int_equal(fb_nn_precision_dtype(FB_NN_BF16), FB_BF16);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_embedding_gradients_match_differences),
         cmocka_unit_test(test_sinusoid_has_its_first_values),
         cmocka_unit_test(test_cross_entropy_has_its_value_and_gradient),
+        cmocka_unit_test(test_precisions_have_names_and_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
