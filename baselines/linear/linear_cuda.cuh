@@ -149,11 +149,13 @@ enum fb_status linear_cuda_strip_dk_dv(const linear_arguments &a, const float *s
                                        cudaStream_t stream, struct fb_error *error);
 
 /* linear_cuda_wide_sums.cu, linear_cuda_wide.cu: likewise for wide heads without a mask; states
- * have features as rows and values as columns. Tiles: of a state, f32 in narrow ones. */
-int linear_cuda_wide_tiles(const linear_arguments &a, bool narrow_tiles);
+ * have features as rows and values as columns. Tiles: of a state (own_sums: as P::wide_sums says).
+ * direct: where the only state of each head goes as its total, or NULL. */
+int linear_cuda_wide_tiles(const linear_arguments &a, bool own_sums);
+int linear_cuda_wide_blocks(const linear_arguments &a); /* that an H100 runs at once */
 enum fb_status linear_cuda_wide_sum(enum fb_dtype features, enum fb_dtype dtype,
-                                    const linear_arguments &a, bool of_queries, cudaStream_t stream,
-                                    struct fb_error *error);
+                                    const linear_arguments &a, bool of_queries, float *direct,
+                                    cudaStream_t stream, struct fb_error *error);
 enum linear_wide_rows { LINEAR_WIDE_OUT, LINEAR_WIDE_DQ, LINEAR_WIDE_DK_DV };
 enum fb_status linear_cuda_wide(enum fb_dtype features, enum fb_dtype dtype,
                                 enum linear_wide_rows what, const linear_arguments &a,

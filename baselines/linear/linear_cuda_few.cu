@@ -144,7 +144,7 @@ __device__ void join_tokens(const few_place &at, const few_rows<R> &sum, const f
 
 /* grid (slices, heads of keys): reads k and v once */
 template <typename F, typename T, int R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     few_sum_kernel(const __grid_constant__ linear_arguments a)
 {
     constexpr int ahead = R == 1 ? 4 : 1; /* tokens under way */
@@ -184,9 +184,10 @@ __global__ void __launch_bounds__(kThreads)
 
 /* grid (slices, heads of keys): reads k and v and writes dk and dv once; sums for dq */
 template <typename F, typename T, int R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     few_gradient_kernel(const __grid_constant__ linear_arguments a)
 {
+    constexpr int ahead = R == 1 ? 4 : 1; /* tokens under way */
     const few_place at(a);
     const linear_unit u = linear_unit_of(a, at.b, 0, at.kv_h);
     const panel_rows<F> keys(a.k, at.b, at.kv_h, u.kv_valid), dk(a.dk, at.b, at.kv_h, a.kv_len);
@@ -204,33 +205,40 @@ __global__ void __launch_bounds__(kThreads)
         w[r] = exists ? a.weights[place] : 0.0F;
     }
     const int first = at.from - (int)threadIdx.x / at.lanes;
-    for (int base = first; base < at.to; base += at.step) {
-        const int row = base + at.from - first;
-        float k[8], v[8], dk8[8] = {}, dv8[8] = {}, slope[8];
-        fetch_chunk(keys, row < at.to ? row : u.kv_valid, at.col, k);
-        fetch_chunk(values, row < at.to ? row : u.kv_valid, at.col, v);
+    for (int base = first; base < at.to; base += ahead * at.step) {
+        float k[ahead][8], v[ahead][8];
 #pragma unroll
-        for (int e = 0; e < 8; e++)
-            slope[e] = linear_slope<panel_of<float>::type>(a.map, k[e]);
-        few_features(a, k, at.col);
-        const bool exists = row < min(at.to, u.kv_valid);
-#pragma unroll
-        for (int r = 0; r < R; r++) {
-            const float s = sum_of_lanes(dot8(q.x[r], k), at.lanes);
-            const float t = sum_of_lanes(dot8(dout.x[r], v), at.lanes) - w[r];
-            add8(dv8, s * inverse[r], dout.x[r]);
-            add8(dk8, t * inverse[r], q.x[r]);
-            add8(sum.x[r], exists ? t : 0.0F, k);
+        for (int n = 0; n < ahead; n++) {
+            const int row = base + n * at.step + at.from - first;
+            fetch_chunk(keys, row < at.to ? row : u.kv_valid, at.col, k[n]);
+            fetch_chunk(values, row < at.to ? row : u.kv_valid, at.col, v[n]);
         }
-        if (row >= at.to)
-            continue;
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            dk8[e] = exists ? dk8[e] * slope[e] : 0.0F;
-            dv8[e] = exists ? dv8[e] : 0.0F;
+        for (int n = 0; n < ahead; n++) {
+            const int row = base + n * at.step + at.from - first;
+            const bool exists = row < min(at.to, u.kv_valid);
+            float dk8[8] = {}, dv8[8] = {}, slope[8];
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                slope[e] = exists ? linear_slope<panel_of<float>::type>(a.map, k[n][e]) : 0.0F;
+            few_features(a, k[n], at.col);
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                const float product = sum_of_lanes(dot8(q.x[r], k[n]), at.lanes);
+                const float s = exists ? product : 0.0F;
+                const float t = sum_of_lanes(dot8(dout.x[r], v[n]), at.lanes) - w[r];
+                add8(dv8, s * inverse[r], dout.x[r]);
+                add8(dk8, t * inverse[r], q.x[r]);
+                add8(sum.x[r], exists ? t : 0.0F, k[n]);
+            }
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                dk8[e] *= slope[e];
+            if (row < at.to) {
+                store_chunk(dk, row, at.col, dk8);
+                store_chunk(dv, row, at.col, dv8);
+            }
         }
-        store_chunk(dk, row, at.col, dk8);
-        store_chunk(dv, row, at.col, dv8);
     }
     join_tokens<R>(at, sum, unused, a.sums + (at.unit * a.slices + blockIdx.x) * a.count,
                    a.features);

@@ -17,8 +17,8 @@ namespace
 
 /* Blocks that an H100 runs at once, without and with a mask; and the panels after which a slice's
  * sums in f32 are put away. */
-constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396, kWideBlocksWanted = 264,
-              kFewBlocksWanted = 1056, kStripBlocksWanted = 132, kStripRowBlocksWanted = 264;
+constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396, kFewBlocksWanted = 528,
+              kStripBlocksWanted = 132, kStripRowBlocksWanted = 264;
 constexpr int kStatesDirect = 8; /* states that a block of rows adds by itself */
 constexpr int kSlicePanelsMost = 64;
 
@@ -43,7 +43,7 @@ int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
     if (linear_is_strip(a, p->dtype))
         return kStripBlocksWanted;
     return linear_is_wide(a, p->dtype)
-               ? kWideBlocksWanted / linear_cuda_wide_tiles(a, p->dtype != FB_BF16)
+               ? linear_cuda_wide_blocks(a) / linear_cuda_wide_tiles(a, p->dtype != FB_BF16)
                : kBlocksWanted;
 }
 
@@ -141,12 +141,18 @@ enum fb_status sum_whole(const struct fb_problem *p, enum fb_dtype features,
                          const linear_arguments &a, bool of_queries, float *total,
                          cudaStream_t stream, struct fb_error *error)
 {
-    const bool wide = linear_is_wide(a, p->dtype);
-    const auto sum = wide ? linear_cuda_wide_sum : linear_cuda_sum;
-    const enum fb_status status = sum(features, p->dtype, a, of_queries, stream, error);
-    return status != FB_OK ? status
-                           : linear_cuda_total(a, of_queries, wide && p->dtype == FB_BF16, total,
-                                               stream, error);
+    if (!linear_is_wide(a, p->dtype)) {
+        const enum fb_status status =
+            linear_cuda_sum(features, p->dtype, a, of_queries, stream, error);
+        return status != FB_OK ? status
+                               : linear_cuda_total(a, of_queries, false, total, stream, error);
+    }
+    const bool one = a.slices == 1 && (!of_queries || a.group == 1);
+    const enum fb_status status = linear_cuda_wide_sum(features, p->dtype, a, of_queries,
+                                                       one ? total : nullptr, stream, error);
+    return status != FB_OK || one
+               ? status
+               : linear_cuda_total(a, of_queries, p->dtype == FB_BF16, total, stream, error);
 }
 
 /* The states of strips, few as they are or as one. */

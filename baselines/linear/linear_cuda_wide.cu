@@ -8,9 +8,12 @@ namespace
 template <typename P, linear_pass Pass, int Columns> struct row_tiles {
     static constexpr int depth = wide_depth<P>();
     static constexpr bool turned = linear_gives_features<Pass>();
-    typedef wide_tile<P, kWideRows, depth> x;
-    typedef wide_tile<P, turned ? Columns : depth, turned ? depth : Columns> z;
-    typedef wide_tile<panel_of<float>::type, kWideRows, Columns> result;
+    static constexpr int threads = wide_threads(Columns);
+    static constexpr int column_warps = threads / 32 / (kWideRows / 32);
+    static constexpr int warp_columns = Columns / column_warps;
+    typedef wide_tile<P, kWideRows, depth, threads> x;
+    typedef wide_tile<P, turned ? Columns : depth, turned ? depth : Columns, threads> z;
+    typedef wide_tile<panel_of<float>::type, kWideRows, Columns, threads> result;
     static constexpr int stage = x::bytes + z::bytes;
     static constexpr int stages = kWideStages * stage;
     static constexpr int bytes = stages > result::bytes ? stages : result::bytes;
@@ -19,7 +22,7 @@ template <typename P, linear_pass Pass, int Columns> struct row_tiles {
 /* What belongs to the rows and columns of a tile. */
 struct row_numbers {
     float scale[kWideRows], added[kWideRows]; /* of rows: the result is scale (c + added extra) */
-    float extra[kWideRows];                   /* of columns */
+    float extra[256];                         /* of columns */
 };
 
 /* The tile's numbers that are known before its products. */
@@ -30,9 +33,11 @@ __device__ void load_numbers(const linear_arguments &a, row_numbers &numbers, fl
 {
     const float *key_sums = total + linear_key_sum(a, 0);
     if constexpr (Pass == LINEAR_OUT)
-        for (int i = threadIdx.x; i < a.feature_panels * kPanel; i += kWideThreads)
+        for (int i = threadIdx.x; i < a.feature_panels * kPanel; i += (int)blockDim.x)
             kept[i] = key_sums[i];
     const int i = (int)threadIdx.x;
+    if (linear_gives_features<Pass>() && i < columns)
+        numbers.extra[i] = z_first + i < a.feature_panels * kPanel ? key_sums[z_first + i] : 0.0F;
     if (Pass == LINEAR_OUT || i >= kWideRows)
         return;
     const bool exists = first + i < valid;
@@ -41,8 +46,6 @@ __device__ void load_numbers(const linear_arguments &a, row_numbers &numbers, fl
                        : Pass == LINEAR_DQ ? linear_inverse(a.denominators[place])
                                            : 1.0F;
     numbers.added[i] = !exists ? 0.0F : Pass == LINEAR_DQ ? -a.weights[place] : 1.0F;
-    if (linear_gives_features<Pass>() && i < columns)
-        numbers.extra[i] = z_first + i < a.feature_panels * kPanel ? key_sums[z_first + i] : 0.0F;
 }
 
 /* The result, in shared memory, to where it belongs. */
@@ -104,7 +107,7 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
     typedef typename tiles::x X;
     typedef typename tiles::z Z;
     constexpr bool queries = linear_rows_are_queries<Pass>(), turned = tiles::turned;
-    constexpr int depth = tiles::depth, blocks = Columns / 16;
+    constexpr int depth = tiles::depth, blocks = tiles::warp_columns / 8;
     constexpr wide_sides sides = turned ? wide_sides::rows_turned : wide_sides::rows;
     const int heads = queries ? a.heads : a.kv_heads;
     const int64_t b = blockIdx.z / heads, h = blockIdx.z % heads;
@@ -115,7 +118,8 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
     const float *total = (queries ? a.sum_total : a.back_total) + unit * a.count;
     const panel_rows<S> state = wide_state_rows<S>(a, total);
     const int first = (int)blockIdx.y * kWideRows, z_first = z_tile * Columns;
-    const int warp = (int)threadIdx.x / 32, row = warp / 2 * 32, col = warp % 2 * (Columns / 2);
+    const int warp = (int)threadIdx.x / 32, row = warp / tiles::column_warps * 32,
+              col = warp % tiles::column_warps * tiles::warp_columns;
     const int steps = linear_x_panels<Pass>(a) * kPanel / depth;
     const auto start = [&](int n) {
         char *stage = shared + n % kWideStages * tiles::stage;
@@ -180,7 +184,7 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
 
 /* grid (tiles of columns, tiles of rows, heads of queries) */
 template <typename P, typename F, typename T, linear_pass Pass, int Columns>
-__global__ void __launch_bounds__(kWideThreads, 2)
+__global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
     queries_kernel(const __grid_constant__ linear_arguments a)
 {
     extern __shared__ __align__(1024) char shared[];
@@ -191,7 +195,7 @@ __global__ void __launch_bounds__(kWideThreads, 2)
 /* grid (tiles of columns of dk, then of dv, tiles of rows, heads of keys): side by side, since both
  * read k and v */
 template <typename P, typename F, typename T, int DkColumns, int DvColumns>
-__global__ void __launch_bounds__(kWideThreads, 2)
+__global__ void __launch_bounds__(wide_threads(DkColumns), DkColumns == 256 ? 1 : 2)
     keys_kernel(const __grid_constant__ linear_arguments a, int dk_tiles)
 {
     extern __shared__ __align__(1024) char shared[];
@@ -202,19 +206,19 @@ __global__ void __launch_bounds__(kWideThreads, 2)
         tile_of_rows<P, F, T, LINEAR_DV, DvColumns>(a, shared, numbers, (int)blockIdx.x - dk_tiles);
 }
 
-int tiles_of(int panels)
+int tiles_of(int panels, int columns)
 {
-    return panels == 1 ? 1 : (panels + 1) / 2;
+    return (panels * kPanel + columns - 1) / columns;
 }
 
-enum fb_status launch(const void *kernel, size_t bytes, int tiles, int tokens, int heads,
-                      void **arguments, cudaStream_t stream, struct fb_error *error)
+enum fb_status launch(const void *kernel, int threads, size_t bytes, int tiles, int tokens,
+                      int heads, void **arguments, cudaStream_t stream, struct fb_error *error)
 {
     const dim3 grid((unsigned)tiles, (unsigned)((tokens + kWideRows - 1) / kWideRows),
                     (unsigned)heads);
     const enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "linear attention", error);
     return status != FB_OK ? status
-                           : fb_cuda_status(cudaLaunchKernel(kernel, grid, dim3(kWideThreads),
+                           : fb_cuda_status(cudaLaunchKernel(kernel, grid, dim3((unsigned)threads),
                                                              arguments, bytes, stream),
                                             "linear attention", error);
 }
@@ -227,9 +231,10 @@ enum fb_status launch_queries(const linear_arguments &a, cudaStream_t stream,
     const size_t key_sums =
         Pass == LINEAR_OUT ? (size_t)a.feature_panels * kPanel * sizeof(float) : 0;
     void *arguments[] = {const_cast<linear_arguments *>(&a)};
-    return launch((const void *)queries_kernel<P, F, T, Pass, Columns>,
-                  row_tiles<P, Pass, Columns>::bytes + key_sums, tiles_of(linear_z_panels<Pass>(a)),
-                  a.q_len, a.batch * a.heads, arguments, stream, error);
+    return launch((const void *)queries_kernel<P, F, T, Pass, Columns>, wide_threads(Columns),
+                  row_tiles<P, Pass, Columns>::bytes + key_sums,
+                  tiles_of(linear_z_panels<Pass>(a), Columns), a.q_len, a.batch * a.heads,
+                  arguments, stream, error);
 }
 
 template <typename F, typename T, int DkColumns, int DvColumns>
@@ -238,11 +243,13 @@ enum fb_status launch_keys(const linear_arguments &a, cudaStream_t stream, struc
     typedef typename panel_of<T>::type P;
     constexpr int dk_bytes = row_tiles<P, LINEAR_DK, DkColumns>::bytes,
                   dv_bytes = row_tiles<P, LINEAR_DV, DvColumns>::bytes;
-    int dk_tiles = tiles_of(a.feature_panels);
+    int dk_tiles = tiles_of(a.feature_panels, DkColumns);
+    static_assert(wide_threads(DkColumns) == wide_threads(DvColumns), "one block for both");
     void *arguments[] = {const_cast<linear_arguments *>(&a), &dk_tiles};
-    return launch((const void *)keys_kernel<P, F, T, DkColumns, DvColumns>,
-                  dk_bytes > dv_bytes ? dk_bytes : dv_bytes, dk_tiles + tiles_of(a.value_panels),
-                  a.kv_len, a.batch * a.kv_heads, arguments, stream, error);
+    return launch((const void *)keys_kernel<P, F, T, DkColumns, DvColumns>, wide_threads(DkColumns),
+                  dk_bytes > dv_bytes ? dk_bytes : dv_bytes,
+                  dk_tiles + tiles_of(a.value_panels, DvColumns), a.kv_len, a.batch * a.kv_heads,
+                  arguments, stream, error);
 }
 
 template <typename F, typename T>
@@ -250,6 +257,12 @@ enum fb_status choose(enum linear_wide_rows what, const linear_arguments &a, cud
                       struct fb_error *error)
 {
     const bool features = a.feature_panels > 1, values = a.value_panels > 1;
+    if (linear_is_widest(a)) {
+        if (what == LINEAR_WIDE_OUT)
+            return launch_queries<F, T, LINEAR_OUT, 256>(a, stream, error);
+        return what == LINEAR_WIDE_DQ ? launch_queries<F, T, LINEAR_DQ, 256>(a, stream, error)
+                                      : launch_keys<F, T, 256, 256>(a, stream, error);
+    }
     if (what == LINEAR_WIDE_OUT)
         return values ? launch_queries<F, T, LINEAR_OUT, 128>(a, stream, error)
                       : launch_queries<F, T, LINEAR_OUT, 64>(a, stream, error);

@@ -1,8 +1,9 @@
 /*
- * Products of wide heads: tiles of 128 rows by 64 or 128 columns, the depth coming in steps through
- * three stages of shared memory. A block has 256 threads, its eight warps stand four by two over
- * the tile, each with 32 rows and half of the columns in registers as c[2][Blocks][4] (lane 4 g + t
- * has of rows 16 m and columns 8 n what cuda_panels.cuh says).
+ * Products of wide heads: tiles of 64 or 128 rows by 64, 128 or 256 columns, the depth coming in
+ * steps through three stages of shared memory. The block's warps (eight, sixteen for 256 columns)
+ * stand in a grid over the tile, each with 32 rows and 32 or 64 columns in registers as
+ * c[2][Blocks][4] (lane 4 g
+ * + t has of rows 16 m and columns 8 n what cuda_panels.cuh says).
  *
  * A tile in shared memory is deep when its rows are rows (columns) of the result and its columns
  * the depth, flat when its rows are the depth. Arithmetic is that of panels, chosen by P.
@@ -12,9 +13,20 @@
 
 #include "linear_cuda.cuh"
 
-constexpr int kWideThreads = 256;
 constexpr int kWideRows = 128;
 constexpr int kWideStages = 3; /* the one in use included */
+
+constexpr int wide_threads(int columns)
+{
+    return columns == 256 ? 512 : 256;
+}
+
+/* Whether tiles of 256 columns serve a problem: what is done to an operand on its way is then done
+ * once. */
+static inline bool linear_is_widest(const linear_arguments &a)
+{
+    return a.feature_panels > 2 && a.value_panels > 2;
+}
 
 template <typename P> constexpr int wide_depth()
 {
@@ -23,10 +35,12 @@ template <typename P> constexpr int wide_depth()
 
 /* A tile of Rows x Columns as it lies in shared memory: bf16 in swizzled panels of 64 columns, f32
  * in rows whose distance keeps the fragments of a product in different banks. */
-template <typename P, int Rows, int Columns> struct wide_tile {
+template <typename P, int Rows, int Columns, int Threads> struct wide_tile {
     static constexpr int rows = Rows, columns = Columns;
-    static constexpr int chunks = Columns / 8;                    /* of a row */
-    static constexpr int own = Rows * Columns / 8 / kWideThreads; /* chunks of a thread */
+    static constexpr int chunks = Columns / 8; /* of a row */
+    static constexpr int own =
+        (Rows * Columns / 8 + Threads - 1) / Threads;                  /* chunks of a thread */
+    static constexpr bool all_own = Rows * Columns / 8 % Threads == 0; /* else some have none */
     static constexpr bool is_bf16 = P::element_bytes == 2;
     static constexpr int ld = Columns == 32 ? 36 : Columns + 8; /* f32 */
     static constexpr int bytes = is_bf16 ? Rows * Columns * 2 : Rows * ld * 4;
@@ -40,11 +54,11 @@ template <typename P, int Rows, int Columns> struct wide_tile {
     }
     __device__ static int own_row(int i)
     {
-        return ((int)threadIdx.x + i * kWideThreads) / chunks;
+        return ((int)threadIdx.x + i * Threads) / chunks;
     }
     __device__ static int own_chunk() /* the same in every row */
     {
-        static_assert(kWideThreads % chunks == 0, "a thread keeps its columns");
+        static_assert(Threads % chunks == 0, "a thread keeps its columns");
         return (int)threadIdx.x % chunks;
     }
     __device__ static void put(char *tile, int row, int chunk, const float (&x)[8])
@@ -87,6 +101,8 @@ template <typename P, int Rows, int Columns> struct wide_tile {
 #pragma unroll
         for (int i = 0; i < own; i++) {
             const int row = own_row(i), global = first_row + row;
+            if (!all_own && row >= Rows)
+                continue;
             if (sizeof(T) == P::element_bytes && from.whole) {
                 const bool exists = global < from.valid && col < from.dim;
                 const char *source =
@@ -112,6 +128,8 @@ template <typename P, int Rows, int Columns> struct wide_tile {
 #pragma unroll
         for (int i = 0; i < own; i++) {
             const int row = own_row(i);
+            if (!all_own && row >= Rows)
+                continue;
             float x[8];
             get(tile, row, chunk, x);
             if (first_row + row < from.valid && left > 0) {
@@ -143,12 +161,22 @@ template <int Blocks> __device__ void clear(float (&c)[2][Blocks][4])
                 c[m][n][i] = 0.0F;
 }
 
-struct wide_halves {
+/* A number as products take it: TF32 rounded, or two of them. The tensor cores leave out the last
+ * 13 bits; half of the last one that stays, added before, rounds, in fewer cycles than a
+ * conversion. */
+template <tile_products Products> struct wide_halves {
     uint32_t high, low;
-    __device__ void set(float x)
+    __device__ explicit wide_halves(float x)
     {
-        high = round_tf32(x);
-        low = round_tf32(x - __uint_as_float(high));
+        constexpr uint32_t kept = 0xffffe000U, half = 0x1000U;
+        high = __float_as_uint(x);
+        if constexpr (Products == tile_products::tf32) {
+            high += half;
+            low = 0U;
+        } else {
+            high &= kept;
+            low = __float_as_uint(x - __uint_as_float(high)) + half;
+        }
     }
 };
 
@@ -170,8 +198,8 @@ __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, 
         for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                wide_halves h;
-                h.set(left[(16 * m + i % 2 * 8) * a_row + (k + i / 2 * 4) * a_step]);
+                const wide_halves<Products> h(
+                    left[(16 * m + i % 2 * 8) * a_row + (k + i / 2 * 4) * a_step]);
                 x[m][i] = h.high;
                 x_low[m][i] = h.low;
             }
@@ -180,8 +208,7 @@ __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, 
             uint32_t y[2], y_low[2];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                wide_halves h;
-                h.set(right[8 * n * b_col + (k + 4 * i) * b_step]);
+                const wide_halves<Products> h(right[8 * n * b_col + (k + 4 * i) * b_step]);
                 y[i] = h.high;
                 y_low[i] = h.low;
             }

@@ -5,25 +5,26 @@
 namespace
 {
 
-template <typename P> constexpr int tile_columns() /* f32 has a second set of sums in registers */
-{
-    return P::wide_sums ? 64 : 128;
-}
-
+/* A tile of the state. f32 has a second set of sums in registers, so fewer rows go with 256
+ * columns. */
 template <typename P, int Columns> struct sum_tiles {
-    typedef wide_tile<P, wide_depth<P>(), kWideRows> y;
-    typedef wide_tile<P, wide_depth<P>(), Columns> z;
+    static constexpr int threads = wide_threads(Columns);
+    static constexpr int rows = P::wide_sums && Columns == 256 ? 64 : kWideRows;
+    static constexpr int row_warps = rows / 32, column_warps = threads / 32 / row_warps;
+    static constexpr int warp_columns = Columns / column_warps;
+    typedef wide_tile<P, wide_depth<P>(), rows, threads> y;
+    typedef wide_tile<P, wide_depth<P>(), Columns, threads> z;
     static constexpr int stage = y::bytes + z::bytes;
     static constexpr size_t bytes = (size_t)kWideStages * stage;
 };
 
 /* Sums of the columns of Y, each of a thread's eight over the rows that it has brought, joined in
  * order: the block is in step before. */
-template <typename Tile>
+template <typename Tile, int Threads>
 __device__ void join_columns(char *shared, const float (&sum)[8], int columns, float *to)
 {
     float *parts = reinterpret_cast<float *>(shared);
-    constexpr int groups = kWideThreads / Tile::chunks;
+    constexpr int groups = Threads / Tile::chunks;
 #pragma unroll
     for (int e = 0; e < 8; e++)
         parts[Tile::own_row(0) * Tile::columns + 8 * Tile::own_chunk() + e] = sum[e];
@@ -39,13 +40,13 @@ __device__ void join_columns(char *shared, const float (&sum)[8], int columns, f
 /* grid (tiles, slices, heads of Y): reads k and v (queries: q and dout) of the slice once per tile
  * of the other, all tiles of a slice side by side */
 template <typename P, typename F, typename T, bool OfQueries, int Columns>
-__global__ void __launch_bounds__(kWideThreads, 2)
-    sum_kernel(const __grid_constant__ linear_arguments a)
+__global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
+    sum_kernel(const __grid_constant__ linear_arguments a, float *direct)
 {
     typedef sum_tiles<P, Columns> tiles;
     typedef typename tiles::y Y;
     typedef typename tiles::z Z;
-    constexpr int depth = wide_depth<P>(), blocks = Columns / 16;
+    constexpr int depth = wide_depth<P>(), blocks = tiles::warp_columns / 8;
     constexpr int own_sums = P::wide_sums ? kPanel / depth : 0; /* steps until sums are put away */
     extern __shared__ __align__(1024) char shared[];
     const int heads = OfQueries ? a.heads : a.kv_heads;
@@ -53,13 +54,14 @@ __global__ void __launch_bounds__(kWideThreads, 2)
     const linear_unit u = linear_unit_of(a, b, h, h);
     const int valid = OfQueries ? u.q_valid : u.kv_valid;
     const int z_tiles = (a.value_panels * kPanel + Columns - 1) / Columns;
-    const int y_first = (int)blockIdx.x / z_tiles * kWideRows,
+    const int y_first = (int)blockIdx.x / z_tiles * tiles::rows,
               z_first = (int)blockIdx.x % z_tiles * Columns;
     const panel_rows<F> y(OfQueries ? a.q : a.k, b, h, valid);
     const panel_rows<T> z(OfQueries ? a.dout : a.v, b, h, valid);
     const float *denominators = a.denominators + (OfQueries ? unit * a.q_len : 0);
     const float *weights = a.weights + (OfQueries ? unit * a.q_len : 0);
-    const int warp = (int)threadIdx.x / 32, row = warp / 2 * 32, col = warp % 2 * (Columns / 2);
+    const int warp = (int)threadIdx.x / 32, row = warp / tiles::column_warps * 32,
+              col = warp % tiles::column_warps * tiles::warp_columns;
     const int from = (int)blockIdx.y * a.slice_panels * kPanel;
     const int to = min(from + a.slice_panels * kPanel, valid);
     const int count = from < to ? (to - from + depth - 1) / depth : 0;
@@ -123,24 +125,31 @@ __global__ void __launch_bounds__(kWideThreads, 2)
             wide_multiply<wide_sides::sums, P, Y, Z>(state, ys, row, zs, col);
         }
     }
-    float *out = (OfQueries ? a.back : a.sums) + (unit * a.slices + blockIdx.y) * a.count;
+    float *out = direct != nullptr
+                     ? direct + unit * a.count
+                     : (OfQueries ? a.back : a.sums) + (unit * a.slices + blockIdx.y) * a.count;
     const int features = a.feature_panels * kPanel, values = a.value_panels * kPanel;
     wide_each_pair(state, row, col, [&](int r, int c, float x0, float x1) {
-        if (y_first + r < features && z_first + c < values)
-            *reinterpret_cast<float2 *>(out + (int64_t)(y_first + r) * values + z_first + c) =
-                make_float2(x0, x1);
+        if (y_first + r >= features || z_first + c >= values)
+            return;
+        const int64_t place = (int64_t)(y_first + r) * values + z_first + c;
+        if (P::element_bytes == 2 && direct != nullptr)
+            *reinterpret_cast<uint32_t *>(reinterpret_cast<__nv_bfloat16 *>(out) + place) =
+                pack_bf16(x0, x1);
+        else
+            *reinterpret_cast<float2 *>(out + place) = make_float2(x0, x1);
     });
     if (z_first != 0)
         return;
     wait_copies<0>();
     __syncthreads();
-    join_columns<Y>(shared, key_sum, min(features - y_first, kWideRows),
-                    out + linear_key_sum(a, 0) + y_first);
+    join_columns<Y, tiles::threads>(shared, key_sum, min(features - y_first, tiles::rows),
+                                    out + linear_key_sum(a, 0) + y_first);
 }
 
 template <typename P, typename F, typename T, int Columns>
-enum fb_status launch(const linear_arguments &a, bool of_queries, cudaStream_t stream,
-                      struct fb_error *error)
+enum fb_status launch(const linear_arguments &a, bool of_queries, float *direct,
+                      cudaStream_t stream, struct fb_error *error)
 {
     const auto kernel =
         of_queries ? sum_kernel<P, F, T, true, Columns> : sum_kernel<P, F, T, false, Columns>;
@@ -151,39 +160,47 @@ enum fb_status launch(const linear_arguments &a, bool of_queries, cudaStream_t s
         return status;
     const dim3 grid((unsigned)linear_cuda_wide_tiles(a, P::wide_sums), (unsigned)a.slices,
                     (unsigned)(a.batch * (of_queries ? a.heads : a.kv_heads)));
-    kernel<<<grid, kWideThreads, bytes, stream>>>(a);
+    kernel<<<grid, wide_threads(Columns), bytes, stream>>>(a, direct);
     return fb_cuda_launched("sums of linear attention", error);
 }
 
 template <typename F, typename T>
-enum fb_status choose(const linear_arguments &a, bool of_queries, cudaStream_t stream,
-                      struct fb_error *error)
+enum fb_status choose(const linear_arguments &a, bool of_queries, float *direct,
+                      cudaStream_t stream, struct fb_error *error)
 {
     typedef typename panel_of<T>::type P;
-    if constexpr (tile_columns<P>() == 128)
+    if (linear_is_widest(a))
+        return launch<P, F, T, 256>(a, of_queries, direct, stream, error);
+    if constexpr (!P::wide_sums)
         if (a.value_panels > 1)
-            return launch<P, F, T, 128>(a, of_queries, stream, error);
-    return launch<P, F, T, 64>(a, of_queries, stream, error);
+            return launch<P, F, T, 128>(a, of_queries, direct, stream, error);
+    return launch<P, F, T, 64>(a, of_queries, direct, stream, error);
 }
 
 } // namespace
 
-int linear_cuda_wide_tiles(const linear_arguments &a, bool narrow_tiles)
+int linear_cuda_wide_tiles(const linear_arguments &a, bool own_sums)
 {
-    const int columns = narrow_tiles || a.value_panels == 1 ? 64 : 128;
-    return (a.feature_panels * kPanel + kWideRows - 1) / kWideRows *
-           ((a.value_panels * kPanel + columns - 1) / columns);
+    const int features = a.feature_panels * kPanel, values = a.value_panels * kPanel;
+    const int columns = linear_is_widest(a) ? 256 : own_sums || a.value_panels == 1 ? 64 : 128;
+    const int rows = own_sums && columns == 256 ? 64 : kWideRows;
+    return (features + rows - 1) / rows * ((values + columns - 1) / columns);
+}
+
+int linear_cuda_wide_blocks(const linear_arguments &a)
+{
+    return linear_is_widest(a) ? 132 : 264;
 }
 
 enum fb_status linear_cuda_wide_sum(enum fb_dtype features, enum fb_dtype dtype,
-                                    const linear_arguments &a, bool of_queries, cudaStream_t stream,
-                                    struct fb_error *error)
+                                    const linear_arguments &a, bool of_queries, float *direct,
+                                    cudaStream_t stream, struct fb_error *error)
 {
     if (dtype == FB_BF16)
-        return choose<__nv_bfloat16, __nv_bfloat16>(a, of_queries, stream, error);
+        return choose<__nv_bfloat16, __nv_bfloat16>(a, of_queries, direct, stream, error);
     if (dtype == FB_F32)
-        return choose<float, float>(a, of_queries, stream, error);
+        return choose<float, float>(a, of_queries, direct, stream, error);
     if (features == FB_F16)
-        return choose<__half, __half>(a, of_queries, stream, error);
-    return choose<float, __half>(a, of_queries, stream, error);
+        return choose<__half, __half>(a, of_queries, direct, stream, error);
+    return choose<float, __half>(a, of_queries, direct, stream, error);
 }
