@@ -164,7 +164,8 @@ struct fb_nn_cuda_verdict {
 void fb_nn_cuda_cross_entropy(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict,
                               float *dlogits, double *row_loss, const float *logits,
                               const int32_t *targets, int64_t rows, int64_t classes);
-/* verdict->norm = the 2-norm of g. partials: fb_nn_cuda_norm_doubles of scratch on the device. */
+/* verdict->norm = the 2-norm of g, of whole fours that start on 16 bytes. partials:
+ * fb_nn_cuda_norm_doubles of scratch on the device. */
 int64_t fb_nn_cuda_norm_doubles(void);
 void fb_nn_cuda_norm(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict *verdict, double *partials,
                      const float *g, int64_t count);

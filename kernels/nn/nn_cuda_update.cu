@@ -83,14 +83,21 @@ __global__ void loss_sum_kernel(struct fb_nn_cuda_verdict *verdict, const double
         verdict->loss = counted > 0 ? sum / (double)counted : 0.0;
 }
 
+/* A block takes a range of whole fours. */
 __global__ void squares_kernel(double *partials, const float *g, int64_t count)
 {
-    const int64_t first = count * blockIdx.x / gridDim.x,
-                  end = count * (blockIdx.x + 1) / gridDim.x;
+    constexpr int N = 4;
+    const int64_t fours = count / N;
+    const int64_t first = fours * blockIdx.x / gridDim.x,
+                  end = fours * (blockIdx.x + 1) / gridDim.x;
     double sum = 0.0;
 #pragma unroll 4
-    for (int64_t i = first + threadIdx.x; i < end; i += kThreads)
-        sum += (double)g[i] * (double)g[i];
+    for (int64_t i = first + threadIdx.x; i < end; i += kThreads) {
+        float v[N];
+        fb_nn_cuda_load<float, N>(v, g + N * i);
+        for (int j = 0; j < N; j++)
+            sum += (double)v[j] * (double)v[j];
+    }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
         partials[blockIdx.x] = sum;
@@ -175,6 +182,10 @@ extern "C" void fb_nn_cuda_norm(struct fb_nn_cuda *c, struct fb_nn_cuda_verdict 
                                 double *partials, const float *g, int64_t count)
 {
     static_assert(kNormBlocks == kThreads, "one block adds up the partial sums");
+    if (count % 4 != 0) {
+        fb_nn_cuda_note(c, cudaErrorInvalidValue, "the norm of no whole fours");
+        return;
+    }
     squares_kernel<<<kNormBlocks, kThreads, 0, stream_of(c)>>>(partials, g, count);
     norm_kernel<<<1, kThreads, 0, stream_of(c)>>>(verdict, partials);
     fb_nn_cuda_note(c, cudaGetLastError(), "the norm of the gradient");

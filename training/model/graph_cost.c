@@ -39,7 +39,10 @@ void fb_graph_cost(const struct fb_graph *g, struct fb_graph_cost *cost)
     }
     cost->forward_bytes = 2.0 * activations + params;
     cost->step_bytes = 6.0 * activations + (2.0 + UPDATE_PASSES) * params;
+    const size_t rounded =
+        g->dtype == FB_F32 ? 0 : fb_dtype_bytes(g->dtype); /* beside the f32 ones */
     cost->memory_bytes =
+        (size_t)g->param_floats * rounded +
         ((size_t)g->param_floats + (TRAINER_BLOCKS - 1) * (size_t)g->trained_floats +
          2 * (size_t)g->activation_floats + (size_t)g->aux_floats) *
             sizeof(float) +
