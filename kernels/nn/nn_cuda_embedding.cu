@@ -145,7 +145,6 @@ __global__ void segments_add_kernel(float *dtable, const float *partials, const 
                                     const int32_t *segments, const struct fb_nn_cuda_step *step,
                                     int64_t width)
 {
-    __shared__ double parts[kSummers][kWarp];
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
     const int64_t column = (int64_t)blockIdx.y * kWarp + lane, group = blockIdx.x;
     if (group >= step->groups)
@@ -157,12 +156,9 @@ __global__ void segments_add_kernel(float *dtable, const float *partials, const 
         for (int32_t i = first + warp; i < end; i += kSummers)
             sum += (double)partials[i * width + column];
     }
-    parts[warp][lane] = sum;
-    __syncthreads();
+    sum = fb_nn_cuda_over_warps<kSummers>(sum);
     if (warp > 0 || column >= width)
         return;
-    for (int i = 1; i < kSummers; i++)
-        sum += parts[i][lane];
     dtable[segments[FB_NN_CUDA_SEGMENT_INTS * (int64_t)first] * width + column] += (float)sum;
 }
 

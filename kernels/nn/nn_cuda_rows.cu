@@ -61,7 +61,6 @@ __global__ void slice_kernel(float *partials, const T *x, int64_t rows, int64_t 
 __global__ void slices_add_kernel(float *first, float *second, int64_t split, const float *partials,
                                   int64_t width, int64_t slices)
 {
-    __shared__ double parts[kSummers][kWarp];
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
     const int64_t column = (int64_t)blockIdx.x * kWarp + lane;
     double sum = 0.0;
@@ -70,12 +69,9 @@ __global__ void slices_add_kernel(float *first, float *second, int64_t split, co
         for (int64_t i = warp; i < slices; i += kSummers)
             sum += (double)partials[i * width + column];
     }
-    parts[warp][lane] = sum;
-    __syncthreads();
+    sum = fb_nn_cuda_over_warps<kSummers>(sum);
     if (warp > 0 || column >= width)
         return;
-    for (int i = 1; i < kSummers; i++)
-        sum += parts[i][lane];
     float *to = column < split ? first + column : second + (column - split);
     *to += (float)sum;
 }
@@ -84,7 +80,6 @@ __global__ void slices_add_kernel(float *first, float *second, int64_t split, co
 template <typename T>
 __global__ void few_rows_kernel(float *sums, const T *x, int64_t rows, int64_t width)
 {
-    __shared__ double parts[kSummers][kWarp];
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
     const int64_t column = (int64_t)blockIdx.x * kWarp + lane;
     float sum = 0.0f;
@@ -93,14 +88,9 @@ __global__ void few_rows_kernel(float *sums, const T *x, int64_t rows, int64_t w
         for (int64_t i = warp; i < rows; i += kSummers)
             sum += fb_nn_cuda_widen(x[i * width + column]);
     }
-    parts[warp][lane] = (double)sum;
-    __syncthreads();
-    if (warp > 0 || column >= width)
-        return;
-    double total = parts[0][lane];
-    for (int i = 1; i < kSummers; i++)
-        total += parts[i][lane];
-    sums[column] += (float)total;
+    const double total = fb_nn_cuda_over_warps<kSummers>((double)sum);
+    if (warp == 0 && column < width)
+        sums[column] += (float)total;
 }
 
 template <typename T, int N>
@@ -191,7 +181,6 @@ __global__ void first_add_kernel(T *dx, const T *dy, int64_t batch, int64_t toke
 /* The mean of a sequence: a block takes 32 columns, its warps every eighth token. */
 template <typename T> __global__ void mean_kernel(T *y, const T *x, int64_t tokens, int64_t width)
 {
-    __shared__ double sums[kMeanWarps][kWarp];
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
     const int64_t column = (int64_t)blockIdx.x * kWarp + lane, sequence = blockIdx.y;
     double sum = 0.0;
@@ -200,13 +189,9 @@ template <typename T> __global__ void mean_kernel(T *y, const T *x, int64_t toke
         for (int64_t t = warp; t < tokens; t += kMeanWarps)
             sum += (double)fb_nn_cuda_widen(x[(sequence * tokens + t) * width + column]);
     }
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp > 0 || column >= width)
-        return;
-    for (int i = 1; i < kMeanWarps; i++)
-        sum += sums[i][lane];
-    fb_nn_cuda_narrow(y + sequence * width + column, (float)(sum / (double)tokens));
+    sum = fb_nn_cuda_over_warps<kMeanWarps>(sum);
+    if (warp == 0 && column < width)
+        fb_nn_cuda_narrow(y + sequence * width + column, (float)(sum / (double)tokens));
 }
 
 } // namespace

@@ -82,6 +82,21 @@ static __device__ __forceinline__ void fb_nn_cuda_put(T *to, bool add, float (&v
     fb_nn_cuda_store<T, N>(to, v);
 }
 
+/* The sum of what the warps of a block have for their lane's column, in the order of the warps;
+ * warp 0 has it. Every thread of the block calls, once per kernel. */
+template <int warps> static __device__ __forceinline__ double fb_nn_cuda_over_warps(double part)
+{
+    __shared__ double parts[warps][32];
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
+    parts[warp][lane] = part;
+    __syncthreads();
+    double sum = parts[0][lane];
+#pragma unroll
+    for (int i = 1; i < warps; i++)
+        sum += parts[i][lane];
+    return sum;
+}
+
 /* Calls f with a value of the context's element type. */
 template <typename F> static inline void fb_nn_cuda_by_type(const struct fb_nn_cuda *c, F f)
 {

@@ -104,31 +104,67 @@ static void test_replayed_steps_give_the_bits_of_direct_launches(void **state)
             }
 }
 
+/* Nine steps, each with its batch sent while the step before it computes, and an evaluation among
+ * them, which takes the place of what was sent. */
+static double train_ahead(struct subject *s)
+{
+    double loss = 0.0, other = 0.0;
+    draw_batch(s, 100);
+    for (uint64_t step = 0; step < 9; step++) {
+        check(fb_trainer_start_step(&s->trainer, &error));
+        draw_batch(s, 101 + step);
+        check(fb_trainer_stage_step(&s->trainer, &error));
+        check(fb_trainer_finish_step(&s->trainer, &loss, &error));
+        if (step == 4)
+            check(fb_trainer_evaluate(&s->trainer, &other, &error));
+    }
+    return loss;
+}
+
 static void test_batches_sent_ahead_change_nothing(void **state)
 {
     (void)state;
-    double loss = 0.0;
+    static const char *const mechanisms[] = {"flow", "softmax"};
     need_device();
-    struct subject *one = made_in(FB_NN_BF16, ENCODER_CLS, "flow", 1, FB_CUDA, 0.1);
-    struct subject *ahead = made_in(FB_NN_BF16, ENCODER_CLS, "flow", 1, FB_CUDA, 0.1);
-    assert_non_null(one);
-    assert_non_null(ahead);
-    const double last = train(one, 9);
-    draw_batch(ahead, 100);
-    for (uint64_t step = 0; step < 9; step++) {
-        check(fb_trainer_start_step(&ahead->trainer, &error));
-        draw_batch(ahead, 101 + step);
-        check(fb_trainer_stage_step(&ahead->trainer, &error));
-        check(fb_trainer_finish_step(&ahead->trainer, &loss, &error));
-        if (step == 4) { /* an evaluation takes the place of what was sent */
-            double other = 0.0;
-            check(fb_trainer_evaluate(&ahead->trainer, &other, &error));
-        }
+    for (int masked = 0; masked < 2; masked++) {
+        masks_padding = masked == 1; /* lengths travel with the launches */
+        struct subject *one = made_in(FB_NN_BF16, ENCODER_CLS, mechanisms[masked], 1, FB_CUDA, 0.1);
+        struct subject *ahead =
+            made_in(FB_NN_BF16, ENCODER_CLS, mechanisms[masked], 1, FB_CUDA, 0.1);
+        masks_padding = false;
+        assert_non_null(one);
+        assert_non_null(ahead);
+        const double last = train(one, 9);
+        assert_true(train_ahead(ahead) == last);
+        same_state(one, ahead, "sent ahead");
+        destroy(one);
+        destroy(ahead);
     }
-    assert_true(loss == last);
-    same_state(one, ahead, "sent ahead");
-    destroy(one);
-    destroy(ahead);
+}
+
+/* The second of two batches is started before the first is finished. */
+static void test_evaluations_side_by_side_give_the_same_loss(void **state)
+{
+    (void)state;
+    need_device();
+    struct subject *s = made_in(FB_NN_BF16, LANGUAGE, "flow", 1, FB_CUDA, 0.1);
+    assert_non_null(s);
+    int32_t targets[2][ROWS];
+    double alone[2], together[2];
+    const float *logits = NULL;
+    for (uint64_t i = 0; i < 2; i++) {
+        draw_batch(s, 7 + i);
+        check(fb_trainer_evaluate(&s->trainer, &alone[i], &error));
+    }
+    for (uint64_t i = 0; i < 2; i++) {
+        draw_batch(s, 7 + i);
+        memcpy(targets[i], s->targets, sizeof targets[i]);
+        check(fb_trainer_start_evaluation(&s->trainer, &error));
+    }
+    for (int i = 0; i < 2; i++)
+        check(fb_trainer_finish_evaluation(&s->trainer, targets[i], &together[i], &logits, &error));
+    assert_true(alone[0] == together[0] && alone[1] == together[1] && alone[0] != alone[1]);
+    destroy(s);
 }
 
 static void test_bf16_learns_one_batch(void **state)
@@ -197,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_bf16_learns_one_batch),
         cmocka_unit_test(test_replayed_steps_give_the_bits_of_direct_launches),
         cmocka_unit_test(test_batches_sent_ahead_change_nothing),
+        cmocka_unit_test(test_evaluations_side_by_side_give_the_same_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,11 +35,13 @@ struct subject {
     struct fb_trainer trainer;
     int32_t ids[ROWS], targets[ROWS];
     float mask[ROWS];
+    int64_t lengths[2 * BATCH]; /* of sequences, where attention masks padding */
     int64_t rows, classes;
     int input;
 };
 
 static struct fb_error error;
+static bool masks_padding; /* of the subjects made from now on */
 
 static void check(enum fb_status status)
 {
@@ -52,7 +54,8 @@ static bool set_attention(struct fb_graph_attention *a, const char *name, enum f
 {
     const struct fb_mechanism *mechanism = fb_mechanism_find(name);
     assert_non_null(mechanism);
-    *a = (struct fb_graph_attention){.causal = causal, .constants_seed = 3};
+    *a = (struct fb_graph_attention){
+        .causal = causal, .mask_padding = masks_padding, .constants_seed = 3};
     a->attention = fb_attention_find(mechanism, NULL, backend,
                                      backend == FB_CPU ? fb_cpu_best_isa() : FB_ISA_ANY);
     for (int i = 0; i < mechanism->param_count; i++)
@@ -104,6 +107,8 @@ static void draw_batch(struct subject *s, uint64_t seed)
         s->mask[i] = i % TOKENS < 25 + i / TOKENS ? 1.0F : 0.0F;
     }
     s->targets[s->rows - 1] = FB_NN_IGNORED;
+    for (int i = 0; i < 2 * BATCH; i++)
+        s->lengths[i] = 1 + (int64_t)fb_random_below(&random, TOKENS);
     if (s->input >= 0)
         fb_random_fill_normal_f32(fb_graph_run_values(&s->trainer.run, s->input),
                                   BATCH * TOKENS * FEATURES, 1.0F, seed, 1, 1);
@@ -142,6 +147,7 @@ static struct subject *made_in(enum fb_nn_precision precision, enum family famil
     s->trainer.clip_norm = 0.5;
     s->trainer.run.ids = s->ids;
     s->trainer.run.row_mask = s->mask;
+    s->trainer.run.lengths = s->lengths;
     s->trainer.targets = s->targets;
     if (backend == FB_CUDA)
         check(fb_trainer_use_device(&s->trainer, precision, &error));
