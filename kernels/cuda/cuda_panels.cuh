@@ -157,9 +157,10 @@ struct panel_bf16 {
 
 /* ---- f32 and f16 ----------------------------------------------------------------------------- */
 
-template <tile_products P> struct panel_f32 {
+/* Rows 4 beyond a multiple of 32 apart suit products along rows, 8 beyond those along columns. */
+template <tile_products P, int Ld = kPanel + 4> struct panel_f32 {
     static constexpr int element_bytes = 4;
-    static constexpr int ld = kPanel + 4;
+    static constexpr int ld = Ld;
     static constexpr int bytes = kPanel * ld * (int)sizeof(float);
     static constexpr bool wide_sums = true;
 
@@ -224,8 +225,7 @@ template <tile_products P> struct panel_f32 {
   private:
     __device__ static void product(strip_result &c, const operand &a, int strip, const operand &b)
     {
-        warp_product<P>(reinterpret_cast<float(&)[4][4]>(c[0]), a, strip, b, 0, kPanel);
-        warp_product<P>(reinterpret_cast<float(&)[4][4]>(c[4]), a, strip, b, 32, kPanel);
+        warp_product<P>(c, a, strip, b, 0, kPanel);
     }
 };
 
@@ -238,6 +238,17 @@ template <> struct panel_of<__half> {
 };
 template <> struct panel_of<float> {
     typedef panel_f32<tile_products::tf32x3> type;
+};
+
+/* Panels whose rows are the depth of products on both sides. */
+template <typename T> struct outer_panel_of {
+    typedef panel_bf16 type;
+};
+template <> struct outer_panel_of<__half> {
+    typedef panel_f32<tile_products::tf32, kPanel + 8> type;
+};
+template <> struct outer_panel_of<float> {
+    typedef panel_f32<tile_products::tf32x3, kPanel + 8> type;
 };
 
 /* ---- between global memory and panels -------------------------------------------------------- */
@@ -300,6 +311,25 @@ __device__ void fetch_chunk(const panel_rows<T> &from, int row, int col, float (
 #pragma unroll
         for (int e = 0; e < 8; e++)
             x[e] = col + e < from.dim ? to_f32(*from.at(row, col + e)) : 0.0F;
+}
+
+/* Eight numbers to a row, as far as it goes. */
+template <typename T>
+__device__ void store_chunk(const panel_rows<T> &to, int row, int col, const float (&x)[8])
+{
+    if (to.whole) {
+        packet<T> bits;
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            bits.x[e] = from_f32<T>(x[e]);
+        if (col < to.dim)
+            *reinterpret_cast<packet<T> *>(to.at(row, col)) = bits;
+    } else {
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            if (col + e < to.dim)
+                *to.at(row, col + e) = from_f32<T>(x[e]);
+    }
 }
 
 /*
@@ -381,18 +411,7 @@ __device__ void write_strip(const char *panel, int strip, const panel_rows<T> &t
         float x[8];
         P::get8(panel, strip + i, chunk, x);
         map(row, col, x);
-        if (to.whole) {
-            packet<T> bits;
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                bits.x[e] = from_f32<T>(x[e]);
-            *reinterpret_cast<packet<T> *>(to.at(row, col)) = bits;
-        } else {
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                if (col + e < to.dim)
-                    *to.at(row, col + e) = from_f32<T>(x[e]);
-        }
+        store_chunk(to, row, col, x);
     }
 }
 
@@ -433,6 +452,15 @@ __device__ inline float sum_of_eight(float x)
     x += __shfl_xor_sync(0xffffffffU, x, 1);
     x += __shfl_xor_sync(0xffffffffU, x, 2);
     return x + __shfl_xor_sync(0xffffffffU, x, 4);
+}
+
+/* The sum over the lanes that share a row, a power of two of them. */
+template <int Lanes> __device__ float sum_of_lanes(float x)
+{
+#pragma unroll
+    for (int step = 1; step < Lanes; step *= 2)
+        x += __shfl_xor_sync(0xffffffffU, x, step);
+    return x;
 }
 
 /* The sum over the four lanes that share a row of a result. */

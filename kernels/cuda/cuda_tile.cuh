@@ -1,6 +1,6 @@
 /*
- * What device kernels are made of: tiles of tokens in shared memory as f32, sums over their rows and
- * columns, and products of tiles on the tensor cores. Blocks have FB_TILE_THREADS threads.
+ * What device kernels are made of: tiles of tokens in shared memory as f32, sums over their rows
+ * and columns, and products of tiles on the tensor cores. Blocks have FB_TILE_THREADS threads.
  *
  * Products take f32 tiles and round their operands as the dtype of the problem asks:
  *   f32   3 x TF32: each operand is split into two TF32 numbers, three of the four products count
@@ -9,7 +9,8 @@
  * and accumulate in f32.
  *
  * A tile has `cols` columns, the head dimension rounded up to 32, zero beyond it, and rows `ld` =
- * cols + 4 apart: the fragments of a product and the quads of a dot product then meet no bank twice.
+ * cols + 4 apart: the fragments of a product and the quads of a dot product then meet no bank
+ * twice.
  */
 #ifndef FB_CUDA_TILE_CUH
 #define FB_CUDA_TILE_CUH
@@ -119,8 +120,8 @@ __device__ void load_tile(float *tile, int ld, int tile_rows, int cols, head_row
                           int rows, int dim, Map map)
 {
     constexpr int wide = row_chunk<T>::count;
-    const bool aligned = dim % wide == 0 && x.stride % wide == 0 &&
-                         reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
+    const bool aligned =
+        dim % wide == 0 && x.stride % wide == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
     const int per_row = cols / wide;
     for (int i = threadIdx.x; i < tile_rows * per_row; i += kTileThreads) {
         const int row = i / per_row, col = i % per_row * wide;
@@ -259,9 +260,10 @@ struct operand {
 
 constexpr int kColumnsPerWarp = 32; /* of a product's result */
 
-/* c[16][32] += a[16][depth] b[depth][32] by one warp, a and b from their rows and columns given. */
-template <tile_products P>
-__device__ void warp_product(float (&c)[4][4], const operand &a, int a_row, const operand &b,
+/* c[16][8 N] += a[16][depth] b[depth][8 N] by one warp, a and b from their rows and columns given.
+ */
+template <tile_products P, int N>
+__device__ void warp_product(float (&c)[N][4], const operand &a, int a_row, const operand &b,
                              int b_col, int depth)
 {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -274,7 +276,7 @@ __device__ void warp_product(float (&c)[4][4], const operand &a, int a_row, cons
                 x[i] = pack_bf16(a.at(r, s), a.at(r, s + 1));
             }
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
+            for (int n = 0; n < N; n++) {
                 uint32_t y[2];
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
@@ -286,7 +288,7 @@ __device__ void warp_product(float (&c)[4][4], const operand &a, int a_row, cons
         }
     } else {
         for (int k = 0; k < depth; k += 8) {
-            uint32_t x[4], x_low[4];
+            uint32_t x[4], x_low[4], y[N][2], y_low[N][2];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float value = a.at(a_row + g + i % 2 * 8, k + t + i / 2 * 4);
@@ -294,26 +296,32 @@ __device__ void warp_product(float (&c)[4][4], const operand &a, int a_row, cons
                 x_low[i] = round_tf32(value - __uint_as_float(x[i]));
             }
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
-                uint32_t y[2], y_low[2];
+            for (int n = 0; n < N; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     const float value = b.at(k + t + i * 4, b_col + n * 8 + g);
-                    y[i] = round_tf32(value);
-                    y_low[i] = round_tf32(value - __uint_as_float(y[i]));
+                    y[n][i] = round_tf32(value);
+                    y_low[n][i] = round_tf32(value - __uint_as_float(y[n][i]));
                 }
-                if constexpr (P == tile_products::tf32x3) {
-                    mma_tf32(c[n], x_low, y);
-                    mma_tf32(c[n], x, y_low);
-                }
-                mma_tf32(c[n], x, y);
+            /* one term of every column after the other: none waits for the one before it */
+            if constexpr (P == tile_products::tf32x3) {
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    mma_tf32(c[n], x_low, y[n]);
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    mma_tf32(c[n], x, y_low[n]);
             }
+#pragma unroll
+            for (int n = 0; n < N; n++)
+                mma_tf32(c[n], x, y[n]);
         }
     }
 }
 
-/* result[rows][cols] = a[rows][depth] b[depth][cols] by the whole block: rows a multiple of 16, cols
- * of 32, depth of 16. emit(row, col, value) gets each element once. Neither waits for the block. */
+/* result[rows][cols] = a[rows][depth] b[depth][cols] by the whole block: rows a multiple of 16,
+ * cols of 32, depth of 16. emit(row, col, value) gets each element once. Neither waits for the
+ * block. */
 template <tile_products P, typename Emit>
 __device__ void block_product(int rows, int cols, int depth, const operand &a, const operand &b,
                               Emit emit)
