@@ -1,36 +1,22 @@
 /* Flow-Attention on a GPU as a variant: what it serves, its sizes, its passes. */
 #include "flow_cuda.h"
 
+#include "cuda_limits.h"
 #include "flow.h"
-#include "flow_cuda_plan.h"
 #include "flow_options.h"
 #include "kernel_support.h"
-
-enum { MAX_HEADS = 65535 };
 
 static enum fb_status cuda_supports(const struct fb_problem *p, enum fb_pass pass,
                                     struct fb_error *why)
 {
     const struct fb_flow_options options = fb_flow_options_of(p);
-    if (p->dtype == FB_F64)
+    const enum fb_status status = fb_cuda_supports(p, "flow/fused on cuda", why);
+    if (status != FB_OK)
+        return status;
+    if (options.competition == FB_FLOW_OVER_HEADS && pass == FB_DECODE)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "flow/fused on cuda computes in f32: use dtype f32, bf16 or f16");
-    if (p->qk_dim > FB_HEAD_DIM_MAX || p->v_dim > FB_HEAD_DIM_MAX)
-        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "flow/fused on cuda has head dimensions up to %d: qk_dim is %lld, "
-                            "v_dim is %lld",
-                            FB_HEAD_DIM_MAX, (long long)p->qk_dim, (long long)p->v_dim);
-    const int64_t heads = p->batch * p->heads;
-    if (heads > MAX_HEADS)
-        return fb_error_set(
-            why, FB_ERROR_UNSUPPORTED,
-            "flow/fused on cuda has a grid for %d heads: batch times heads is %lld; "
-            "split the batch",
-            MAX_HEADS, (long long)heads);
-    if (options.competition == FB_FLOW_OVER_HEADS)
-        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "flow/fused on cuda competes over tokens or not at all: use "
-                            "competition tokens or off, or device cpu");
+                            "decoding is causal, and causal flow has no competition over heads: "
+                            "use competition tokens or off");
     if (options.online && (p->causal || pass == FB_DECODE))
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "causal flow/fused on cuda needs a clamp of at most %g: it is %g "
@@ -80,7 +66,7 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
         return clusters ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                         : fb_flow_cuda_causal(problem, call, error);
     return clusters ? fb_flow_cuda_cluster(problem, call, &plan, error)
-                    : fb_flow_cuda_normal(problem, call, error);
+                    : fb_flow_cuda_wide(problem, call, &plan, error);
 }
 
 static enum fb_status cuda_backward(const struct fb_problem *problem, const struct fb_call *call,
@@ -94,7 +80,8 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
                                                &call->dq, &call->dk, &call->dv};
     const bool strips =
         plan.strips && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
-    return fb_flow_cuda_gradient(problem, call, &plan, strips, error);
+    return strips ? fb_flow_cuda_gradient(problem, call, &plan, error)
+                  : fb_flow_cuda_wide_gradient(problem, call, &plan, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

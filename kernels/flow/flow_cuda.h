@@ -12,8 +12,14 @@
 extern "C" {
 #endif
 
-enum fb_status fb_flow_cuda_normal(const struct fb_problem *problem, const struct fb_call *call,
-                                   struct fb_error *error) FB_MUST_CHECK;
+/* The normal form spread over the whole device: every problem. */
+enum fb_status fb_flow_cuda_wide(const struct fb_problem *problem, const struct fb_call *call,
+                                 const struct fb_flow_cuda_plan *plan,
+                                 struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_flow_cuda_wide_gradient(const struct fb_problem *problem,
+                                          const struct fb_call *call,
+                                          const struct fb_flow_cuda_plan *plan,
+                                          struct fb_error *error) FB_MUST_CHECK;
 /* The normal form with q, k and v resident in a cluster's shared memory: Hopper, and the problems
  * that the plan has a cluster for, with rows of 16-byte chunks. */
 bool fb_flow_cuda_cluster_runs_here(void);
@@ -27,9 +33,11 @@ enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
-/* strips: the problem is one that the plan has strips for, with rows of 16-byte chunks. */
+/* The normal form's gradient for problems that the plan has strips for, with rows of 16-byte
+ * chunks.
+ */
 enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const struct fb_call *call,
-                                     const struct fb_flow_cuda_plan *plan, bool strips,
+                                     const struct fb_flow_cuda_plan *plan,
                                      struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,

@@ -24,7 +24,7 @@ struct cluster_arguments {
     int tokens;   /* per block, or per segment of it; a multiple of 128 */
     int segments; /* of a block; 1: resident */
     float clamp;
-    float *saved; /* [heads][saved_count] the totals, as flow_cuda_normal.cu has them; NULL: none */
+    float *saved; /* [heads][saved_count] vectors, scalars and G (flow_cuda_plan.h); NULL: none */
     int64_t saved_count;
 };
 

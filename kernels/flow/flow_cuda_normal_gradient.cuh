@@ -13,7 +13,6 @@ static_assert((int)SLOT_VECTORS == FB_FLOW_CUDA_SLOT_VECTORS, "the plan counts t
 
 struct normal_gradient {
     gradient_round round;
-    int rows;     /* of a tile */
     float *parts; /* [units][slices][part_count]: vectors but DSK, dM, A2 */
     float *sums;  /* [units][part_count + 2]: the sums, the mean gradient, one unused */
     int64_t part_count;

@@ -1,6 +1,7 @@
 /* Sizes of fused Flow-Attention on a GPU: see flow_cuda_plan.h. */
 #include "flow_cuda_plan.h"
 
+#include "flow_cuda_wide_plan.h"
 #include "flow_options.h"
 #include "kernel_support.h"
 
@@ -91,21 +92,23 @@ static void choose_causal_cluster(const struct fb_problem *p, struct fb_flow_cud
     plan->causal_segments = divide_up(p->q_len, (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS);
 }
 
+static size_t wide_bytes(const struct fb_problem *p, const struct fb_flow_cuda_plan *base,
+                         bool backward)
+{
+    struct fb_flow_wide_plan plan;
+    struct fb_flow_wide_buffers buffers;
+    fb_flow_wide_plan_of(p, base, &plan);
+    fb_flow_wide_buffers_of(p, &plan, backward, NULL, &buffers);
+    return buffers.bytes;
+}
+
 static size_t floats(int64_t count)
 {
     return (size_t)count * sizeof(float);
 }
 
-/* Forward, normal: per slice two vectors of either phase, Z and its peak, and a product. */
-static int64_t forward_count(const struct fb_flow_cuda_plan *plan)
-{
-    const int64_t slices = plan->heads * plan->slices;
-    const int64_t product = (int64_t)plan->cols * plan->value_cols;
-    return slices * (4 * plan->cols + 2 + product) + plan->heads * plan->totals_count;
-}
-
-/* Normal: what slices and heads of a round leave. */
-static int64_t normal_gradient_count(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+/* Strips: what slices and heads leave. */
+static int64_t strips_count(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     const int64_t units = p->batch * p->kv_heads, cols = plan->cols;
     plan->gradient_part_count =
@@ -131,6 +134,25 @@ static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_
     return units * count;
 }
 
+static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    plan->forward_bytes = plan->lengths_bytes;
+    if (plan->causal_ranks > 0)
+        plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
+    plan->backward_bytes = plan->lengths_bytes + floats(causal_gradient_count(p, plan));
+}
+
+/* Whether strips serve a call depends on its tensors, too. */
+static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    plan->strips = can_reside(p) && p->heads == p->kv_heads;
+    plan->saved_bytes = floats(plan->heads * plan->totals_count);
+    plan->forward_bytes = wide_bytes(p, plan, false);
+    plan->backward_bytes = wide_bytes(p, plan, true);
+    if (plan->strips && floats(strips_count(p, plan)) > plan->backward_bytes)
+        plan->backward_bytes = floats(strips_count(p, plan));
+}
+
 void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     *plan = (struct fb_flow_cuda_plan){.heads = p->batch * p->heads};
@@ -152,14 +174,9 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     const size_t lengths = 2 * (size_t)p->batch * sizeof(int32_t);
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
-    plan->forward_bytes = plan->lengths_bytes;
-    if (!p->causal)
-        plan->forward_bytes += floats(forward_count(plan));
-    else if (plan->causal_ranks > 0)
-        plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
-    plan->strips = can_reside(p) && p->heads == p->kv_heads;
-    plan->saved_bytes = p->causal ? 0 : floats(plan->heads * plan->totals_count);
-    plan->backward_bytes = plan->lengths_bytes + floats(p->causal ? causal_gradient_count(p, plan)
-                                                                  : normal_gradient_count(p, plan));
+    if (p->causal)
+        take_causal(p, plan);
+    else
+        take_normal(p, plan);
 }

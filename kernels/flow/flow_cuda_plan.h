@@ -48,8 +48,8 @@ struct fb_flow_cuda_plan {
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
     bool strips; /* bf16, heads of 64, the core module's options: what the tuned gradient serves */
-    int gradient_rows;           /* tokens of a gradient's tile, or of its chunk */
-    int64_t gradient_part_count; /* floats that a slice of the normal gradient leaves */
+    int gradient_rows;           /* tokens of a chunk, causal gradient */
+    int64_t gradient_part_count; /* floats that a slice leaves, strips */
     int64_t gradient_chunks;     /* of a head, causal gradient */
     int gradient_segment;        /* chunks of a segment, whose states are kept */
     int64_t gradient_segments;

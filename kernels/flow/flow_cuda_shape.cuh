@@ -18,12 +18,8 @@ struct flow_cuda_shape {
     int64_t slice_len;
     enum fb_flow_phi phi;
     float clamp, extra_eps;
-    bool compete, allocation, online;
-    float *sums;    /* [heads][slices][2][cols] of phi(k), phi(q) */
-    float *flows;   /* [heads][slices][2][cols] u, w */
-    float *weights; /* [heads][slices][2] Z, peak */
-    float *product; /* [heads][slices][cols][value_cols] */
-    float *totals;  /* [heads][totals_count] */
+    bool compete, allocation;
+    float *totals; /* [heads][totals_count] */
     int64_t totals_count;
 };
 
@@ -87,7 +83,6 @@ static inline flow_cuda_shape flow_cuda_shape_of(const struct fb_problem *p,
     s.extra_eps = options.extra_eps;
     s.compete = options.competition == FB_FLOW_OVER_TOKENS;
     s.allocation = options.allocation;
-    s.online = options.online && s.compete;
     s.totals_count = plan.totals_count;
     return s;
 }

@@ -1,6 +1,7 @@
 /* The layout of fused Flow-Attention on a GPU: every token and column has its place. */
 #include "flow.h"
 #include "flow_cuda_plan.h"
+#include "flow_cuda_wide_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,23 +51,28 @@ static void test_columns_hold_the_head(void **state)
         }
 }
 
-/* Flow's promise: memory beside inputs and outputs that does not grow with the length. */
-static void test_scratch_does_not_grow_with_the_length(void **state)
+/* Flow's promise: memory beside inputs and outputs that does not grow with the length, but for two
+ * scalars of a token in the normal form, and a state of every 65536 tokens. */
+static void test_scratch_grows_by_scalars_of_tokens(void **state)
 {
     (void)state;
+    enum { SHORT = 65536, LONG = 1 << 20 };
     struct fb_problem problem;
     struct fb_flow_cuda_plan plan, longer;
-    fb_problem_init(&problem, &fb_flow, 8, 8, 65536, 64);
+    fb_problem_init(&problem, &fb_flow, 8, 8, SHORT, 64);
     fb_flow_cuda_plan_of(&problem, &plan);
-    problem.q_len = problem.kv_len = 1 << 20;
+    problem.q_len = problem.kv_len = LONG;
     fb_flow_cuda_plan_of(&problem, &longer);
-    assert_true(longer.forward_bytes <= plan.forward_bytes);
+    const size_t scalars = (size_t)8 * 8 * (LONG - SHORT) * 2;
+    const size_t states = (size_t)8 * 8 * (LONG / SHORT) * 64 * 64;
+    assert_true(longer.forward_bytes <= plan.forward_bytes + (scalars + states) * sizeof(float));
+    assert_int_equal(longer.saved_bytes, plan.saved_bytes);
     problem.causal = true;
     fb_flow_cuda_plan_of(&problem, &longer);
     assert_int_equal(longer.forward_bytes, 0);
     problem.dtype = FB_BF16; /* in clusters: what comes before the segment */
     fb_flow_cuda_plan_of(&problem, &longer);
-    problem.q_len = problem.kv_len = 65536;
+    problem.q_len = problem.kv_len = SHORT;
     fb_flow_cuda_plan_of(&problem, &plan);
     assert_int_equal(longer.forward_bytes, plan.forward_bytes);
 }
@@ -116,24 +122,43 @@ static void test_clusters_cover_the_head_or_are_not_used(void **state)
 }
 
 /* Of the bf16 tensors that a backward call reads and writes: a tenth for the causal form, whose
- * chunks and tokens leave sums and scalars, and for the normal form nothing that grows with the
- * length. */
+ * chunks and tokens leave sums and scalars, a twentieth for the scalars of the normal form. */
 static void test_gradients_need_little_memory(void **state)
 {
     (void)state;
+    const int64_t tensor = 8 * 8 * ((int64_t)1 << 20) * 64 * 2;
     struct fb_problem problem;
-    struct fb_flow_cuda_plan plan, longer;
-    fb_problem_init(&problem, &fb_flow, 8, 8, 65536, 64);
+    struct fb_flow_cuda_plan plan;
+    fb_problem_init(&problem, &fb_flow, 8, 8, 1 << 20, 64);
     problem.dtype = FB_BF16;
     fb_flow_cuda_plan_of(&problem, &plan);
-    problem.q_len = problem.kv_len = 1 << 20;
-    fb_flow_cuda_plan_of(&problem, &longer);
-    assert_int_equal(longer.backward_bytes, plan.backward_bytes);
+    assert_true(plan.backward_bytes < (size_t)tensor * 8 / 20);
     problem.causal = true;
-    fb_flow_cuda_plan_of(&problem, &longer);
-    const int64_t tensor = 8 * 8 * ((int64_t)1 << 20) * 64 * 2;
-    assert_true(longer.backward_bytes < (size_t)tensor * 8 / 9);
-    assert_true(longer.gradient_segment * longer.gradient_segments >= longer.gradient_chunks);
+    fb_flow_cuda_plan_of(&problem, &plan);
+    assert_true(plan.backward_bytes < (size_t)tensor * 8 / 9);
+    assert_true(plan.gradient_segment * plan.gradient_segments >= plan.gradient_chunks);
+}
+
+/* Slices of every kind cover the head's tokens, and none is empty. */
+static void test_wide_slices_cover_every_token_once(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++)
+            for (int j = 0; j < DIMS; j++) {
+                struct fb_problem problem;
+                struct fb_flow_cuda_plan base;
+                struct fb_flow_wide_plan plan;
+                fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], dims[j]);
+                fb_flow_cuda_plan_of(&problem, &base);
+                fb_flow_wide_plan_of(&problem, &base, &plan);
+                const int64_t len = lengths[i], panel = FB_FLOW_CUDA_TILE;
+                assert_true((int64_t)plan.slices * plan.slice_len >= len);
+                assert_true((int64_t)plan.panel_slices * plan.slice_panels * panel >= len);
+                assert_true((int64_t)(plan.panel_slices - 1) * plan.slice_panels * panel < len);
+                assert_true((int64_t)plan.result_slices * plan.result_panels * panel >= len);
+                assert_true((int64_t)(plan.result_slices - 1) * plan.result_panels * panel < len);
+            }
 }
 
 static void test_causal_clusters_cover_the_head(void **state)
@@ -164,11 +189,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slices_cover_every_token_once),
         cmocka_unit_test(test_columns_hold_the_head),
-        cmocka_unit_test(test_scratch_does_not_grow_with_the_length),
+        cmocka_unit_test(test_scratch_grows_by_scalars_of_tokens),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
         cmocka_unit_test(test_clusters_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_gradients_need_little_memory),
+        cmocka_unit_test(test_wide_slices_cover_every_token_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

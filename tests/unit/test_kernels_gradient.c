@@ -71,12 +71,13 @@ static void test_gradients_odd_shapes_agree_with_oracle(void **state)
 {
     (void)state;
     static const int64_t shapes[][4] = {
-        {1, 1, 33, 24},     {2, 2, 5, 3},       {63, 63, 33, 24},     {64, 64, 64, 64},
-        {65, 65, 64, 64},   {129, 129, 16, 16}, {257, 257, 33, 24},   {300, 300, 64, 64},
-        {65, 65, 1, 1},     {65, 65, 3, 80},    {70, 70, 80, 3},      {70, 70, 1, 200},
-        {70, 70, 200, 1},   {65, 65, 128, 128}, {65, 65, 256, 256},   {1, 300, 16, 16},
-        {300, 1, 16, 16},   {63, 257, 24, 33},  {257, 64, 64, 80},    {300, 65, 33, 3},
-        {1, 500, 256, 256}, {3, 300, 64, 64},   {131, 200, 136, 256},
+        {1, 1, 33, 24},      {2, 2, 5, 3},       {63, 63, 33, 24},     {64, 64, 64, 64},
+        {65, 65, 64, 64},    {129, 129, 16, 16}, {257, 257, 33, 24},   {300, 300, 64, 64},
+        {65, 65, 1, 1},      {65, 65, 3, 80},    {70, 70, 80, 3},      {70, 70, 1, 200},
+        {70, 70, 200, 1},    {65, 65, 128, 128}, {65, 65, 256, 256},   {1, 300, 16, 16},
+        {300, 1, 16, 16},    {63, 257, 24, 33},  {257, 64, 64, 80},    {300, 65, 33, 3},
+        {1, 500, 256, 256},  {3, 300, 64, 64},   {131, 200, 136, 256}, {1, 700, 256, 200},
+        {130, 67, 200, 130},
     };
     assert_true(fb_attention_count() <= VARIANTS_MAX);
     for (size_t m = 0; m < fb_mechanism_count(); m++)
@@ -208,23 +209,24 @@ static void test_gradients_options_agree_with_oracle(void **state)
 {
     (void)state;
     static const int64_t lengths[2] = {97, 150};
-    static const int64_t sizes[][4] = {{150, 150, 24, 20}, {63, 150, 33, 8}, {1, 1, 3, 2}};
+    static const int64_t sizes[][4] = {
+        {150, 150, 24, 20}, {63, 150, 33, 8}, {1, 1, 3, 2}, {65, 130, 256, 130}};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-        for (int variation = 0; variation < 10; variation++) {
+        for (int variation = 0; variation < 12; variation++) {
             if (short_run && (i + (size_t)variation) % 3 != 0)
                 continue;
             struct kernel_case c = {.layout = LAYOUT_PADDED, .scale = 1.0f, .seed = 400 + i};
             const struct fb_mechanism *mechanism = fb_mechanism_find(options[i].mechanism);
-            const int64_t *size = sizes[variation / 2 % 3];
+            const int64_t *size = sizes[variation / 2 % 4];
             assert_non_null(mechanism);
             kernel_case_set_problem(&c, mechanism, 2, 2, size[0], size[1], size[2], size[3]);
             if (!apply_option(&c, &options[i]))
                 continue;
             c.problem.causal = variation % 2 != 0;
-            if (variation / 2 >= 3) {
+            if (variation / 2 >= 4) {
                 c.problem.q_len = c.problem.kv_len = 150;
                 c.problem.q_lengths = c.problem.kv_lengths = lengths;
-                c.problem.kv_heads = variation / 2 == 3 ? 2 : 1;
+                c.problem.kv_heads = variation / 2 == 4 ? 2 : 1;
             }
             judge_all_variants(&c, 1.0);
         }

@@ -1,0 +1,421 @@
+/*
+ * Flow-Attention's products with states, by panels of 64: the state of a slice of tokens, and rows
+ * times a state with everything that a result's row needs beside it. Sums over tokens in f32 leave
+ * the tensor cores after every panel, since those cut what they add.
+ */
+#include "flow_cuda_wide.cuh"
+
+namespace
+{
+
+/* ---- states ---------------------------------------------------------------------------------- */
+
+template <typename P> __host__ __device__ constexpr int product_stages()
+{
+    return P::wide_sums ? 2 : 3;
+}
+
+/* grid (panels of features times blocks of Z panels of values, slices, heads): phi of keys times p,
+ * or of queries times r, against v or dout */
+template <typename P, typename T, int Z, bool OfQueries>
+__global__ void __launch_bounds__(kPanelThreads, 2)
+    product_kernel(const __grid_constant__ wide_arguments a, float *to, int64_t head_count,
+                   int64_t slice_count)
+{
+    constexpr int stages = product_stages<P>(), stage_bytes = (1 + Z) * P::bytes;
+    extern __shared__ __align__(1024) char shared[];
+    const wide_unit u = wide_unit_of(a, blockIdx.z);
+    const int valid = OfQueries ? u.q_valid : u.kv_valid;
+    const int z_blocks = (a.value_dim + Z * kPanel - 1) / (Z * kPanel);
+    const int y_panel = (int)blockIdx.x / z_blocks, z_panel = (int)blockIdx.x % z_blocks * Z;
+    const panel_rows<T> y(OfQueries ? a.q : a.k, u.b, OfQueries ? u.h : u.kv_h, valid);
+    const panel_rows<T> z(OfQueries ? a.dout : a.v, u.b, OfQueries ? u.h : u.kv_h, valid);
+    const float *weights = OfQueries ? a.r + u.index * a.q_len : a.p + u.index * a.kv_len;
+    const int strip = (int)threadIdx.x / 32 * 16;
+    const int from = (int)blockIdx.y * a.slice_panels * kPanel;
+    const int end = (int)min((int64_t)from + a.slice_panels * kPanel, (int64_t)valid);
+    const int count = from < end ? (end - from + kPanel - 1) / kPanel : 0;
+    strip_result state[Z];
+#pragma unroll
+    for (int i = 0; i < Z; i++)
+        clear(state[i]);
+    const auto start = [&](int n) {
+        char *stage = shared + n % stages * stage_bytes;
+        if (n < count) {
+            start_panel<P>(stage, y, from + n * kPanel, y_panel);
+#pragma unroll
+            for (int i = 0; i < Z; i++)
+                start_panel<P>(stage + (1 + i) * P::bytes, z, from + n * kPanel, z_panel + i);
+        }
+        commit_copies();
+    };
+    for (int n = 0; n < stages - 1; n++)
+        start(n);
+    for (int n = 0; n < count; n++) {
+        char *ys = shared + n % stages * stage_bytes;
+        const int first = from + n * kPanel;
+        float weight[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + panel_row(i);
+            weight[i] = row < valid ? weights[row] : 0.0F;
+        }
+        wait_copies<stages - 2>();
+        finish_panel<P>(
+            ys, y, first, y_panel,
+            [&](int i, float(&x)[8]) {
+                wide_phi<T>(a.phi, x);
+#pragma unroll
+                for (int e = 0; e < 8; e++)
+                    x[e] *= weight[i];
+            },
+            [](int, const float(&)[8]) {});
+        __syncthreads();
+        start(n + stages - 1);
+#pragma unroll
+        for (int i = 0; i < Z; i++) {
+            if constexpr (P::wide_sums) {
+                strip_result part;
+                clear(part);
+                P::multiply_outer(part, ys, strip, ys + (1 + i) * P::bytes);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++)
+                        state[i][k][j] += part[k][j];
+            } else {
+                P::multiply_outer(state[i], ys, strip, ys + (1 + i) * P::bytes);
+            }
+        }
+    }
+    float *out = to + u.index * head_count + blockIdx.y * slice_count;
+#pragma unroll
+    for (int i = 0; i < Z; i++)
+        each_pair(state[i], strip, [&](int row, int col, float x0, float x1) {
+            const int feature = y_panel * kPanel + row, value = (z_panel + i) * kPanel + col;
+            if (feature < a.cols && value < a.value_cols)
+                *reinterpret_cast<float2 *>(out + (int64_t)feature * a.value_cols + value) =
+                    make_float2(x0, x1);
+        });
+}
+
+constexpr int kAddThreads = 256;
+
+/* grid (elements of a state, heads): the sum over slices, in their order */
+__global__ void __launch_bounds__(kAddThreads)
+    add_matrices(const __grid_constant__ wide_arguments a, float *to, int64_t head_count)
+{
+    const int64_t count = (int64_t)a.cols * a.value_cols;
+    const int64_t i = (int64_t)blockIdx.x * kAddThreads + threadIdx.x;
+    if (i >= count)
+        return;
+    const float *from = a.matrices + blockIdx.y * a.panel_slices * count + i;
+    careful_sum sum = {0.0F, 0.0F};
+#pragma unroll 8
+    for (int slice = 0; slice < a.panel_slices; slice++)
+        sum.add(from[slice * count]);
+    to[blockIdx.y * head_count + i] = sum.value;
+}
+
+template <typename P, typename T, int Z, bool OfQueries>
+enum fb_status launch_product(const wide_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    const size_t bytes = product_stages<P>() * (1 + Z) * (size_t)P::bytes;
+    const auto kernel = product_kernel<P, T, Z, OfQueries>;
+    const int64_t count = (int64_t)a.cols * a.value_cols;
+    float *total = OfQueries ? a.gradients + WIDE_GRADIENTS * a.cols
+                             : a.totals + FB_FLOW_CUDA_VECTORS * a.cols + FB_FLOW_CUDA_SCALARS;
+    const int64_t total_count = OfQueries ? a.gradients_count : a.totals_count;
+    const bool whole = a.panel_slices == 1;
+    const unsigned heads = (unsigned)(a.batch * a.heads);
+    const enum fb_status status =
+        fb_cuda_allow_shared((const void *)kernel, bytes, "flow's products", error);
+    if (status != FB_OK)
+        return status;
+    const int blocks =
+        (a.dim + kPanel - 1) / kPanel * ((a.value_dim + Z * kPanel - 1) / (Z * kPanel));
+    kernel<<<dim3((unsigned)blocks, (unsigned)a.panel_slices, heads), kPanelThreads, bytes,
+             stream>>>(a, whole ? total : a.matrices, whole ? total_count : a.panel_slices * count,
+                       count);
+    if (!whole)
+        add_matrices<<<dim3((unsigned)((count + kAddThreads - 1) / kAddThreads), heads),
+                       kAddThreads, 0, stream>>>(a, total, total_count);
+    return fb_cuda_launched("flow's products", error);
+}
+
+template <typename T>
+enum fb_status choose_product(bool of_queries, const wide_arguments &a, cudaStream_t stream,
+                              struct fb_error *error)
+{
+    typedef typename outer_panel_of<T>::type P;
+    if (a.value_dim > kPanel)
+        return of_queries ? launch_product<P, T, 2, true>(a, stream, error)
+                          : launch_product<P, T, 2, false>(a, stream, error);
+    return of_queries ? launch_product<P, T, 1, true>(a, stream, error)
+                      : launch_product<P, T, 1, false>(a, stream, error);
+}
+
+/* ---- rows times a state ---------------------------------------------------------------------- */
+
+template <typename P> __host__ __device__ constexpr int result_stages()
+{
+    return P::wide_sums ? 2 : 3;
+}
+
+template <wide_result R> __host__ __device__ constexpr bool rows_are_queries()
+{
+    return R == WIDE_OUT || R == WIDE_DQ;
+}
+
+template <wide_result R> __host__ __device__ constexpr bool gives_features()
+{
+    return R == WIDE_DQ || R == WIDE_DK;
+}
+
+/* A panel of the state whose rows are columns of the result. The state has features as rows. */
+template <typename P, wide_result R>
+__device__ void load_state(const wide_arguments &a, char *to, const float *state, int result_panel,
+                           int x_panel)
+{
+    constexpr bool features = gives_features<R>();
+    const int feature_panel = features ? result_panel : x_panel;
+    const int value_panel = features ? x_panel : result_panel;
+    const int row = (int)threadIdx.x % kPanel, feature = feature_panel * kPanel + row;
+    for (int chunk = (int)threadIdx.x / kPanel; chunk < 8; chunk += kPanelThreads / kPanel) {
+        const int value = value_panel * kPanel + 8 * chunk;
+        const bool exists = feature < a.cols && value < a.value_cols;
+        const float4 *from =
+            reinterpret_cast<const float4 *>(state + (int64_t)feature * a.value_cols + value);
+        const float4 low = exists ? from[0] : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+        const float4 high = exists ? from[1] : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+        const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        if constexpr (features) {
+            P::put8(to, row, chunk, x);
+        } else {
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                P::put1(to, 8 * chunk + e, row, x[e]);
+        }
+    }
+}
+
+/* What is added to the product of a row of dq or dk: sum of weight[i] (vector[i] + eps) + constant.
+ */
+struct extra_terms {
+    float vectors[4][kPanel];
+};
+
+template <wide_result R>
+__device__ void load_terms(const wide_arguments &a, extra_terms &terms, int64_t head,
+                           int result_panel)
+{
+    const int col = result_panel * kPanel + (int)threadIdx.x;
+    if (threadIdx.x >= kPanel)
+        return;
+    const bool exists = col < a.cols;
+    const float *vectors[4] = {
+        wide_vector_of(a, head, R == WIDE_DQ ? WIDE_U : WIDE_W),
+        wide_gradient_of(a, head, R == WIDE_DQ ? WIDE_DW : WIDE_DU),
+        wide_vector_of(a, head, R == WIDE_DQ ? WIDE_SK : WIDE_SQ),
+        wide_gradient_of(a, head, R == WIDE_DQ ? WIDE_DSQ : WIDE_DSK),
+    };
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        terms.vectors[i][threadIdx.x] =
+            exists ? vectors[i][col] + (i % 2 == 0 ? FB_FLOW_EPSILON : 0.0F) : 0.0F;
+}
+
+/* The scalars of a result's row. */
+struct row_scalars {
+    bool exists;
+    float factor, weight[3];
+};
+
+template <wide_result R>
+__device__ row_scalars scalars_of(const wide_arguments &a, const wide_unit &u, int row, int valid,
+                                  float scale)
+{
+    row_scalars s = {row < valid, 0.0F, {0.0F, 0.0F, 0.0F}};
+    if (!s.exists)
+        return s;
+    const int64_t i = u.index * (rows_are_queries<R>() ? a.q_len : a.kv_len) + row;
+    s.factor = rows_are_queries<R>() ? a.r[i] * scale : a.p[i];
+    if (gives_features<R>()) {
+        s.weight[0] = R == WIDE_DQ ? a.dc[i] : a.o[i];
+        s.weight[1] = R == WIDE_DQ ? a.alpha[i] : a.beta[i];
+        s.weight[2] = R == WIDE_DQ ? a.da[i] : a.db[i];
+    }
+    return s;
+}
+
+/* The strip's product to what its rows of the result are; dv also gives z. */
+template <wide_result R, typename T>
+__device__ void finish_rows(const wide_arguments &a, const wide_unit &u, strip_result &c, int strip,
+                            int first, int valid, int panel, float scale, const extra_terms &terms)
+{
+    const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    const int64_t h = rows_are_queries<R>() ? u.h : u.kv_h;
+    const panel_rows<T> input(R == WIDE_DV ? a.v : R == WIDE_DQ ? a.q : a.k, u.b, h, valid);
+    const panel_rows<T> old(R == WIDE_DV ? a.dv : a.dk, u.b, u.kv_h, valid);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + strip + g + 8 * half;
+        const row_scalars s = scalars_of<R>(a, u, row, valid, scale);
+        float z = 0.0F;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float &x = c[n][2 * half + i];
+                const int place = 8 * n + 2 * t + i, col = panel * kPanel + place;
+                if (!s.exists || (R != WIDE_OUT && col >= input.dim)) {
+                    x = 0.0F;
+                    continue;
+                }
+                x *= s.factor;
+                if constexpr (gives_features<R>()) {
+                    x += terms.vectors[3][place];
+#pragma unroll
+                    for (int k = 0; k < 3; k++)
+                        x = fmaf(s.weight[k], terms.vectors[k][place], x);
+                    x *= wide_slope<T>(a.phi, to_f32(*input.at(row, col)));
+                }
+                if constexpr (R == WIDE_DV)
+                    z = fmaf(x, to_f32(*input.at(row, col)), z);
+                if constexpr (!rows_are_queries<R>())
+                    if (a.round > 0)
+                        x += to_f32(*old.at(row, col));
+            }
+        if constexpr (R == WIDE_DV) {
+            z = sum_of_four(z);
+            if (t == 0 && s.exists)
+                a.z[((int64_t)panel * a.batch * a.heads + u.index) * a.kv_len + row] = z;
+        }
+    }
+}
+
+template <wide_result R> __device__ const panel_tensor &rows_of_result(const wide_arguments &a)
+{
+    return R == WIDE_OUT ? a.q : R == WIDE_DV ? a.k : R == WIDE_DQ ? a.dout : a.v;
+}
+
+template <wide_result R> __device__ const panel_tensor &result_of(const wide_arguments &a)
+{
+    return R == WIDE_OUT ? a.out : R == WIDE_DV ? a.dv : R == WIDE_DQ ? a.dq : a.dk;
+}
+
+/* grid (panels of the result, slices, heads of the result) */
+template <typename P, typename T, wide_result R>
+__global__ void __launch_bounds__(kPanelThreads, P::wide_sums ? 2 : 4)
+    result_kernel(const __grid_constant__ wide_arguments a)
+{
+    constexpr int stages = result_stages<P>();
+    constexpr bool queries = rows_are_queries<R>(), features = gives_features<R>();
+    extern __shared__ __align__(1024) char shared[];
+    __shared__ extra_terms terms;
+    char *states = shared + stages * P::bytes;
+    const wide_unit u = queries ? wide_unit_of(a, blockIdx.z) : wide_round_of(a, blockIdx.z);
+    const int64_t h = queries ? u.h : u.kv_h;
+    const int panel = (int)blockIdx.x, strip = (int)threadIdx.x / 32 * 16;
+    const int x_panels = ((features ? a.value_dim : a.dim) + kPanel - 1) / kPanel;
+    const int count = queries ? a.q_len : a.kv_len, valid = queries ? u.q_valid : u.kv_valid;
+    const float *scalars = wide_scalars_of(a, u.index);
+    const float *state = R == WIDE_OUT || R == WIDE_DQ
+                             ? scalars + FB_FLOW_CUDA_SCALARS
+                             : wide_gradient_of(a, u.index, WIDE_GRADIENTS);
+    const float scale = scalars[0];
+    const panel_rows<T> x(rows_of_result<R>(a), u.b, h, valid);
+    const panel_rows<T> to(result_of<R>(a), u.b, h, count);
+    const int from = (int)blockIdx.y * a.result_panels * kPanel;
+    const int end = (int)min((int64_t)from + a.result_panels * kPanel, (int64_t)count);
+    if (from >= end)
+        return;
+    const int panels = (end - from + kPanel - 1) / kPanel;
+    const auto start = [&](int step) {
+        if (step < panels * x_panels)
+            start_panel<P>(shared + step % stages * P::bytes, x, from + step / x_panels * kPanel,
+                           step % x_panels);
+        commit_copies();
+    };
+    for (int step = 0; step < stages - 1; step++)
+        start(step);
+    for (int i = 0; i < x_panels; i++)
+        load_state<P, R>(a, states + i * P::bytes, state, panel, i);
+    if constexpr (features)
+        load_terms<R>(a, terms, u.index, panel);
+    __syncthreads();
+    for (int n = 0; n < panels; n++) {
+        const int first = from + n * kPanel;
+        strip_result c;
+        clear(c);
+        char *xs = shared;
+        for (int i = 0; i < x_panels; i++) {
+            const int step = n * x_panels + i;
+            xs = shared + step % stages * P::bytes;
+            wait_copies<stages - 2>();
+            if constexpr (!features)
+                finish_panel<P>(
+                    xs, x, first, i, [&](int, float(&y)[8]) { wide_phi<T>(a.phi, y); },
+                    [](int, const float(&)[8]) {});
+            __syncthreads();
+            start(step + stages - 1);
+            P::multiply_turned(c, xs, strip, states + i * P::bytes);
+        }
+        finish_rows<R, T>(a, u, c, strip, first, valid, panel, scale, terms);
+        put_strip<P>(xs, strip, c);
+        write_strip<P, T>(xs, strip, to, first, count, panel, [](int, int, float(&)[8]) {});
+    }
+}
+
+template <typename T, wide_result R>
+enum fb_status launch_result(const wide_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    typedef typename panel_of<T>::type P;
+    const int x_panels = ((gives_features<R>() ? a.value_dim : a.dim) + kPanel - 1) / kPanel;
+    const int panels = ((gives_features<R>() ? a.dim : a.value_dim) + kPanel - 1) / kPanel;
+    const size_t bytes = (result_stages<P>() + x_panels) * (size_t)P::bytes;
+    const auto kernel = result_kernel<P, T, R>;
+    const enum fb_status status =
+        fb_cuda_allow_shared((const void *)kernel, bytes, "flow's rows times a state", error);
+    if (status != FB_OK)
+        return status;
+    const int heads = rows_are_queries<R>() ? a.heads : a.kv_heads;
+    kernel<<<dim3((unsigned)panels, (unsigned)a.result_slices, (unsigned)(a.batch * heads)),
+             kPanelThreads, bytes, stream>>>(a);
+    return fb_cuda_launched("flow's rows times a state", error);
+}
+
+template <typename T>
+enum fb_status choose_result(enum wide_result result, const wide_arguments &a, cudaStream_t stream,
+                             struct fb_error *error)
+{
+    switch (result) {
+    case WIDE_OUT:
+        return launch_result<T, WIDE_OUT>(a, stream, error);
+    case WIDE_DV:
+        return launch_result<T, WIDE_DV>(a, stream, error);
+    case WIDE_DQ:
+        return launch_result<T, WIDE_DQ>(a, stream, error);
+    default:
+        return launch_result<T, WIDE_DK>(a, stream, error);
+    }
+}
+
+} // namespace
+
+enum fb_status flow_wide_product(enum fb_dtype dtype, bool of_queries, const wide_arguments &a,
+                                 cudaStream_t stream, struct fb_error *error)
+{
+    return dtype == FB_BF16  ? choose_product<__nv_bfloat16>(of_queries, a, stream, error)
+           : dtype == FB_F16 ? choose_product<__half>(of_queries, a, stream, error)
+                             : choose_product<float>(of_queries, a, stream, error);
+}
+
+enum fb_status flow_wide_result(enum fb_dtype dtype, enum wide_result result,
+                                const wide_arguments &a, cudaStream_t stream,
+                                struct fb_error *error)
+{
+    return dtype == FB_BF16  ? choose_result<__nv_bfloat16>(result, a, stream, error)
+           : dtype == FB_F16 ? choose_result<__half>(result, a, stream, error)
+                             : choose_result<float>(result, a, stream, error);
+}
