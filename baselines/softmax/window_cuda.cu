@@ -195,13 +195,16 @@ extern "C" enum fb_status fb_window_cuda_forward(const struct fb_problem *p,
     a.lse = (float *)call->saved;
     const unsigned heads = (unsigned)(p->batch * p->heads);
     cudaStream_t stream = (cudaStream_t)call->stream;
-    if (p->q_lengths != nullptr || p->kv_lengths != nullptr) {
-        int32_t *lengths = (int32_t *)call->scratch;
-        const enum fb_status status = fb_cuda_put_lengths(p, lengths, stream, error);
+    struct fb_window_cuda_buffers buffers;
+    fb_window_cuda_buffers_of(p, call->scratch, &buffers);
+    a.lengths = buffers.lengths;
+    if (buffers.lengths != nullptr) {
+        const enum fb_status status = fb_cuda_put_lengths(p, buffers.lengths, stream, error);
         if (status != FB_OK)
             return status;
-        a.lengths = lengths;
     }
+    if (fb_window_cuda_is_single(p))
+        return window_cuda_single(p, call, a, buffers.parts, stream, error);
     const bool wide = p->dtype != FB_F32 && p->qk_dim == 64 && p->v_dim == 64 &&
                       has_whole_chunks(a.q) && has_whole_chunks(a.k) && has_whole_chunks(a.v) &&
                       has_whole_chunks(a.out);

@@ -66,4 +66,14 @@ __device__ inline float window_power(float x)
 enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arguments,
                                 unsigned heads, cudaStream_t stream, struct fb_error *error);
 
+/* One query per head: window_cuda_single.cu. parts: see fb_window_cuda_is_single. */
+enum fb_status window_cuda_single(const struct fb_problem *problem, const struct fb_call *call,
+                                  const window_arguments &arguments, float *parts,
+                                  cudaStream_t stream, struct fb_error *error);
+enum fb_status window_cuda_single_gradient(const struct fb_problem *problem,
+                                           const struct fb_call *call,
+                                           const window_arguments &arguments, const float *shares,
+                                           float *parts, cudaStream_t stream,
+                                           struct fb_error *error);
+
 #endif

@@ -21,6 +21,29 @@ struct fb_cuda_band {
 
 enum fb_status fb_window_cuda_supports(const struct fb_problem *problem, enum fb_pass pass,
                                        const char *kernel, struct fb_error *why);
+/* Whether every head has one query and keys of its own: keys are then split over the device, and
+ * scratch memory has a vector per slice of them. */
+bool fb_window_cuda_is_single(const struct fb_problem *problem);
+int fb_window_cuda_slices(const struct fb_problem *problem);
+
+/* What lies in scratch memory; lengths and parts are NULL where nobody needs them. With scratch
+ * NULL they only count. */
+struct fb_window_cuda_buffers {
+    int32_t *lengths;
+    float *parts;
+    size_t bytes;
+};
+struct fb_window_cuda_gradient_buffers {
+    float *shares; /* [batch heads][q_len] dout out */
+    int32_t *lengths;
+    float *parts;
+    size_t bytes;
+};
+void fb_window_cuda_buffers_of(const struct fb_problem *problem, void *scratch,
+                               struct fb_window_cuda_buffers *buffers);
+void fb_window_cuda_gradient_buffers_of(const struct fb_problem *problem, void *scratch,
+                                        struct fb_window_cuda_gradient_buffers *buffers);
+
 /* Of forward, backward and saved. */
 void fb_window_cuda_sizes(const struct fb_problem *problem, struct fb_sizes *sizes);
 enum fb_status fb_window_cuda_forward(const struct fb_problem *problem, const struct fb_call *call,

@@ -7,36 +7,21 @@
  *
  *   p = exp(s - lse), dv = p^T dout, dp = dout v^T, ds = p (dp - dout out), dq = ds k, dk = ds^T q
  */
-#include "cuda_panels.cuh"
 #include "cuda_rows.cuh"
-#include "kernel_support.h"
-#include "window_cuda.cuh"
+#include "window_cuda_gradient.cuh"
 
 #include <math.h>
 
 namespace
 {
 
-struct gradient_arguments {
-    window_arguments w; /* sizes, band, scale */
-    panel_tensor q, k, v, dout, dq, dk, dv;
-    int dim_panels, value_panels;
-    float slope;         /* of scores before log2(e): D^(-1/2) */
-    const float *lse;    /* [batch heads][q_len], base 2 */
-    const float *shares; /* [batch heads][q_len] dout out */
-    bool ahead;          /* the next panels are brought while these are used */
-};
+constexpr int kResidentPanels = 4; /* of keys and values, in bf16: more are faster passing by */
 
 /* Panels that stay: of the block's rows; that pass: of the other side, twice when brought ahead;
  * and one of weights. */
 size_t shared_panels(const gradient_arguments &a)
 {
     return (size_t)(a.dim_panels + a.value_panels) * (a.ahead ? 3 : 2) + 1;
-}
-
-template <typename P> __device__ float weight_of(float score, float lse)
-{
-    return P::wide_sums ? exp2f(score - lse) : window_power(score - lse);
 }
 
 /* first and second of both sides: q and dout, or k and v */
@@ -60,24 +45,6 @@ __device__ void products(const gradient_arguments &a, strip_result &s, strip_res
         P::multiply_turned(s, rows + i * P::bytes, strip, others + i * P::bytes);
     for (int i = a.dim_panels; i < a.dim_panels + a.value_panels; i++)
         P::multiply_turned(dp, rows + i * P::bytes, strip, others + i * P::bytes);
-}
-
-/* sum += a b; in f32 by way of fresh registers, since tensor cores cut what they add */
-template <typename P>
-__device__ void add_product(strip_result &sum, const char *a, int strip, const char *b)
-{
-    if constexpr (P::wide_sums) {
-        strip_result part;
-        clear(part);
-        P::multiply_straight(part, a, strip, b);
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sum[n][i] += part[n][i];
-    } else {
-        P::multiply_straight(sum, a, strip, b);
-    }
 }
 
 /* grid (panels of queries, heads, panels of dq): reads k and v of the band once per block */
@@ -147,28 +114,15 @@ __global__ void __launch_bounds__(kPanelThreads)
     }
     wait_copies<0>();
     __syncthreads();
-    each_pair(sum, strip, [&](int row, int, float &x0, float &x1) {
-        x0 = row < rows ? x0 * a.slope : 0.0F;
-        x1 = row < rows ? x1 * a.slope : 0.0F;
-    });
-    const panel_rows<T> dq(a.dq, head.b, head.h, a.w.q_len);
-    put_strip<P>(weights, strip, sum);
-    write_strip<P, T>(weights, strip, dq, first, a.w.q_len, z, [](int, int, float(&)[8]) {});
-}
-
-/* The queries that see any of the keys first .. first + rows - 1: from, and one beyond the last. */
-__device__ window_range queries_of(const window_arguments &s, int q_len, int first, int rows)
-{
-    const int64_t from = (int64_t)first - s.ahead;
-    const int64_t to = (int64_t)first + rows + s.back;
-    return {(int)(from > 0 ? from : 0), (int)(to < q_len ? to : q_len)};
+    write_gradient<P, T>(weights, strip, sum, panel_rows<T>(a.dq, head.b, head.h, a.w.q_len), first,
+                         rows, a.w.q_len, z, a.slope);
 }
 
 /* grid (panels of keys, heads of keys, panels of dk and dv): reads q and dout of the band once per
  * block */
 template <typename P, typename T>
 __global__ void __launch_bounds__(kPanelThreads)
-    key_kernel(const __grid_constant__ gradient_arguments a, int kv_heads)
+    key_kernel(const __grid_constant__ gradient_arguments a)
 {
     extern __shared__ __align__(1024) char shared[];
     __shared__ float lse[kPanel], share[kPanel];
@@ -177,7 +131,7 @@ __global__ void __launch_bounds__(kPanelThreads)
     char *weights = passing + (a.ahead ? 2 : 1) * side;
     const int first = (int)blockIdx.x * kPanel, z = (int)blockIdx.z;
     const int strip = (int)threadIdx.x / 32 * 16;
-    const int64_t b = blockIdx.y / kv_heads, kv_h = blockIdx.y % kv_heads;
+    const int64_t b = blockIdx.y / a.kv_heads, kv_h = blockIdx.y % a.kv_heads;
     const window_head head = window_head_of(a.w, b * a.w.heads + kv_h * a.w.group);
     const int rows = max(0, min(kPanel, head.kv_len - first));
     const panel_rows<T> k(a.k, b, kv_h, head.kv_len), v(a.v, b, kv_h, head.kv_len);
@@ -244,19 +198,12 @@ __global__ void __launch_bounds__(kPanelThreads)
     }
     wait_copies<0>();
     __syncthreads();
-    const auto finish = [&](strip_result &sum, const panel_tensor &to, float factor) {
-        each_pair(sum, strip, [&](int row, int, float &x0, float &x1) {
-            x0 = row < rows ? x0 * factor : 0.0F;
-            x1 = row < rows ? x1 * factor : 0.0F;
-        });
-        const panel_rows<T> out(to, b, kv_h, a.w.kv_len);
-        put_strip<P>(weights, strip, sum);
-        write_strip<P, T>(weights, strip, out, first, a.w.kv_len, z, [](int, int, float(&)[8]) {});
-    };
     if (z < a.value_panels)
-        finish(dv, a.dv, 1.0F);
+        write_gradient<P, T>(weights, strip, dv, panel_rows<T>(a.dv, b, kv_h, a.w.kv_len), first,
+                             rows, a.w.kv_len, z, 1.0F);
     if (z < a.dim_panels)
-        finish(dk, a.dk, a.slope);
+        write_gradient<P, T>(weights, strip, dk, panel_rows<T>(a.dk, b, kv_h, a.w.kv_len), first,
+                             rows, a.w.kv_len, z, a.slope);
 }
 
 template <typename T>
@@ -278,7 +225,7 @@ enum fb_status run(const struct fb_problem *p, const gradient_arguments &a, cuda
     if (status != FB_OK)
         return status;
     query_kernel<P, T><<<queries, kPanelThreads, bytes, stream>>>(a);
-    key_kernel<P, T><<<keys, kPanelThreads, bytes, stream>>>(a, (int)p->kv_heads);
+    key_kernel<P, T><<<keys, kPanelThreads, bytes, stream>>>(a);
     return fb_cuda_launched(name, error);
 }
 
@@ -291,7 +238,6 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
 {
     cudaStream_t stream = (cudaStream_t)call->stream;
     gradient_arguments a = {};
-    float *shares = (float *)call->scratch;
     a.w = window_arguments_of(p, call, band);
     a.q = panel_tensor_of(call->q);
     a.k = panel_tensor_of(call->k);
@@ -300,24 +246,29 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
     a.dq = panel_tensor_of(call->dq);
     a.dk = panel_tensor_of(call->dk);
     a.dv = panel_tensor_of(call->dv);
+    a.kv_heads = (int)p->kv_heads;
     a.dim_panels = (a.q.dim + kPanel - 1) / kPanel;
     a.value_panels = (a.v.dim + kPanel - 1) / kPanel;
     a.ahead = p->dtype == FB_BF16 && a.dim_panels + a.value_panels == 2;
     a.slope = (float)(1.0 / sqrt((double)p->qk_dim));
     a.lse = (const float *)call->saved;
-    a.shares = shares;
+    struct fb_window_cuda_gradient_buffers buffers;
+    fb_window_cuda_gradient_buffers_of(p, call->scratch, &buffers);
+    a.shares = buffers.shares;
+    a.w.lengths = buffers.lengths;
+    const int panels = a.dim_panels + a.value_panels;
     enum fb_status status = FB_OK;
-    if (p->q_lengths != nullptr || p->kv_lengths != nullptr) {
-        struct fb_scratch_cursor cursor = fb_scratch_at(call->scratch);
-        (void)fb_scratch_take_f32(&cursor, p->batch * p->heads * p->q_len);
-        int32_t *lengths = (int32_t *)fb_scratch_take(&cursor, 2 * p->batch, sizeof(int32_t));
-        status = fb_cuda_put_lengths(p, lengths, stream, error);
-        a.w.lengths = lengths;
-    }
+    if (buffers.lengths != nullptr)
+        status = fb_cuda_put_lengths(p, buffers.lengths, stream, error);
     if (status == FB_OK)
-        status = fb_cuda_row_products(&call->out, &call->dout, shares, stream, error);
+        status = fb_cuda_row_products(&call->out, &call->dout, buffers.shares, stream, error);
     if (status != FB_OK)
         return status;
+    if (fb_window_cuda_is_single(p))
+        return window_cuda_single_gradient(p, call, a.w, buffers.shares, buffers.parts, stream,
+                                           error);
+    if (p->dtype == FB_BF16 ? panels > kResidentPanels : panels > 2)
+        return window_cuda_gradient_wide(p, a, stream, error);
     switch (p->dtype) {
     case FB_BF16:
         return run<__nv_bfloat16>(p, a, stream, error);

@@ -3,13 +3,9 @@
 #include "cuda_limits.h"
 #include "softmax/window_cuda.h"
 
-/* Gradients in f32 panels have shared memory for so many columns of keys and values. */
-enum { PANEL = 64, PANELS_MAX = 6 };
-
-static int64_t panels(int64_t columns)
-{
-    return (columns + PANEL - 1) / PANEL;
-}
+/* One query per head: blocks that fill a large GPU twice, each with at least so many keys. A
+ * constant, so that results are the same bits on every device. */
+enum { SINGLE_BLOCKS = 1056, SLICE_LEN_MIN = 64 };
 
 enum fb_status fb_window_cuda_supports(const struct fb_problem *p, enum fb_pass pass,
                                        const char *kernel, struct fb_error *why)
@@ -17,26 +13,60 @@ enum fb_status fb_window_cuda_supports(const struct fb_problem *p, enum fb_pass 
     const enum fb_status status = fb_cuda_supports(p, kernel, why);
     if (status != FB_OK)
         return status;
-    if (pass == FB_DECODE)
-        return fb_cuda_supports_decode(p, kernel, why);
-    if ((pass == FB_BACKWARD || pass == FB_BOTH) && p->dtype != FB_BF16 &&
-        panels(p->qk_dim) + panels(p->v_dim) > PANELS_MAX)
-        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
-                            "gradients of %s in %s have shared memory for head dimensions of %d "
-                            "together: qk_dim is %lld, v_dim is %lld; use bf16, or device cpu",
-                            kernel, fb_dtype_name(p->dtype), PANELS_MAX * PANEL,
-                            (long long)p->qk_dim, (long long)p->v_dim);
-    return FB_OK;
+    return pass == FB_DECODE ? fb_cuda_supports_decode(p, kernel, why) : FB_OK;
+}
+
+bool fb_window_cuda_is_single(const struct fb_problem *p)
+{
+    return p->q_len == 1 && p->heads == p->kv_heads;
+}
+
+int fb_window_cuda_slices(const struct fb_problem *p)
+{
+    const int64_t most = (p->kv_len + SLICE_LEN_MIN - 1) / SLICE_LEN_MIN;
+    const int64_t wanted = 1 + (SINGLE_BLOCKS - 1) / (p->batch * p->heads);
+    return (int)(wanted < most ? wanted : most);
+}
+
+static int32_t *take_lengths(struct fb_scratch_cursor *at, const struct fb_problem *p)
+{
+    const bool padded = p->q_lengths != NULL || p->kv_lengths != NULL;
+    return padded ? fb_scratch_take(at, 2 * p->batch, sizeof(int32_t)) : NULL;
+}
+
+static float *take_parts(struct fb_scratch_cursor *at, const struct fb_problem *p, int64_t each)
+{
+    return fb_window_cuda_is_single(p)
+               ? fb_scratch_take_f32(at, p->batch * p->heads * fb_window_cuda_slices(p) * each)
+               : NULL;
+}
+
+void fb_window_cuda_buffers_of(const struct fb_problem *p, void *scratch,
+                               struct fb_window_cuda_buffers *x)
+{
+    struct fb_scratch_cursor at = fb_scratch_at(scratch);
+    x->lengths = take_lengths(&at, p);
+    x->parts = take_parts(&at, p, 2 + p->v_dim);
+    x->bytes = at.used_bytes;
+}
+
+void fb_window_cuda_gradient_buffers_of(const struct fb_problem *p, void *scratch,
+                                        struct fb_window_cuda_gradient_buffers *x)
+{
+    struct fb_scratch_cursor at = fb_scratch_at(scratch);
+    x->shares = fb_scratch_take_f32(&at, p->batch * p->heads * p->q_len);
+    x->lengths = take_lengths(&at, p);
+    x->parts = take_parts(&at, p, p->qk_dim);
+    x->bytes = at.used_bytes;
 }
 
 void fb_window_cuda_sizes(const struct fb_problem *p, struct fb_sizes *sizes)
 {
-    const bool padded = p->q_lengths != NULL || p->kv_lengths != NULL;
-    struct fb_scratch_cursor backward = fb_scratch_at(NULL);
-    (void)fb_scratch_take_f32(&backward, p->batch * p->heads * p->q_len);
-    if (padded)
-        (void)fb_scratch_take(&backward, 2 * p->batch, sizeof(int32_t));
+    struct fb_window_cuda_buffers forward;
+    struct fb_window_cuda_gradient_buffers backward;
+    fb_window_cuda_buffers_of(p, NULL, &forward);
+    fb_window_cuda_gradient_buffers_of(p, NULL, &backward);
     sizes->saved_bytes = sizeof(float) * (size_t)(p->batch * p->heads * p->q_len);
-    sizes->forward_scratch_bytes = padded ? 2 * (size_t)p->batch * sizeof(int32_t) : 0;
-    sizes->backward_scratch_bytes = backward.used_bytes;
+    sizes->forward_scratch_bytes = forward.bytes;
+    sizes->backward_scratch_bytes = backward.bytes;
 }
