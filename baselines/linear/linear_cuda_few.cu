@@ -101,23 +101,6 @@ __device__ void load_rows(const linear_arguments &a, const few_place &at, bool o
     }
 }
 
-template <typename T>
-__device__ void store_chunk(const panel_rows<T> &to, int row, int col, const float (&x)[8])
-{
-    if (to.whole && col < to.dim) {
-        packet<T> bits;
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            bits.x[e] = from_f32<T>(x[e]);
-        *reinterpret_cast<packet<T> *>(to.at(row, col)) = bits;
-    } else if (!to.whole) {
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            if (col + e < to.dim)
-                *to.at(row, col + e) = from_f32<T>(x[e]);
-    }
-}
-
 /* The sums of the block's tokens, added in order: [R][columns] and, at its end, [R] of y. */
 template <int R>
 __device__ void join_tokens(const few_place &at, const few_rows<R> &sum, const float (&y)[R],
