@@ -163,6 +163,15 @@ bool has_whole_chunks(const tensor_view &view)
 
 } // namespace
 
+bool window_cuda_is_wide(const struct fb_problem *p,
+                         std::initializer_list<const tensor_view *> tensors)
+{
+    bool wide = p->dtype != FB_F32 && p->qk_dim == 64 && p->v_dim == 64;
+    for (const tensor_view *tensor : tensors)
+        wide = wide && has_whole_chunks(*tensor);
+    return wide;
+}
+
 window_arguments window_arguments_of(const struct fb_problem *p, const struct fb_call *call,
                                      const struct fb_cuda_band *band)
 {
@@ -205,9 +214,9 @@ extern "C" enum fb_status fb_window_cuda_forward(const struct fb_problem *p,
     }
     if (fb_window_cuda_is_single(p))
         return window_cuda_single(p, call, a, buffers.parts, stream, error);
-    const bool wide = p->dtype != FB_F32 && p->qk_dim == 64 && p->v_dim == 64 &&
-                      has_whole_chunks(a.q) && has_whole_chunks(a.k) && has_whole_chunks(a.v) &&
-                      has_whole_chunks(a.out);
+    const bool wide = window_cuda_is_wide(p, {&a.q, &a.k, &a.v, &a.out});
+    if (wide && window_cuda_has_groups(a))
+        return window_cuda_groups(p->dtype, a, heads, stream, error);
     if (wide)
         return window_cuda_wide(p->dtype, a, heads, stream, error);
     switch (p->dtype) {

@@ -6,6 +6,8 @@
 #include "cuda_tile.cuh"
 #include "window_cuda.h"
 
+#include <initializer_list>
+
 struct window_arguments {
     tensor_view q, k, v, out;
     int heads, group, batch;
@@ -62,9 +64,24 @@ __device__ inline float window_power(float x)
     return y;
 }
 
+/* Whether a window is no more than a few tiles wide. */
+inline bool window_cuda_is_band(const window_arguments &a)
+{
+    return a.back <= 512 && a.ahead <= 512;
+}
+
 /* Heads of 64 of bf16 or f16 with rows of 16-byte chunks: window_cuda_wide.cu. */
 enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arguments,
                                 unsigned heads, cudaStream_t stream, struct fb_error *error);
+/* The same where every key up to the sink, or every one, is seen, on Hopper: window_cuda_groups.cu.
+ */
+bool window_cuda_has_groups(const window_arguments &arguments);
+bool window_cuda_is_hopper();
+/* Whether heads are of 64, of 16 bits, and every row is one of whole 16-byte chunks. */
+bool window_cuda_is_wide(const struct fb_problem *problem,
+                         std::initializer_list<const tensor_view *> tensors);
+enum fb_status window_cuda_groups(enum fb_dtype dtype, const window_arguments &arguments,
+                                  unsigned heads, cudaStream_t stream, struct fb_error *error);
 
 /* One query per head: window_cuda_single.cu. parts: see fb_window_cuda_is_single. */
 enum fb_status window_cuda_single(const struct fb_problem *problem, const struct fb_call *call,

@@ -9,6 +9,7 @@
  */
 #include "cuda_rows.cuh"
 #include "window_cuda_gradient.cuh"
+#include "window_cuda_groups.cuh"
 
 #include <math.h>
 
@@ -229,6 +230,13 @@ enum fb_status run(const struct fb_problem *p, const gradient_arguments &a, cuda
     return fb_cuda_launched(name, error);
 }
 
+bool has_groups(const struct fb_problem *p, const window_gradient_view &a)
+{
+    return window_cuda_is_wide(p,
+                               {&a.w.q, &a.w.k, &a.w.v, &a.w.out, &a.dout, &a.dq, &a.dk, &a.dv}) &&
+           p->q_len >= kPanel && window_cuda_is_hopper();
+}
+
 } // namespace
 
 extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
@@ -260,6 +268,16 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
     enum fb_status status = FB_OK;
     if (buffers.lengths != nullptr)
         status = fb_cuda_put_lengths(p, buffers.lengths, stream, error);
+    const window_gradient_view view = {a.w,
+                                       view_of(call->dout),
+                                       view_of(call->dq),
+                                       view_of(call->dk),
+                                       view_of(call->dv),
+                                       a.slope,
+                                       a.lse,
+                                       buffers.shares};
+    if (status == FB_OK && has_groups(p, view))
+        return window_cuda_groups_gradient(p->dtype, view, stream, error);
     if (status == FB_OK)
         status = fb_cuda_row_products(&call->out, &call->dout, buffers.shares, stream, error);
     if (status != FB_OK)

@@ -1,0 +1,142 @@
+/*
+ * Softmax over a band of keys in registers, heads of 64 in bf16 or f16: what the kernels by mma
+ * (window_cuda_wide.cu) and by wgmma (window_cuda_groups.cu) share. A warp has 16 rows; s[n][i] are
+ * fragments of m16n8 results.
+ */
+#ifndef FB_WINDOW_CUDA_ROWS_CUH
+#define FB_WINDOW_CUDA_ROWS_CUH
+
+#include "cuda_fragments.cuh"
+#include "window_cuda.cuh"
+
+#include <math.h>
+
+template <typename T> __device__ uint32_t pack_pair(float low, float high);
+template <> __device__ inline uint32_t pack_pair<__nv_bfloat16>(float low, float high)
+{
+    return pack_bf16(low, high);
+}
+template <> __device__ inline uint32_t pack_pair<__half>(float low, float high)
+{
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t *>(&pair);
+}
+
+/* Rows of a head into a tile, asynchronously, by `threads` threads, this one being number `thread`;
+ * zeros beyond the valid ones. */
+template <typename T>
+__device__ void fetch_rows(uint32_t tile, const tensor_view &view, int64_t b, int64_t h, int first,
+                           int rows, int valid, int thread, int threads)
+{
+    const head_rows<T> x = rows_of<T>(view, b, h, first);
+    for (int i = thread; i < rows * 8; i += threads) {
+        const int row = i / 8, chunk = i % 8;
+        const T *from =
+            row < valid ? x.data + row * x.stride + 8 * chunk : static_cast<const T *>(view.data);
+        copy_chunk_async(tile + chunk_offset(row, chunk), from, row < valid);
+    }
+}
+
+/* The rows g and g + 8 of a warp's strip. */
+struct row_state {
+    float peak[2], sum[2];
+};
+
+/* Scores of keys from `at` on that the rows from `row` on do not see, or from `to` on. */
+template <int N>
+__device__ void mask_scores(float (&s)[N][4], const window_arguments &a, int row, int at, int to)
+{
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int sink = row + g + i / 2 * 8, source = at + 8 * n + 2 * t + i % 2;
+            if (source >= to || !window_sees(a, sink, source))
+                s[n][i] = -INFINITY;
+        }
+}
+
+/* Scores become weights; factor: what the new maximum makes of the output so far. */
+template <int N>
+__device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &rows, float scale)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float peak = s[0][2 * half];
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+        peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 1));
+        peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 2));
+        const float now = fmaxf(rows.peak[half], peak);
+        const float base = now == -INFINITY ? 0.0F : now * scale;
+        factor[half] = window_power(rows.peak[half] * scale - base);
+        float sum = 0.0F;
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float &x = s[n][2 * half + i];
+                x = window_power(fmaf(x, scale, -base));
+                sum += x;
+            }
+        rows.sum[half] = rows.sum[half] * factor[half] + sum;
+        rows.peak[half] = now;
+    }
+}
+
+__device__ inline void scale_rows(float (&out)[8][4], const float (&factor)[2])
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            out[n][i] *= factor[i / 2];
+}
+
+/* Weights of 16 keys, from 16 `step` on, as the left operand of a product. */
+template <typename T, int N>
+__device__ void weights_operand(uint32_t (&p)[4], const float (&s)[N][4], int step)
+{
+    p[0] = pack_pair<T>(s[2 * step][0], s[2 * step][1]);
+    p[1] = pack_pair<T>(s[2 * step][2], s[2 * step][3]);
+    p[2] = pack_pair<T>(s[2 * step + 1][0], s[2 * step + 1][1]);
+    p[3] = pack_pair<T>(s[2 * step + 1][2], s[2 * step + 1][3]);
+}
+
+/* Through the strip's own rows of the query tile, so that whole rows are written. Rows are counted
+ * from the tile's first; `valid` and `written` of them have queries and are written. */
+template <typename T>
+__device__ void write_rows(char *tile, const float (&out)[8][4], const row_state &rows,
+                           const head_rows<T> &to, int strip, int valid, int written,
+                           const lane_places &at, float scale, float *lse)
+{
+    const int lane = threadIdx.x % 32;
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float sum = rows.sum[half];
+        sum += __shfl_xor_sync(0xffffffffU, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffU, sum, 2);
+        const int row = strip + lane / 4 + 8 * half;
+        if (lse != nullptr && lane % 4 == 0 && row < written)
+            lse[row] = sum > 0.0F ? rows.peak[half] * scale + log2f(sum) : INFINITY;
+        inverse[half] = sum > 0.0F && strip + lane / 4 + 8 * half < valid ? 1.0F / sum : 0.0F;
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        char *place = tile + strip * kRowBytes + (at.result ^ (uint32_t)(n << 4));
+        *reinterpret_cast<uint32_t *>(place) =
+            pack_pair<T>(out[n][0] * inverse[0], out[n][1] * inverse[0]);
+        *reinterpret_cast<uint32_t *>(place + 8 * kRowBytes) =
+            pack_pair<T>(out[n][2] * inverse[1], out[n][3] * inverse[1]);
+    }
+    __syncwarp();
+    for (int i = lane / 8; i < 16; i += 4)
+        if (strip + i < written)
+            *reinterpret_cast<uint4 *>(to.data + (strip + i) * to.stride + 8 * (lane % 8)) =
+                *reinterpret_cast<const uint4 *>(tile + chunk_offset(strip + i, lane % 8));
+}
+
+#endif
