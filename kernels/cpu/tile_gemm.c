@@ -22,9 +22,10 @@ static_assert(FB_TILE_PANEL == TILE_VECTORS * FB_VW, "tile_gemm.h names the widt
  * the period is one: compilers with sanitizers take minutes over longer ones that are never run. */
 #if defined(FB_SIMD_AVX512) || defined(FB_SIMD_AVX2)
 enum { CAN_FETCH = 1, LINE_BYTES = 64, FETCH_PERIOD = 64 / FB_TILE_PANEL, FETCH_LANES = 3 };
+enum { FETCH_LEAD = FB_TILE_PANEL / 32 + 1 };
 #define FETCH_LINE(address) _mm_prefetch(address, _MM_HINT_T1)
 #else
-enum { CAN_FETCH = 0, LINE_BYTES = 64, FETCH_PERIOD = 1, FETCH_LANES = 3 };
+enum { CAN_FETCH = 0, LINE_BYTES = 64, FETCH_PERIOD = 1, FETCH_LANES = 3, FETCH_LEAD = 0 };
 #define FETCH_LINE(address) ((void)(address))
 #endif
 
@@ -46,6 +47,8 @@ struct tile {
     float *twin;                    /* or NULL */
     const float *scale;             /* of C's rows, or NULL */
     const char *fetch[FETCH_LANES]; /* what to fetch next, in turn */
+    int64_t fetch_bytes;            /* of each */
+    int64_t lead;                   /* of them the lines that come before the first step */
 };
 
 /* One step of k in run_tile. A macro, since clang with sanitizers takes minutes over the same as a
@@ -146,6 +149,14 @@ FB_ALWAYS_INLINE void run_tile(const struct tile *t, const int rows, const int v
     int64_t p = 0;
     if (fetching) {
         const char *first = t->fetch[0], *second = t->fetch[1], *third = t->fetch[2];
+        for (int64_t line = 0; line < t->lead; line++) {
+            FETCH_LINE(first);
+            FETCH_LINE(second);
+            FETCH_LINE(third);
+            first += LINE_BYTES;
+            second += LINE_BYTES;
+            third += LINE_BYTES;
+        }
         for (; p + FETCH_PERIOD <= t->k; p += FETCH_PERIOD) {
             FETCH_LINE(first);
             const char *next = first + LINE_BYTES;
@@ -237,31 +248,35 @@ static int64_t smaller(int64_t a, int64_t b)
 
 static bool is_left(const struct fb_tile_extra *extra)
 {
-    bool left = false;
+    int64_t left = 0;
     for (int i = 0; i < FB_TILE_RANGES; i++) {
-        left = left || extra->fetch[i].bytes > 0;
+        left |= extra->fetch[i].bytes > 0;
     }
-    return left;
+    return left != 0;
 }
 
 /* Hands each of the tile's lanes lines of the next range in turn that has any left. */
 static void take_lines(struct fb_tile_extra *extra, struct tile *t)
 {
-    const int64_t bytes = (t->k / FETCH_PERIOD / FETCH_LANES + 1) * LINE_BYTES;
+    static_assert((FB_TILE_RANGES & (FB_TILE_RANGES - 1)) == 0, "turns are counted by a mask");
+    unsigned turn = (unsigned)extra->turn;
     const char *taken = NULL;
+    FB_UNROLL
     for (int lane = 0; lane < FETCH_LANES; lane++) {
-        for (int tries = 0; tries < FB_TILE_RANGES; tries++) {
-            struct fb_tile_range *range = &extra->fetch[extra->turn];
-            extra->turn = (extra->turn + 1) % FB_TILE_RANGES;
-            if (range->bytes > 0) {
-                taken = range->at;
-                range->at += bytes;
-                range->bytes -= bytes;
-                break;
-            }
+        struct fb_tile_range *range = &extra->fetch[turn];
+        for (int tries = 1; range->bytes <= 0 && tries < FB_TILE_RANGES; tries++) {
+            turn = (turn + 1) & (FB_TILE_RANGES - 1);
+            range = &extra->fetch[turn];
+        }
+        turn = (turn + 1) & (FB_TILE_RANGES - 1);
+        if (range->bytes > 0) {
+            taken = range->at;
+            range->at += t->fetch_bytes;
+            range->bytes -= t->fetch_bytes;
         }
         t->fetch[lane] = taken;
     }
+    extra->turn = (int)turn;
 }
 
 /* What the tile at row i, column j does beside its product. */
@@ -309,6 +324,11 @@ FB_ALWAYS_INLINE void run_gemm(FB_TILE_GEMM_ARGS, const bool lower, struct fb_ti
     t.accumulate = accumulate;
     t.twin = NULL;
     t.scale = NULL;
+    t.fetch_bytes = t.lead = 0;
+    if (CAN_FETCH && extra != NULL) {
+        t.lead = extra->hurried ? FETCH_LEAD : 0;
+        t.fetch_bytes = (k / FETCH_PERIOD / FETCH_LANES + (t.lead > 0 ? t.lead : 1)) * LINE_BYTES;
+    }
     for (int64_t j = 0; j < n; j += TILE_VECTORS * FB_VW) {
         const int64_t columns = smaller(n - j, TILE_VECTORS * FB_VW);
         const int vectors = (int)((columns + FB_VW - 1) / FB_VW);

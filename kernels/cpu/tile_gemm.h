@@ -49,7 +49,8 @@ struct fb_tile_extra {
         const char *at;
         int64_t bytes;
     } fetch[FB_TILE_RANGES];
-    int turn; /* whose lines come next */
+    int turn;     /* whose lines come next */
+    bool hurried; /* each tile asks for lines before its first step, too */
 };
 
 /* The product, with extra. A may lie in C's own rows when C is one panel wide, n <= FB_TILE_PANEL,

@@ -178,6 +178,8 @@ bool fb_flow_step_ahead(struct flow_ahead *ahead, int side)
 
 /* ---- what a product fetches ---------------------------------------------------------------- */
 
+/* Products of the forward pass are hurried: three blocks are more lines than they have steps. */
+
 /* The rows first .. first+FLOW_BLOCK-1 below length, when they lie together. */
 static struct fb_tile_range rows_range(const struct fb_tensor *x, int64_t batch, int64_t head,
                                        int64_t first, int64_t length)
@@ -330,7 +332,7 @@ static void add_block(const struct flow_task *t, int64_t first, int64_t rows, fl
         fb_rows_scale(v.rows, v.stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
         v = (struct fb_row_block){t->worker->scaled, s->value_cols};
     }
-    struct fb_tile_extra extra = {0};
+    struct fb_tile_extra extra = {.hurried = true};
     fetch_sources(t, first, &extra);
     FB_ISA_SYMBOL(fb_tile_gemm_extra)
     (s->dim, s->value_cols, rows, k, 1, s->cols, v.rows, v.stride, t->slot->product, s->value_cols,
@@ -446,7 +448,7 @@ static void emit_sinks(const struct flow_task *t)
         }
         fb_rows_dot(q, stride, rows, s->cols, totals->source_flow, conserved);
         allocate(t, conserved, rows, incoming, r);
-        struct fb_tile_extra extra = {0};
+        struct fb_tile_extra extra = {.hurried = true};
         fetch_sinks(t, i, &extra);
         if (copied) {
             fb_rows_scale(q, stride, rows, s->cols, r, t->worker->scaled, s->cols);
