@@ -73,13 +73,13 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
                                     struct fb_error *error)
 {
     struct fb_flow_cuda_plan plan;
-    if (problem->causal)
-        return fb_flow_cuda_causal_gradient(problem, call, error);
     fb_flow_cuda_plan_of(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q,  &call->k,  &call->v, &call->dout,
                                                &call->dq, &call->dk, &call->dv};
     const bool strips =
         plan.strips && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
+    if (problem->causal)
+        return fb_flow_cuda_causal_gradient(problem, call, &plan, strips, error);
     return strips ? fb_flow_cuda_gradient(problem, call, &plan, error)
                   : fb_flow_cuda_wide_gradient(problem, call, &plan, error);
 }

@@ -41,6 +41,7 @@ enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const str
                                      struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,
+                                            const struct fb_flow_cuda_plan *plan, bool strips,
                                             struct fb_error *error) FB_MUST_CHECK;
 /* Any number of tokens against the state: decoding and prefilling. */
 enum fb_status fb_flow_cuda_continue(const struct fb_problem *problem, const struct fb_call *call,

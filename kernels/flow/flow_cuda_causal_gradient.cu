@@ -19,61 +19,12 @@
  * do_j + db_j above it, both on it. r h and p t are parked in dq and dk. Sums over chunks are added
  * in f64, in order: same bits every time.
  */
-#include "flow_cuda_causal_gradient.cuh"
+#include "flow_cuda_causal_scans.cuh"
 
 #include "flow_cuda.h"
 
 namespace
 {
-
-/* ---- scans over chunks and segments ---------------------------------------------------------- */
-
-/* Parts become the sums before, or after, each of them; step apart. */
-__device__ void scan_parts(float *at, int64_t count, int64_t step, bool reverse)
-{
-    constexpr int batch = 8; /* reads that wait together */
-    double sum = 0.0;
-    for (int64_t first = 0; first < count; first += batch) {
-        float part[batch];
-#pragma unroll
-        for (int i = 0; i < batch; i++) {
-            const int64_t index = reverse ? count - 1 - first - i : first + i;
-            part[i] = first + i < count ? at[index * step] : 0.0F;
-        }
-#pragma unroll
-        for (int i = 0; i < batch; i++) {
-            const int64_t index = reverse ? count - 1 - first - i : first + i;
-            if (first + i < count)
-                at[index * step] = (float)sum;
-            sum += (double)part[i];
-        }
-    }
-}
-
-/* grid (units, vectors), block cols */
-__global__ void scan_vectors(const __grid_constant__ causal_gradient a, chunk_vector first)
-{
-    const int name = (int)first + (int)blockIdx.y;
-    const chunk_place start = {{}, blockIdx.x, 0, 0, 0};
-    scan_parts(vector_of(a, start, (chunk_vector)name) + threadIdx.x, a.chunks, a.round.s.cols,
-               name >= DU);
-}
-
-/* grid (units), block 1 */
-__global__ void scan_running(const __grid_constant__ causal_gradient a, int which)
-{
-    const chunk_place start = {{}, blockIdx.x, 0, 0, 0};
-    scan_parts(&running_of(a, start, which), a.chunks, 1, which == 1);
-}
-
-/* grid (units, parts of cols * value_cols, 2), block 256 */
-__global__ void scan_matrices(const __grid_constant__ causal_gradient a)
-{
-    const int count = a.round.s.cols * a.round.s.value_cols, which = (int)blockIdx.z;
-    const int i = (int)(blockIdx.y * blockDim.x + threadIdx.x);
-    if (i < count)
-        scan_parts(matrix_of(a, blockIdx.x, which, 0) + i, a.segments, count, which == 1);
-}
 
 /* ---- forward again: scalars of every token --------------------------------------------------- */
 
@@ -670,10 +621,10 @@ enum fb_status launch_parked(causal_gradient &a, int64_t units, float *buffer, c
 
 extern "C" enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *p,
                                                        const struct fb_call *call,
-                                                       struct fb_error *error)
+                                                       const struct fb_flow_cuda_plan *chosen,
+                                                       bool strips, struct fb_error *error)
 {
-    struct fb_flow_cuda_plan plan;
-    fb_flow_cuda_plan_of(p, &plan);
+    const struct fb_flow_cuda_plan &plan = *chosen;
     cudaStream_t stream = (cudaStream_t)call->stream;
     causal_gradient a = {};
     a.round.s = flow_cuda_shape_of(p, call, plan);
@@ -695,6 +646,9 @@ extern "C" enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *
     a.running = a.vectors + units * CHUNK_VECTORS * a.chunks * cols;
     a.scalars = a.running + units * 2 * a.chunks;
     a.matrices = a.scalars + units * TOKEN_SCALARS * a.chunks * a.rows;
+    a.turned = a.round.dk;
+    if (strips)
+        return flow_cuda_causal_strips(a, units, stream, error);
     float *const buffer = a.matrices + units * 2 * a.segments * cols * s.value_cols;
     switch (p->dtype) {
     case FB_BF16:

@@ -7,9 +7,6 @@
 
 #include "flow_cuda_gradient.cuh"
 
-namespace
-{
-
 /* Per chunk: what the sums over the tokens before it have (the first four), or after it. */
 enum chunk_vector { CK, CQ, U, W, DU, BS, DW, AS, CHUNK_VECTORS };
 static_assert((int)CHUNK_VECTORS == FB_FLOW_CUDA_GRADIENT_VECTORS, "the plan counts the vectors");
@@ -30,6 +27,13 @@ struct causal_gradient {
     float *matrices;    /* [units][2][segments][cols * value_cols]: M before, R after the segment */
     tensor_view turned; /* p t: dk, or a buffer in f32 when dk has other heads' gradients */
 };
+
+/* flow_cuda_causal_strips.cu: bf16, heads of 64; everything of `a` is in place. */
+enum fb_status flow_cuda_causal_strips(const causal_gradient &a, int64_t units, cudaStream_t stream,
+                                       struct fb_error *error);
+
+namespace
+{
 
 /* What a block works on: its head and chunk. */
 struct chunk_place {

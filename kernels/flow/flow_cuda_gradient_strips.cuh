@@ -8,7 +8,7 @@
 #define FB_FLOW_CUDA_GRADIENT_STRIPS_CUH
 
 #include "flow_cuda_normal_gradient.cuh"
-#include "flow_cuda_strip.cuh"
+#include "flow_cuda_strip_values.cuh"
 
 namespace
 {
@@ -28,9 +28,6 @@ struct strip_shared {
 };
 
 constexpr size_t kStripBytes = (size_t)kStages * 2 * kStripTile + sizeof(strip_shared);
-
-/* A strip as the results of a product lie: block of 8 columns, then {row g, row g + 8} x two. */
-typedef float strip_values[8][4];
 
 __device__ inline void fetch_strips(char *tile, const tensor_view &view, int64_t b, int64_t h,
                                     int64_t first, int valid)
@@ -55,110 +52,6 @@ __device__ inline void round_matrix(char *tile, const float *from, float scale)
         *reinterpret_cast<uint32_t *>(tile + chunk_offset(row, col / 8) + col % 8 * 2) =
             pack_bf16(scale * x.x, scale * x.y);
     }
-}
-
-/* phi of a strip. */
-__device__ inline void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
-{
-    uint32_t raw[4][4];
-    load_strip(raw, strip, at);
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
-        phi[n][0] = bf16_low(low);
-        phi[n][1] = bf16_high(low);
-        phi[n][2] = bf16_low(high);
-        phi[n][3] = bf16_high(high);
-        sigmoids(phi[n]);
-    }
-}
-
-/* A strip as operand a. */
-__device__ inline void pack_strip(uint32_t (&a)[4][4], const strip_values &x)
-{
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        a[n / 2][n % 2 * 2] = pack_bf16(x[n][0], x[n][1]);
-        a[n / 2][n % 2 * 2 + 1] = pack_bf16(x[n][2], x[n][3]);
-    }
-}
-
-__device__ inline strip_dots over_quad(strip_dots x)
-{
-#pragma unroll
-    for (int step = 1; step < 4; step *= 2) {
-        x.low += __shfl_xor_sync(0xffffffffU, x.low, step);
-        x.high += __shfl_xor_sync(0xffffffffU, x.high, step);
-    }
-    return x;
-}
-
-/* (x + eps) . (vector + eps) of every row, in all lanes. */
-__device__ inline strip_dots dot_vector(const strip_values &x, const float *vector, float eps)
-{
-    const int t = threadIdx.x % 4;
-    strip_dots sum = {};
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const float2 v = *reinterpret_cast<const float2 *>(vector + 8 * n + 2 * t);
-        sum.low = fmaf(x[n][0] + eps, v.x + eps, fmaf(x[n][1] + eps, v.y + eps, sum.low));
-        sum.high = fmaf(x[n][2] + eps, v.x + eps, fmaf(x[n][3] + eps, v.y + eps, sum.high));
-    }
-    return over_quad(sum);
-}
-
-__device__ inline strip_dots dot_pair(const strip_values &x, const strip_values &y)
-{
-    strip_dots sum = {};
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        sum.low = fmaf(x[n][0], y[n][0], fmaf(x[n][1], y[n][1], sum.low));
-        sum.high = fmaf(x[n][2], y[n][2], fmaf(x[n][3], y[n][3], sum.high));
-    }
-    return over_quad(sum);
-}
-
-/* The strip in the tile times the matrix, or its transpose. */
-template <bool Turned>
-__device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], const char *matrix,
-                                const lane_places &at)
-{
-    const uint32_t tile = shared_address(matrix);
-#pragma unroll
-    for (int step = 0; step < 4; step++)
-#pragma unroll
-        for (int block = 0; block < 4; block++) {
-            uint32_t b[4];
-            if (Turned)
-                load_b_turned(b, tile + block * 16 * kRowBytes, at, step);
-            else
-                load_b(b, tile + step * 16 * kRowBytes, at, block);
-            multiply(y[2 * block], a[step], b[0], b[1]);
-            multiply(y[2 * block + 1], a[step], b[2], b[3]);
-        }
-}
-
-/* A strip into its rows of a tile. */
-__device__ inline void put_strip(char *rows, const strip_values &x, const lane_places &at)
-{
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        char *to = rows + (at.result ^ (uint32_t)(n << 4));
-        *reinterpret_cast<uint32_t *>(to) = pack_bf16(x[n][0], x[n][1]);
-        *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = pack_bf16(x[n][2], x[n][3]);
-    }
-}
-
-/* The warp's rows of a tile to memory, those that are valid. */
-__device__ inline void write_strip(const head_rows<__nv_bfloat16> &out, const char *tile, int first,
-                                   int valid)
-{
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int row = first + lane / 8; row < first + 16; row += 4)
-        if (row < valid)
-            *reinterpret_cast<uint4 *>(out.data + row * out.stride + 8 * (lane % 8)) =
-                *reinterpret_cast<const uint4 *>(tile + chunk_offset(row, lane % 8));
 }
 
 /* ---- the walk over a slice ------------------------------------------------------------------- */
@@ -236,17 +129,7 @@ __device__ inline sink_strip visit_sink_strip(strip_values &phi, strip_values &h
     return x;
 }
 
-__device__ inline float slope_from(float phi)
-{
-    return phi * (1.0F - phi);
-}
-
 /* ---- gather ---------------------------------------------------------------------------------- */
-
-__device__ inline uint32_t scale_two(uint32_t pair, float2 weight)
-{
-    return pack_bf16(bf16_low(pair) * weight.x, bf16_high(pair) * weight.y);
-}
 
 /* What a warp sums up over the tokens: 16 rows and 32 columns of dM and of A2; du, A1 and A3 of the
  * rows as the first three columns of a product (of eps, what the sums of weights would add is left
