@@ -5,11 +5,12 @@
 #   count_operations.sh BUILD                            every case, many minutes
 #   count_operations.sh BUILD MECHANISM ISA PASS CAUSAL  one case, as in: flow avx512 forward 0
 #
-# BUILD is a build folder with its kernel_probe. Needs objdump, valgrind and llvm-mca-14. AVX2 is counted by callgrind; AVX-512, which
-# valgrind does not know, by single steps. Which ports an instruction can take is llvm-mca's model
-# of Ice Lake; loads and stores are those of its successors, Golden Cove (2 of 512 or 3 of 256 bits,
-# 1 or 2). Columns, cycles: floor, at two fused operations a cycle; vector, load, store, divide; all
-# instructions at 6 a cycle; then the largest of these over the floor.
+# BUILD is a build folder with its kernel_probe. Needs objdump, valgrind and llvm-mca-14. AVX2 is
+# counted by callgrind; AVX-512, which valgrind does not know, by single steps. Which ports an
+# instruction can take is llvm-mca's model of Ice Lake; loads and stores are those of its successor
+# Golden Cove (2 of 512 or 3 of 256 bits, 1 or 2). Columns, cycles: floor, at two fused operations a
+# cycle; vector, load, store, divide; all instructions at 6 a cycle; then the largest of these over
+# the floor.
 set -euo pipefail
 
 probe=$1/tests/proof/kernel_probe
