@@ -148,25 +148,33 @@ static bool is_default(const struct fb_param *param, const json_t *json)
     return !(value < param->default_value) && !(value > param->default_value);
 }
 
-/* "performer/fused kernel=relu": parameters that are at their defaults are left out. */
+void fb_accuracy_put_params(char *text, size_t text_size, const struct fb_param *params, int count,
+                            const char *json_text)
+{
+    json_t *values = json_loads(json_text, 0, NULL);
+    size_t used = strlen(text);
+    for (int i = 0; i < count && used < text_size; i++) {
+        const json_t *json = json_object_get(values, params[i].name);
+        char *dumped =
+            json && !is_default(&params[i], json) ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
+        const char *value = json_is_string(json) ? json_string_value(json) : dumped;
+        if (dumped)
+            used +=
+                (size_t)snprintf(text + used, text_size - used, " %s=%s", params[i].name, value);
+        free(dumped);
+    }
+    json_decref(values);
+}
+
+/* "performer/fused kernel=relu" */
 static void label(struct fb_accuracy_group *g)
 {
     const struct fb_accuracy_row *row = g->any;
     const struct fb_mechanism *mechanism = fb_mechanism_find(row->mechanism);
-    json_t *params = json_loads(row->params, 0, NULL);
-    size_t used =
-        (size_t)snprintf(g->label, sizeof g->label, "%s/%s", row->mechanism, row->variant);
-    for (int i = 0; mechanism && i < mechanism->param_count && used < sizeof g->label; i++) {
-        const struct fb_param *param = &mechanism->params[i];
-        const json_t *json = json_object_get(params, param->name);
-        char *text = json && !is_default(param, json) ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-        const char *value = json_is_string(json) ? json_string_value(json) : text;
-        if (text)
-            used += (size_t)snprintf(g->label + used, sizeof g->label - used, " %s=%s", param->name,
-                                     value);
-        free(text);
-    }
-    json_decref(params);
+    snprintf(g->label, sizeof g->label, "%s/%s", row->mechanism, row->variant);
+    if (mechanism)
+        fb_accuracy_put_params(g->label, sizeof g->label, mechanism->params, mechanism->param_count,
+                               row->params);
 }
 
 static enum fb_status finish(struct fb_accuracy_group *g, struct fb_arena *arena,

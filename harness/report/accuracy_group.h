@@ -7,6 +7,7 @@
 #define FB_ACCURACY_GROUP_H
 
 #include "accuracy_file.h"
+#include "attention.h"
 #include "stats_seeds.h"
 
 #include <stdbool.h>
@@ -64,6 +65,10 @@ struct fb_accuracy_groups {
 };
 
 const char *fb_accuracy_verdict_name(enum fb_accuracy_verdict verdict);
+
+/* Appends " name=value" for every parameter in the JSON that is not at its default. */
+void fb_accuracy_put_params(char *text, size_t text_size, const struct fb_param *params, int count,
+                            const char *json);
 
 /* Whether rows differ in mechanism, seed and parameters of the task at most. */
 bool fb_accuracy_same_setting(const struct fb_accuracy_row *a, const struct fb_accuracy_row *b);

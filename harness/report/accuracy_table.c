@@ -3,6 +3,7 @@
 
 #include "accuracy_report.h"
 #include "accuracy_speed.h"
+#include "task_list.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -21,13 +22,15 @@ bool fb_accuracy_column_is_number(size_t column)
 
 void fb_accuracy_block_title(const struct fb_accuracy_row *row, char *text, size_t text_size)
 {
-    char steps[48] = "", epochs[48] = "", batch[48] = "", params[64] = "";
+    char steps[48] = "", epochs[48] = "", batch[48] = "", params[96] = "";
+    const struct fb_task *task = fb_task_find(row->task);
     if (row->steps_cap != FB_ROW_NONE)
         snprintf(steps, sizeof steps, ", %" PRId64 " steps", row->steps_cap);
     if (row->epochs_cap != FB_ROW_NONE)
         snprintf(epochs, sizeof epochs, ", %" PRId64 " epochs", row->epochs_cap);
-    if (strcmp(row->task_params, "{}") != 0)
-        snprintf(params, sizeof params, " %.60s", row->task_params);
+    if (task)
+        fb_accuracy_put_params(params, sizeof params, task->params, task->param_count,
+                               row->task_params);
     if (row->batch != FB_ROW_NONE)
         snprintf(batch, sizeof batch, ", batches of %" PRId64, row->batch);
     snprintf(text, text_size, "%s%s, recipe %s%s%s%s%s, %s %s", row->task, params, row->recipe,
@@ -47,13 +50,16 @@ static void put_number(char *text, int decimals, double value)
 
 static void put_escape(const struct fb_accuracy_group *g, char *text)
 {
-    if (!g->has_plateau)
+    char half[32] = "", then[32] = "";
+    if (!isinf(g->escape_median_step))
+        snprintf(half, sizeof half, ", half by step %.0f", g->escape_median_step);
+    if (!isnan(g->given_escape))
+        snprintf(then, sizeof then, "; then %.2f", g->given_escape);
+    if (!g->has_plateau || g->rows_count == 0)
         snprintf(text, CELL_SIZE, "-");
-    else if (isinf(g->escape_median_step))
-        snprintf(text, CELL_SIZE, "%zu of %zu", g->escaped, g->rows_count);
     else
-        snprintf(text, CELL_SIZE, "%zu of %zu, half by step %.0f", g->escaped, g->rows_count,
-                 g->escape_median_step);
+        snprintf(text, CELL_SIZE, "%zu of %zu (%.0f to %.0f %%)%s%s", g->escaped, g->rows_count,
+                 100.0 * g->escape.low, 100.0 * g->escape.high, half, then);
 }
 
 static void put_verdict(const struct fb_accuracy_group *g, char *text)
