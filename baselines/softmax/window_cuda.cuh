@@ -52,6 +52,14 @@ __device__ inline window_range window_range_of(const window_arguments &s, int kv
     return {(int)(from > 0 ? from : 0), (int)(to < kv_len ? to : kv_len)};
 }
 
+/* The queries that see any of the keys first .. first + rows - 1: from, and one beyond the last. */
+__device__ inline window_range queries_of(const window_arguments &s, int q_len, int first, int rows)
+{
+    const int64_t from = (int64_t)first - s.ahead;
+    const int64_t to = (int64_t)first + rows + s.back;
+    return {(int)(from > 0 ? from : 0), (int)(to < q_len ? to : q_len)};
+}
+
 __device__ inline bool window_sees(const window_arguments &s, int i, int j)
 {
     return j >= i - s.back && j <= i + s.ahead;

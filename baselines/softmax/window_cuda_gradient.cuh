@@ -40,14 +40,6 @@ __device__ void add_product(strip_result &sum, const char *a, int strip, const c
     }
 }
 
-/* The queries that see any of the keys first .. first + rows - 1: from, and one beyond the last. */
-__device__ inline window_range queries_of(const window_arguments &s, int q_len, int first, int rows)
-{
-    const int64_t from = (int64_t)first - s.ahead;
-    const int64_t to = (int64_t)first + rows + s.back;
-    return {(int)(from > 0 ? from : 0), (int)(to < q_len ? to : q_len)};
-}
-
 /* A strip of dq, dk or dv times a factor, zero from row `rows` of the panel on. */
 template <typename P, typename T>
 __device__ void write_gradient(char *weights, int strip, strip_result &sum, const panel_rows<T> &to,

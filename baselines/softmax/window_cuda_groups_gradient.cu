@@ -50,13 +50,6 @@ struct shared_place {
     float *lse, *shares; /* of the passing queries: [stages][kPassing] */
 };
 
-__device__ inline window_range queries_of(const window_arguments &s, int q_len, int first, int rows)
-{
-    const int64_t from = (int64_t)first - s.ahead;
-    const int64_t to = (int64_t)first + rows + s.back;
-    return {(int)(from > 0 ? from : 0), (int)(to < q_len ? to : q_len)};
-}
-
 template <bool kKeySide> __device__ block_place place_of(const window_gradient_view &a, int own)
 {
     block_place x;
@@ -183,25 +176,14 @@ template <typename T> __device__ void add_tile(float (&c)[8][4], const float (&x
     wgmma_commit();
 }
 
-/* A strip of results through shared memory to whole rows; rows that are padding become zero. */
+/* A strip of results times a factor; rows that are padding become zero. */
 template <typename T>
-__device__ void store_strip(char *tile, const float (&c)[8][4], const head_rows<T> &to, int strip,
+__device__ void write_strip(char *tile, const float (&c)[8][4], const head_rows<T> &to, int strip,
                             int valid, int written, float factor, const lane_places &at)
 {
     const int lane = threadIdx.x % 32, row = strip + lane / 4;
-    const float low = row < valid ? factor : 0.0F, high = row + 8 < valid ? factor : 0.0F;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        char *place = tile + strip * kRowBytes + (at.result ^ (uint32_t)(n << 4));
-        *reinterpret_cast<uint32_t *>(place) = pack_pair<T>(c[n][0] * low, c[n][1] * low);
-        *reinterpret_cast<uint32_t *>(place + 8 * kRowBytes) =
-            pack_pair<T>(c[n][2] * high, c[n][3] * high);
-    }
-    __syncwarp();
-    for (int i = lane / 8; i < 16; i += 4)
-        if (strip + i < written)
-            *reinterpret_cast<uint4 *>(to.data + (strip + i) * to.stride + 8 * (lane % 8)) =
-                *reinterpret_cast<const uint4 *>(tile + chunk_offset(strip + i, lane % 8));
+    const float factors[2] = {row < valid ? factor : 0.0F, row + 8 < valid ? factor : 0.0F};
+    store_strip<T>(tile, c, factors, to, strip, written, at);
 }
 
 /* dout out of a row of queries, by four lanes; 0 for padding. */
@@ -300,10 +282,10 @@ template <typename T, bool kKeySide> struct group_gradient {
         const lane_places at;
         const int written = min(own, (kKeySide ? a.w.kv_len : a.w.q_len) - x.first);
         const tensor_view &to = kKeySide ? a.dk : a.dq;
-        store_strip<T>(shared.own, sum_1, rows_of<T>(to, x.b, kKeySide ? x.kv_h : x.h, x.first),
+        write_strip<T>(shared.own, sum_1, rows_of<T>(to, x.b, kKeySide ? x.kv_h : x.h, x.first),
                        strip, x.rows, written, a.slope, at);
         if (kKeySide)
-            store_strip<T>(shared.own + own * kRowBytes, sum_2,
+            write_strip<T>(shared.own + own * kRowBytes, sum_2,
                            rows_of<T>(a.dv, x.b, x.kv_h, x.first), strip, x.rows, written, 1.0F,
                            at);
     }

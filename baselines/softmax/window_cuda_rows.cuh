@@ -105,8 +105,29 @@ __device__ void weights_operand(uint32_t (&p)[4], const float (&s)[N][4], int st
     p[3] = pack_pair<T>(s[2 * step + 1][2], s[2 * step + 1][3]);
 }
 
-/* Through the strip's own rows of the query tile, so that whole rows are written. Rows are counted
- * from the tile's first; `valid` and `written` of them have queries and are written. */
+/* A strip of results, the rows g and g + 8 times a factor each, through the strip's own rows of a
+ * tile, so that whole rows are written: those before `written`, counted from the tile's first. */
+template <typename T>
+__device__ void store_strip(char *tile, const float (&c)[8][4], const float (&factors)[2],
+                            const head_rows<T> &to, int strip, int written, const lane_places &at)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        char *place = tile + strip * kRowBytes + (at.result ^ (uint32_t)(n << 4));
+        *reinterpret_cast<uint32_t *>(place) =
+            pack_pair<T>(c[n][0] * factors[0], c[n][1] * factors[0]);
+        *reinterpret_cast<uint32_t *>(place + 8 * kRowBytes) =
+            pack_pair<T>(c[n][2] * factors[1], c[n][3] * factors[1]);
+    }
+    __syncwarp();
+    for (int i = lane / 8; i < 16; i += 4)
+        if (strip + i < written)
+            *reinterpret_cast<uint4 *>(to.data + (strip + i) * to.stride + 8 * (lane % 8)) =
+                *reinterpret_cast<const uint4 *>(tile + chunk_offset(strip + i, lane % 8));
+}
+
+/* The strip's output, and its rows' logarithms of sums. `valid` rows have queries. */
 template <typename T>
 __device__ void write_rows(char *tile, const float (&out)[8][4], const row_state &rows,
                            const head_rows<T> &to, int strip, int valid, int written,
@@ -122,21 +143,9 @@ __device__ void write_rows(char *tile, const float (&out)[8][4], const row_state
         const int row = strip + lane / 4 + 8 * half;
         if (lse != nullptr && lane % 4 == 0 && row < written)
             lse[row] = sum > 0.0F ? rows.peak[half] * scale + log2f(sum) : INFINITY;
-        inverse[half] = sum > 0.0F && strip + lane / 4 + 8 * half < valid ? 1.0F / sum : 0.0F;
+        inverse[half] = sum > 0.0F && row < valid ? 1.0F / sum : 0.0F;
     }
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        char *place = tile + strip * kRowBytes + (at.result ^ (uint32_t)(n << 4));
-        *reinterpret_cast<uint32_t *>(place) =
-            pack_pair<T>(out[n][0] * inverse[0], out[n][1] * inverse[0]);
-        *reinterpret_cast<uint32_t *>(place + 8 * kRowBytes) =
-            pack_pair<T>(out[n][2] * inverse[1], out[n][3] * inverse[1]);
-    }
-    __syncwarp();
-    for (int i = lane / 8; i < 16; i += 4)
-        if (strip + i < written)
-            *reinterpret_cast<uint4 *>(to.data + (strip + i) * to.stride + 8 * (lane % 8)) =
-                *reinterpret_cast<const uint4 *>(tile + chunk_offset(strip + i, lane % 8));
+    store_strip<T>(tile, out, inverse, to, strip, written, at);
 }
 
 #endif

@@ -3,17 +3,26 @@
 
 #include <string.h>
 
-static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_graph_op *op)
+/* With as many queries as keys, and values as wide as keys. */
+static struct fb_problem square_problem(const struct fb_graph *g,
+                                        const struct fb_graph_attention *a, int64_t sequences,
+                                        int64_t heads, int64_t tokens, int64_t dim)
 {
     struct fb_problem problem;
+    fb_problem_init(&problem, a->attention->mechanism, sequences, heads, tokens, dim);
+    problem.dtype = g->dtype;
+    problem.causal = a->causal;
+    memcpy(problem.params, a->params, sizeof problem.params);
+    return problem;
+}
+
+static struct fb_problem problem_of(const struct fb_graph *g, const struct fb_graph_op *op)
+{
     const int64_t sequences = g->tensors[op->in[1]].rows / op->tokens;
-    fb_problem_init(&problem, op->attention->attention->mechanism, sequences, op->heads, op->tokens,
-                    g->tensors[op->in[0]].width / op->heads);
+    struct fb_problem problem = square_problem(g, op->attention, sequences, op->heads, op->tokens,
+                                               g->tensors[op->in[0]].width / op->heads);
     problem.q_len = g->tensors[op->in[0]].rows / sequences;
     problem.v_dim = g->tensors[op->in[2]].width / op->heads;
-    problem.dtype = g->dtype;
-    problem.causal = op->attention->causal;
-    memcpy(problem.params, op->attention->params, sizeof problem.params);
     return problem;
 }
 
@@ -46,15 +55,12 @@ static enum fb_status check_support(struct fb_graph *g, const struct fb_graph_op
 bool fb_graph_attention_first_alone(const struct fb_graph *g, const struct fb_graph_attention *a,
                                     int in, int64_t qkv_dim, int64_t heads, int64_t tokens)
 {
-    struct fb_problem problem;
     struct fb_error why;
     if (!a->attention->mechanism->sinks_alone || a->causal)
         return false;
-    fb_problem_init(&problem, a->attention->mechanism, g->tensors[in].rows / tokens, heads, tokens,
-                    qkv_dim / heads);
+    struct fb_problem problem =
+        square_problem(g, a, g->tensors[in].rows / tokens, heads, tokens, qkv_dim / heads);
     problem.q_len = 1;
-    problem.dtype = g->dtype;
-    memcpy(problem.params, a->params, sizeof problem.params);
     return fb_attention_supports(a->attention, &problem, FB_BOTH, &why) == FB_OK;
 }
 
