@@ -145,7 +145,6 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
 /* Whether strips serve a call depends on its tensors, too. */
 static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    plan->strips = can_reside(p) && p->heads == p->kv_heads;
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
     plan->backward_bytes = wide_bytes(p, plan, true);
@@ -175,6 +174,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
+    plan->strips = can_reside(p) && p->heads == p->kv_heads;
     if (p->causal)
         take_causal(p, plan);
     else

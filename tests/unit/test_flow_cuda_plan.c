@@ -184,6 +184,26 @@ static void test_causal_clusters_cover_the_head(void **state)
         }
 }
 
+/* Both forms: bf16, heads of 64, as many heads of keys as of queries. */
+static void test_strips_serve_both_forms(void **state)
+{
+    (void)state;
+    for (int causal = 0; causal < 2; causal++) {
+        struct fb_problem problem;
+        struct fb_flow_cuda_plan plan;
+        fb_problem_init(&problem, &fb_flow, 2, 4, 1000, 64);
+        problem.causal = causal != 0;
+        fb_flow_cuda_plan_of(&problem, &plan);
+        assert_false(plan.strips);
+        problem.dtype = FB_BF16;
+        fb_flow_cuda_plan_of(&problem, &plan);
+        assert_true(plan.strips);
+        problem.kv_heads = 2;
+        fb_flow_cuda_plan_of(&problem, &plan);
+        assert_false(plan.strips);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_lengths_have_room_only_when_given),
         cmocka_unit_test(test_clusters_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
+        cmocka_unit_test(test_strips_serve_both_forms),
         cmocka_unit_test(test_gradients_need_little_memory),
         cmocka_unit_test(test_wide_slices_cover_every_token_once),
     };
