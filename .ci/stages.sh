@@ -17,8 +17,7 @@ stage_title() {
     planted) echo "a wrong kernel turns the tests red" ;;
     neon) echo "cross-compiled for 64-bit Arm, run in an emulator" ;;
     clang) echo "clang, warnings as errors, unit tests" ;;
-    asan) echo "AddressSanitizer and LeakSanitizer" ;;
-    ubsan) echo "UndefinedBehaviourSanitizer" ;;
+    sanitize) echo "AddressSanitizer, LeakSanitizer and UndefinedBehaviourSanitizer" ;;
     valgrind) echo "valgrind on one small run" ;;
     fuzz) echo "fuzz targets, 20 s each" ;;
     tidy) echo "clang-tidy" ;;
@@ -60,20 +59,16 @@ stage_shell() {
     shellcheck tests/fuzz/*.sh
 }
 
-# No runner of ours has a GPU: the tests that need one are named, not passed over in silence.
+# The launcher's build holds the device code where nvcc is. No runner of ours has a GPU: the tests that
+# need one are named, not passed over in silence.
 stage_cuda() {
     if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
         echo "no nvcc here: device code is not compiled"
         return 0
     fi
-    cmake -S . -B build-cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_WERROR=ON \
-        -DFLOWBENCH_CUDA=ON -DFLOWBENCH_ISAS=scalar >/dev/null
-    local tests
-    mapfile -t tests < <(ctest --test-dir build-cuda -N -R cuda | sed -n 's/^ *Test *#[0-9]*: //p')
-    cmake --build build-cuda --target flowbench "${tests[@]}"
-    ctest --test-dir build-cuda -R cuda --no-tests=error
-    build-cuda/flowbench list mechanisms | grep 'cuda:'
-    if ! build-cuda/flowbench verify --device cuda tests/golden/golden-flow-0.safetensors; then
+    ./bench test -R cuda --no-tests=error
+    ./bench list mechanisms | grep 'cuda:'
+    if ! ./bench verify --device cuda tests/golden/golden-flow-0.safetensors; then
         echo "skipped for want of a GPU: verify --device cuda, test_kernels_* on device variants," \
             "suites/gpu.yaml; scripts/gpu_check.sh runs them where there is one"
     fi
@@ -94,8 +89,7 @@ preset_tests() {
 stage_clang() { preset_tests clang clang-14 -L unit -j "$ci_jobs"; }
 # Unit tests reach every line that the command's tests reach; of those only the hostile ones add to
 # what a sanitizer sees.
-stage_asan() { preset_tests asan gcc -L 'unit|hostile' -j "$ci_jobs"; }
-stage_ubsan() { preset_tests ubsan clang-14 -L 'unit|hostile' -j "$ci_jobs"; }
+stage_sanitize() { preset_tests sanitize clang-14 -L 'unit|hostile' -j "$ci_jobs"; }
 
 stage_fuzz() {
     rm -rf build-fuzz
