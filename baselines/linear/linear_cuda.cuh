@@ -152,7 +152,7 @@ enum fb_status linear_cuda_strip_dk_dv(const linear_arguments &a, const float *s
  * have features as rows and values as columns. Tiles: of a state (own_sums: as P::wide_sums says).
  * direct: where the only state of each head goes as its total, or NULL. */
 int linear_cuda_wide_tiles(const linear_arguments &a, bool own_sums);
-int linear_cuda_wide_blocks(const linear_arguments &a); /* that an H100 runs at once */
+int linear_cuda_wide_blocks(const linear_arguments &a, bool own_sums); /* that an H100 runs */
 enum fb_status linear_cuda_wide_sum(enum fb_dtype features, enum fb_dtype dtype,
                                     const linear_arguments &a, bool of_queries, float *direct,
                                     cudaStream_t stream, struct fb_error *error);

@@ -71,16 +71,17 @@ struct few_query {
 };
 
 /* phi of the columns that exist. */
-__device__ inline void few_features(const linear_arguments &a, float (&x)[8], int col)
+template <typename P>
+__device__ void few_features(const linear_arguments &a, float (&x)[8], int col)
 {
-    linear_phi<panel_of<float>::type>(a.map, x);
+    linear_phi<P>(a.map, x);
 #pragma unroll
     for (int e = 0; e < 8; e++)
         x[e] = col + e < a.features ? x[e] : 0.0F;
 }
 
 /* The unit's rows of q as features, or of dout. */
-template <int R, typename T>
+template <int R, typename P, typename T>
 __device__ void load_rows(const linear_arguments &a, const few_place &at, bool of_q,
                           few_rows<R> &to)
 {
@@ -97,7 +98,7 @@ __device__ void load_rows(const linear_arguments &a, const few_place &at, bool o
             continue;
         fetch_chunk(rows, (int)query.row, at.col, to.x[r]);
         if (of_q)
-            few_features(a, to.x[r], at.col);
+            few_features<P>(a, to.x[r], at.col);
     }
 }
 
@@ -131,13 +132,14 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     few_sum_kernel(const __grid_constant__ linear_arguments a)
 {
     constexpr int ahead = R == 1 ? 4 : 1; /* tokens under way */
+    typedef typename panel_of<T>::type P;
     const few_place at(a);
     const linear_unit u = linear_unit_of(a, at.b, 0, at.kv_h);
     const panel_rows<F> keys(a.k, at.b, at.kv_h, u.kv_valid);
     const panel_rows<T> values(a.v, at.b, at.kv_h, u.kv_valid);
     few_rows<R> q, sum = {};
     float y[R] = {};
-    load_rows<R, F>(a, at, true, q);
+    load_rows<R, P, F>(a, at, true, q);
     const int to = min(at.to, u.kv_valid);
     /* every lane of a warp goes as often as the first: sums over lanes need them all */
     const int first = at.from - (int)threadIdx.x / at.lanes;
@@ -152,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
 #pragma unroll
         for (int n = 0; n < ahead; n++) {
             const bool exists = base + n * at.step + at.from - first < to;
-            few_features(a, k[n], at.col);
+            few_features<P>(a, k[n], at.col);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 const float product = sum_of_lanes(dot8(q.x[r], k[n]), at.lanes);
@@ -171,14 +173,15 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     few_gradient_kernel(const __grid_constant__ linear_arguments a)
 {
     constexpr int ahead = R == 1 ? 4 : 1; /* tokens under way */
+    typedef typename panel_of<T>::type P;
     const few_place at(a);
     const linear_unit u = linear_unit_of(a, at.b, 0, at.kv_h);
     const panel_rows<F> keys(a.k, at.b, at.kv_h, u.kv_valid), dk(a.dk, at.b, at.kv_h, a.kv_len);
     const panel_rows<T> values(a.v, at.b, at.kv_h, u.kv_valid), dv(a.dv, at.b, at.kv_h, a.kv_len);
     few_rows<R> q, dout, sum = {};
     float inverse[R], w[R], unused[R] = {};
-    load_rows<R, F>(a, at, true, q);
-    load_rows<R, T>(a, at, false, dout);
+    load_rows<R, P, F>(a, at, true, q);
+    load_rows<R, P, T>(a, at, false, dout);
 #pragma unroll
     for (int r = 0; r < R; r++) {
         const few_query query(a, at.kv_h, r);
@@ -203,8 +206,8 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
             float dk8[8] = {}, dv8[8] = {}, slope[8];
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                slope[e] = exists ? linear_slope<panel_of<float>::type>(a.map, k[n][e]) : 0.0F;
-            few_features(a, k[n], at.col);
+                slope[e] = exists ? linear_slope<P>(a.map, k[n][e]) : 0.0F;
+            few_features<P>(a, k[n], at.col);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 const float product = sum_of_lanes(dot8(q.x[r], k[n]), at.lanes);
@@ -259,8 +262,9 @@ __global__ void __launch_bounds__(FB_HEAD_DIM_MAX)
     if constexpr (Gradient) {
         const panel_rows<F> q(a.q, b, query.h, a.q_len), dq(a.dq, b, query.h, a.q_len);
         const float slope =
-            exists ? linear_slope<panel_of<float>::type>(a.map, to_f32(*q.at((int)query.row, c)))
-                   : 0.0F;
+            exists
+                ? linear_slope<typename panel_of<T>::type>(a.map, to_f32(*q.at((int)query.row, c)))
+                : 0.0F;
         *dq.at((int)query.row, c) = from_f32<F>(x * slope);
     } else {
         const panel_rows<T> out(a.out, b, query.h, a.q_len);

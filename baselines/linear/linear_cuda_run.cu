@@ -42,8 +42,9 @@ int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
         return kFewBlocksWanted;
     if (linear_is_strip(a, p->dtype))
         return kStripBlocksWanted;
+    const bool own_sums = p->dtype != FB_BF16;
     return linear_is_wide(a, p->dtype)
-               ? linear_cuda_wide_blocks(a) / linear_cuda_wide_tiles(a, p->dtype != FB_BF16)
+               ? linear_cuda_wide_blocks(a, own_sums) / linear_cuda_wide_tiles(a, own_sums)
                : kBlocksWanted;
 }
 

@@ -8,15 +8,15 @@ namespace
 template <typename P, linear_pass Pass, int Columns> struct row_tiles {
     static constexpr int depth = wide_depth<P>();
     static constexpr bool turned = linear_gives_features<Pass>();
-    static constexpr int threads = wide_threads(Columns);
-    static constexpr int column_warps = threads / 32 / (kWideRows / 32);
+    static constexpr int rows = Columns == 256 ? 64 : kWideRows;
+    static constexpr int column_warps = kWideThreads / 32 / (rows / 32);
     static constexpr int warp_columns = Columns / column_warps;
-    typedef wide_tile<P, kWideRows, depth, threads> x;
-    typedef wide_tile<P, turned ? Columns : depth, turned ? depth : Columns, threads> z;
-    typedef wide_tile<panel_of<float>::type, kWideRows, Columns, threads> result;
+    typedef wide_tile<P, rows, depth, kWideThreads> x;
+    typedef wide_tile<P, turned ? Columns : depth, turned ? depth : Columns, kWideThreads> z;
+    typedef wide_tile<panel_of<float>::type, rows, Columns, kWideThreads> result;
     static constexpr int stage = x::bytes + z::bytes;
-    static constexpr int stages = kWideStages * stage;
-    static constexpr int bytes = stages > result::bytes ? stages : result::bytes;
+    static constexpr int stages = Columns == 256 ? 2 : 3; /* the one in use included */
+    static constexpr int bytes = stages * stage > result::bytes ? stages *stage : result::bytes;
 };
 
 /* What belongs to the rows and columns of a tile. */
@@ -33,7 +33,7 @@ __device__ void load_numbers(const linear_arguments &a, row_numbers &numbers, fl
 {
     const float *key_sums = total + linear_key_sum(a, 0);
     if constexpr (Pass == LINEAR_OUT)
-        for (int i = threadIdx.x; i < a.feature_panels * kPanel; i += (int)blockDim.x)
+        for (int i = threadIdx.x; i < a.feature_panels * kPanel; i += kWideThreads)
             kept[i] = key_sums[i];
     const int i = (int)threadIdx.x;
     if (linear_gives_features<Pass>() && i < columns)
@@ -117,12 +117,12 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
     const panel_rows<TX> x(linear_x<Pass>(a), b, h, valid);
     const float *total = (queries ? a.sum_total : a.back_total) + unit * a.count;
     const panel_rows<S> state = wide_state_rows<S>(a, total);
-    const int first = (int)blockIdx.y * kWideRows, z_first = z_tile * Columns;
+    const int first = (int)blockIdx.y * tiles::rows, z_first = z_tile * Columns;
     const int warp = (int)threadIdx.x / 32, row = warp / tiles::column_warps * 32,
               col = warp % tiles::column_warps * tiles::warp_columns;
     const int steps = linear_x_panels<Pass>(a) * kPanel / depth;
     const auto start = [&](int n) {
-        char *stage = shared + n % kWideStages * tiles::stage;
+        char *stage = shared + n % tiles::stages * tiles::stage;
         if (n < steps) {
             X::start(stage, x, first, n * depth);
             Z::start(stage + X::bytes, state, turned ? z_first : n * depth,
@@ -130,7 +130,7 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
         }
         commit_copies();
     };
-    for (int n = 0; n < kWideStages - 1; n++)
+    for (int n = 0; n < tiles::stages - 1; n++)
         start(n);
     float *key_sums = reinterpret_cast<float *>(shared + tiles::bytes); /* forward */
     load_numbers<Pass>(a, numbers, key_sums, total, blockIdx.z, first, valid, z_first, Columns);
@@ -139,8 +139,8 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
     float c[2][blocks][4], dots[X::own] = {};
     clear(c);
     for (int n = 0; n < steps; n++) {
-        char *xs = shared + n % kWideStages * tiles::stage;
-        wait_copies<kWideStages - 2>();
+        char *xs = shared + n % tiles::stages * tiles::stage;
+        wait_copies<tiles::stages - 2>();
         if constexpr (Pass == LINEAR_OUT || Pass == LINEAR_DV)
             X::finish(
                 xs, x, first, n * depth, [&](int, float(&e)[8]) { linear_phi<P>(a.map, e); },
@@ -153,7 +153,7 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
                     }
                 });
         __syncthreads();
-        start(n + kWideStages - 1);
+        start(n + tiles::stages - 1);
         wide_multiply<sides, P, X, Z>(c, xs, row, xs + X::bytes, col);
     }
     if constexpr (Pass == LINEAR_OUT)
@@ -184,7 +184,7 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
 
 /* grid (tiles of columns, tiles of rows, heads of queries) */
 template <typename P, typename F, typename T, linear_pass Pass, int Columns>
-__global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
+__global__ void __launch_bounds__(kWideThreads, 2)
     queries_kernel(const __grid_constant__ linear_arguments a)
 {
     extern __shared__ __align__(1024) char shared[];
@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
 /* grid (tiles of columns of dk, then of dv, tiles of rows, heads of keys): side by side, since both
  * read k and v */
 template <typename P, typename F, typename T, int DkColumns, int DvColumns>
-__global__ void __launch_bounds__(wide_threads(DkColumns), DkColumns == 256 ? 1 : 2)
+__global__ void __launch_bounds__(kWideThreads, 2)
     keys_kernel(const __grid_constant__ linear_arguments a, int dk_tiles)
 {
     extern __shared__ __align__(1024) char shared[];
@@ -211,14 +211,13 @@ int tiles_of(int panels, int columns)
     return (panels * kPanel + columns - 1) / columns;
 }
 
-enum fb_status launch(const void *kernel, int threads, size_t bytes, int tiles, int tokens,
-                      int heads, void **arguments, cudaStream_t stream, struct fb_error *error)
+enum fb_status launch(const void *kernel, int rows, size_t bytes, int tiles, int tokens, int heads,
+                      void **arguments, cudaStream_t stream, struct fb_error *error)
 {
-    const dim3 grid((unsigned)tiles, (unsigned)((tokens + kWideRows - 1) / kWideRows),
-                    (unsigned)heads);
+    const dim3 grid((unsigned)tiles, (unsigned)((tokens + rows - 1) / rows), (unsigned)heads);
     const enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "linear attention", error);
     return status != FB_OK ? status
-                           : fb_cuda_status(cudaLaunchKernel(kernel, grid, dim3((unsigned)threads),
+                           : fb_cuda_status(cudaLaunchKernel(kernel, grid, dim3(kWideThreads),
                                                              arguments, bytes, stream),
                                             "linear attention", error);
 }
@@ -231,8 +230,8 @@ enum fb_status launch_queries(const linear_arguments &a, cudaStream_t stream,
     const size_t key_sums =
         Pass == LINEAR_OUT ? (size_t)a.feature_panels * kPanel * sizeof(float) : 0;
     void *arguments[] = {const_cast<linear_arguments *>(&a)};
-    return launch((const void *)queries_kernel<P, F, T, Pass, Columns>, wide_threads(Columns),
-                  row_tiles<P, Pass, Columns>::bytes + key_sums,
+    return launch((const void *)queries_kernel<P, F, T, Pass, Columns>,
+                  row_tiles<P, Pass, Columns>::rows, row_tiles<P, Pass, Columns>::bytes + key_sums,
                   tiles_of(linear_z_panels<Pass>(a), Columns), a.q_len, a.batch * a.heads,
                   arguments, stream, error);
 }
@@ -244,9 +243,10 @@ enum fb_status launch_keys(const linear_arguments &a, cudaStream_t stream, struc
     constexpr int dk_bytes = row_tiles<P, LINEAR_DK, DkColumns>::bytes,
                   dv_bytes = row_tiles<P, LINEAR_DV, DvColumns>::bytes;
     int dk_tiles = tiles_of(a.feature_panels, DkColumns);
-    static_assert(wide_threads(DkColumns) == wide_threads(DvColumns), "one block for both");
+    static_assert((DkColumns == 256) == (DvColumns == 256), "as many rows for both");
     void *arguments[] = {const_cast<linear_arguments *>(&a), &dk_tiles};
-    return launch((const void *)keys_kernel<P, F, T, DkColumns, DvColumns>, wide_threads(DkColumns),
+    return launch((const void *)keys_kernel<P, F, T, DkColumns, DvColumns>,
+                  row_tiles<P, LINEAR_DK, DkColumns>::rows,
                   dk_bytes > dv_bytes ? dk_bytes : dv_bytes,
                   dk_tiles + tiles_of(a.value_panels, DvColumns), a.kv_len, a.batch * a.kv_heads,
                   arguments, stream, error);

@@ -14,12 +14,8 @@
 #include "linear_cuda.cuh"
 
 constexpr int kWideRows = 128;
-constexpr int kWideStages = 3; /* the one in use included */
 
-constexpr int wide_threads(int columns)
-{
-    return columns == 256 ? 512 : 256;
-}
+constexpr int kWideThreads = 256;
 
 /* Whether tiles of 256 columns serve a problem: what is done to an operand on its way is then done
  * once. */
@@ -203,23 +199,30 @@ __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, 
                 x[m][i] = h.high;
                 x_low[m][i] = h.low;
             }
+            /* four blocks at a time: a product waits for the one before it on the same sums */
 #pragma unroll
-        for (int n = 0; n < Blocks; n++) {
-            uint32_t y[2], y_low[2];
+        for (int first = 0; first < Blocks; first += 4) {
+            uint32_t y[4][2], y_low[4][2];
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const wide_halves<Products> h(right[8 * n * b_col + (k + 4 * i) * b_step]);
-                y[i] = h.high;
-                y_low[i] = h.low;
-            }
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const wide_halves<Products> h(
+                        right[8 * (first + n) * b_col + (k + 4 * i) * b_step]);
+                    y[n][i] = h.high;
+                    y_low[n][i] = h.low;
+                }
             if constexpr (Products == tile_products::tf32x3) {
-                mma_tf32(c[0][n], x_low[0], y);
-                mma_tf32(c[1][n], x_low[1], y);
-                mma_tf32(c[0][n], x[0], y_low);
-                mma_tf32(c[1][n], x[1], y_low);
+#pragma unroll
+                for (int n = 0; n < 8; n++)
+                    mma_tf32(c[n % 2][first + n / 2], x_low[n % 2], y[n / 2]);
+#pragma unroll
+                for (int n = 0; n < 8; n++)
+                    mma_tf32(c[n % 2][first + n / 2], x[n % 2], y_low[n / 2]);
             }
-            mma_tf32(c[0][n], x[0], y);
-            mma_tf32(c[1][n], x[1], y);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                mma_tf32(c[n % 2][first + n / 2], x[n % 2], y[n / 2]);
         }
     }
 }

@@ -5,17 +5,24 @@
 namespace
 {
 
-/* A tile of the state. f32 has a second set of sums in registers, so fewer rows go with 256
+constexpr int kStages = 3; /* the one in use included */
+
+constexpr int sum_threads(int columns)
+{
+    return columns == 256 ? 512 : 256;
+}
+
+/* A tile of the state. f32 has a second set of sums in registers, so fewer rows go with 128
  * columns. */
 template <typename P, int Columns> struct sum_tiles {
-    static constexpr int threads = wide_threads(Columns);
-    static constexpr int rows = P::wide_sums && Columns == 256 ? 64 : kWideRows;
+    static constexpr int threads = sum_threads(Columns);
+    static constexpr int rows = P::wide_sums && Columns == 128 ? 64 : kWideRows;
     static constexpr int row_warps = rows / 32, column_warps = threads / 32 / row_warps;
     static constexpr int warp_columns = Columns / column_warps;
     typedef wide_tile<P, wide_depth<P>(), rows, threads> y;
     typedef wide_tile<P, wide_depth<P>(), Columns, threads> z;
     static constexpr int stage = y::bytes + z::bytes;
-    static constexpr size_t bytes = (size_t)kWideStages * stage;
+    static constexpr size_t bytes = (size_t)kStages * stage;
 };
 
 /* Sums of the columns of Y, each of a thread's eight over the rows that it has brought, joined in
@@ -40,7 +47,7 @@ __device__ void join_columns(char *shared, const float (&sum)[8], int columns, f
 /* grid (tiles, slices, heads of Y): reads k and v (queries: q and dout) of the slice once per tile
  * of the other, all tiles of a slice side by side */
 template <typename P, typename F, typename T, bool OfQueries, int Columns>
-__global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
+__global__ void __launch_bounds__(sum_threads(Columns), Columns == 256 ? 1 : 2)
     sum_kernel(const __grid_constant__ linear_arguments a, float *direct)
 {
     typedef sum_tiles<P, Columns> tiles;
@@ -71,19 +78,19 @@ __global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
     if constexpr (own_sums > 0)
         clear(part);
     const auto start = [&](int n) {
-        char *stage = shared + n % kWideStages * tiles::stage;
+        char *stage = shared + n % kStages * tiles::stage;
         if (n < count) {
             Y::start(stage, y, from + n * depth, y_first);
             Z::start(stage + Y::bytes, z, from + n * depth, z_first);
         }
         commit_copies();
     };
-    for (int n = 0; n < kWideStages - 1; n++)
+    for (int n = 0; n < kStages - 1; n++)
         start(n);
     for (int n = 0; n < count; n++) {
-        char *ys = shared + n % kWideStages * tiles::stage, *zs = ys + Y::bytes;
+        char *ys = shared + n % kStages * tiles::stage, *zs = ys + Y::bytes;
         const int first = from + n * depth;
-        wait_copies<kWideStages - 2>();
+        wait_copies<kStages - 2>();
         Y::finish(
             ys, y, first, y_first, [&](int, float(&x)[8]) { linear_phi<P>(a.map, x); },
             [&](int i, const float(&x)[8]) {
@@ -108,7 +115,7 @@ __global__ void __launch_bounds__(wide_threads(Columns), Columns == 256 ? 1 : 2)
                 },
                 [](int, const float(&)[8]) {});
         __syncthreads();
-        start(n + kWideStages - 1);
+        start(n + kStages - 1);
         if constexpr (own_sums > 0) {
             wide_multiply<wide_sides::sums, P, Y, Z>(part, ys, row, zs, col);
             if (n % own_sums == own_sums - 1 || n == count - 1) {
@@ -160,7 +167,7 @@ enum fb_status launch(const linear_arguments &a, bool of_queries, float *direct,
         return status;
     const dim3 grid((unsigned)linear_cuda_wide_tiles(a, P::wide_sums), (unsigned)a.slices,
                     (unsigned)(a.batch * (of_queries ? a.heads : a.kv_heads)));
-    kernel<<<grid, wide_threads(Columns), bytes, stream>>>(a, direct);
+    kernel<<<grid, sum_threads(Columns), bytes, stream>>>(a, direct);
     return fb_cuda_launched("sums of linear attention", error);
 }
 
@@ -169,11 +176,11 @@ enum fb_status choose(const linear_arguments &a, bool of_queries, float *direct,
                       cudaStream_t stream, struct fb_error *error)
 {
     typedef typename panel_of<T>::type P;
-    if (linear_is_widest(a))
-        return launch<P, F, T, 256>(a, of_queries, direct, stream, error);
     if constexpr (!P::wide_sums)
-        if (a.value_panels > 1)
-            return launch<P, F, T, 128>(a, of_queries, direct, stream, error);
+        if (linear_is_widest(a))
+            return launch<P, F, T, 256>(a, of_queries, direct, stream, error);
+    if (a.value_panels > 1)
+        return launch<P, F, T, 128>(a, of_queries, direct, stream, error);
     return launch<P, F, T, 64>(a, of_queries, direct, stream, error);
 }
 
@@ -182,14 +189,14 @@ enum fb_status choose(const linear_arguments &a, bool of_queries, float *direct,
 int linear_cuda_wide_tiles(const linear_arguments &a, bool own_sums)
 {
     const int features = a.feature_panels * kPanel, values = a.value_panels * kPanel;
-    const int columns = linear_is_widest(a) ? 256 : own_sums || a.value_panels == 1 ? 64 : 128;
-    const int rows = own_sums && columns == 256 ? 64 : kWideRows;
+    const int columns = a.value_panels == 1 ? 64 : !own_sums && linear_is_widest(a) ? 256 : 128;
+    const int rows = own_sums && columns == 128 ? 64 : kWideRows;
     return (features + rows - 1) / rows * ((values + columns - 1) / columns);
 }
 
-int linear_cuda_wide_blocks(const linear_arguments &a)
+int linear_cuda_wide_blocks(const linear_arguments &a, bool own_sums)
 {
-    return linear_is_widest(a) ? 132 : 264;
+    return !own_sums && linear_is_widest(a) ? 132 : 264;
 }
 
 enum fb_status linear_cuda_wide_sum(enum fb_dtype features, enum fb_dtype dtype,

@@ -17,6 +17,7 @@ constexpr float kEpsilon = 1e-4F;
 constexpr size_t kSharedMost = 150 * 1024;
 constexpr int kTokenThreads = 256;
 constexpr int64_t kBlocksWanted = 264; /* that an H100 runs at once */
+constexpr int kPullSlices = 4;         /* of those, for the way back, whose blocks are smaller */
 
 template <typename T> struct projection_of {
     typedef panel_f32<tile_products::tf32x3> type;
@@ -65,7 +66,8 @@ template <typename T> size_t shared_bytes(const performer_arguments &a, bool res
     return (size_t)(a.dim_panels + 1) * S::P::bytes + pairs * S::pair;
 }
 
-template <typename T>
+/* High parts and low ones, or the high alone. */
+template <typename T, bool Low = true>
 __device__ void load_projection(const performer_arguments &a, char *to, int feature_panel,
                                 int dim_panel)
 {
@@ -86,7 +88,7 @@ __device__ void load_projection(const performer_arguments &a, char *to, int feat
         for (int e = 0; e < 8; e++)
             low[e] -= high[e];
         P::put8(to, panel_row(i), (int)threadIdx.x % 8, high);
-        if constexpr (projection_of<T>::parts == 2)
+        if constexpr (Low && projection_of<T>::parts == 2)
             P::put8(to + P::bytes, panel_row(i), (int)threadIdx.x % 8, low);
     }
 }
@@ -265,6 +267,25 @@ __global__ void __launch_bounds__(kPanelThreads)
     }
 }
 
+/* A thread's chunks of a panel of features and of their gradients, whose rows are whole. */
+template <typename F> struct pull_chunks {
+    packet<F> slope[4], phi[4];
+    __device__ void load(const panel_rows<F> &dphi, const panel_rows<F> &features, int first,
+                         int part)
+    {
+        const int col = part * kPanel + (int)threadIdx.x % 8 * 8;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + panel_row(i);
+            slope[i] = phi[i] = {};
+            if (row < dphi.valid) {
+                slope[i] = *reinterpret_cast<const packet<F> *>(dphi.at(row, col));
+                phi[i] = *reinterpret_cast<const packet<F> *>(features.at(row, col));
+            }
+        }
+    }
+};
+
 /* grid (slices, heads, panels of dx): with e = phi - eps and du = dphi e, dx = D^(-1/4) du W -
  * D^(-1/2) (sum of du) x; reads phi, dphi and x once per panel of dx */
 template <typename T>
@@ -283,29 +304,30 @@ __global__ void __launch_bounds__(kPanelThreads)
     const int strip = (int)threadIdx.x / 32 * 16;
     char *du = shared, *w = shared + P::bytes; /* the projection's part: high halves will do */
     for (int f = 0; a.resident && f < a.feature_panels; f++)
-        load_projection<T>(a, w + f * performer_shared<T>::pair, f, d);
+        load_projection<T, false>(a, w + f * P::bytes, f, d);
+    pull_chunks<F> next;
+    next.load(dphi, phi, head.from, 0);
     for (int first = head.from; first < head.to; first += kPanel) {
         strip_result c;
         clear(c);
         float sum[4] = {};
         for (int f = 0; f < a.feature_panels; f++) {
+            const pull_chunks<F> now = next;
+            const bool last = f + 1 == a.feature_panels;
+            next.load(dphi, phi, last ? first + kPanel : first, last ? 0 : f + 1);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int row = panel_row(i), chunk = (int)threadIdx.x % 8;
-                float e[8], slope[8];
-                fetch_chunk(dphi, first + row, f * kPanel + 8 * chunk, slope);
-                fetch_chunk(phi, first + row, f * kPanel + 8 * chunk, e);
+                float e[8];
 #pragma unroll
-                for (int k = 0; k < 8; k++)
-                    e[k] = slope[k] * (e[k] - kEpsilon);
-                P::put8(du, row, chunk, e);
-#pragma unroll
-                for (int k = 0; k < 8; k++)
+                for (int k = 0; k < 8; k++) {
+                    e[k] = to_f32(now.slope[i].x[k]) * (to_f32(now.phi[i].x[k]) - kEpsilon);
                     sum[i] += e[k];
+                }
+                P::put8(du, panel_row(i), (int)threadIdx.x % 8, e);
             }
-            char *panel = w + (a.resident ? f * performer_shared<T>::pair : 0);
+            char *panel = w + (a.resident ? f * P::bytes : 0);
             if (!a.resident)
-                load_projection<T>(a, panel, f, d);
+                load_projection<T, false>(a, panel, f, d);
             __syncthreads();
             P::multiply_straight(c, du, strip, panel);
             __syncthreads();
@@ -368,6 +390,13 @@ __global__ void __launch_bounds__(kTokenThreads)
         exponents[blockIdx.x] = top - base;
 }
 
+void cut_slices(performer_arguments &a, int slices)
+{
+    const int panels = (a.len + kPanel - 1) / kPanel;
+    a.slices = slices < panels ? slices : panels;
+    a.slice_panels = (panels + a.slices - 1) / a.slices;
+}
+
 performer_arguments arguments_of(const struct fb_performer_cuda_plan &plan,
                                  const struct fb_performer_cuda_side &side, const float *projection)
 {
@@ -381,9 +410,7 @@ performer_arguments arguments_of(const struct fb_performer_cuda_plan &plan,
     a.features = (int)plan.features;
     a.dim_panels = (a.dim + kPanel - 1) / kPanel;
     a.feature_panels = (int)(plan.columns / kPanel);
-    const int panels = (a.len + kPanel - 1) / kPanel;
-    a.slices = (int)plan.slices;
-    a.slice_panels = (panels + a.slices - 1) / a.slices;
+    cut_slices(a, (int)plan.slices);
     a.scale = (float)pow((double)a.dim, -0.25);
     const struct fb_tensor phi = fb_tensor_dense(side.phi, plan.dtype, FB_BHND, side.x.shape[0],
                                                  a.heads, a.len, plan.columns);
@@ -416,8 +443,10 @@ enum fb_status run(stage what, performer_arguments &a, int64_t heads, cudaStream
 {
     typedef performer_shared<T> S;
     const bool pulls = what == stage::pull;
+    if (pulls)
+        cut_slices(a, kPullSlices * a.slices);
     const auto bytes_of = [&](bool resident) {
-        return pulls ? S::P::bytes + (resident ? (size_t)a.feature_panels : 1) * S::pair
+        return pulls ? S::P::bytes * (resident ? (size_t)a.feature_panels + 1 : 2)
                      : shared_bytes<T>(a, resident);
     };
     a.resident = bytes_of(true) <= kSharedMost;
