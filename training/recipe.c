@@ -261,6 +261,9 @@ enum fb_status fb_recipe_find(const struct fb_task *task, enum fb_recipe_kind ki
     }
     if (size == FB_RECIPE_SMALL)
         shrink(task, recipe);
+    /* of a CLS token's last block one row is computed: that would time no attention */
+    if (task->times_only)
+        recipe->pooling = FB_POOL_MEAN;
     return status;
 }
 
