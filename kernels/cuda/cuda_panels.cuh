@@ -195,10 +195,10 @@ template <tile_products P, int Ld = kPanel + 4> struct panel_f32 {
     }
     __device__ static void get8(const char *panel, int row, int chunk, float (&x)[8])
     {
-        const float *from = place(panel, row, 8 * chunk);
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            x[i] = from[i];
+        const float4 *from = reinterpret_cast<const float4 *>(place(panel, row, 8 * chunk));
+        const float4 low = from[0], high = from[1];
+        x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+        x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
     }
     __device__ static void put1(char *panel, int row, int col, float x)
     {
@@ -291,26 +291,36 @@ template <typename T> struct panel_rows {
     }
 };
 
-/* The i-th of the four rows that a thread has of a panel. */
-__device__ inline int panel_row(int i)
+/* Of a panel a thread has so many rows; the i-th of them. Blocks may have more threads than a panel
+ * needs. */
+template <int Threads> constexpr int kRowsEach = kPanel * 8 / Threads;
+
+template <int Threads = kPanelThreads> __device__ int panel_row(int i)
 {
-    return (int)threadIdx.x / 8 + 16 * i;
+    return (int)threadIdx.x / 8 + Threads / 8 * i;
 }
 
 /* Eight numbers of a row, zero where nothing exists. */
-template <typename T>
-__device__ void fetch_chunk(const panel_rows<T> &from, int row, int col, float (&x)[8])
+template <typename T> __device__ packet<T> fetch_packet(const panel_rows<T> &from, int row, int col)
 {
     packet<T> bits = {};
     if (from.whole && row < from.valid && col < from.dim)
         bits = *reinterpret_cast<const packet<T> *>(from.at(row, col));
-#pragma unroll
-    for (int e = 0; e < 8; e++)
-        x[e] = to_f32(bits.x[e]);
     if (!from.whole && row < from.valid)
 #pragma unroll
         for (int e = 0; e < 8; e++)
-            x[e] = col + e < from.dim ? to_f32(*from.at(row, col + e)) : 0.0F;
+            if (col + e < from.dim)
+                bits.x[e] = *from.at(row, col + e);
+    return bits;
+}
+
+template <typename T>
+__device__ void fetch_chunk(const panel_rows<T> &from, int row, int col, float (&x)[8])
+{
+    const packet<T> bits = fetch_packet(from, row, col);
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+        x[e] = to_f32(bits.x[e]);
 }
 
 /* Eight numbers to a row, as far as it goes. */
@@ -334,50 +344,51 @@ __device__ void store_chunk(const panel_rows<T> &to, int row, int col, const flo
 
 /*
  * A panel on its way: 64 rows from `first`, columns from 64 `part`, zero where nothing exists. A
- * thread brings chunk thread % 8 of the rows panel_row(0..3), asynchronously where rows consist of
+ * thread brings chunk thread % 8 of the rows panel_row(i), asynchronously where rows consist of
  * whole chunks of the panel's own type; after wait_copies it may change what it has brought by
  * finish_panel, and after a barrier everybody sees it.
  */
-template <typename P, typename T>
+template <typename P, int Threads = kPanelThreads, typename T>
 __device__ void start_panel(char *to, const panel_rows<T> &from, int first, int part)
 {
     const int chunk = (int)threadIdx.x % 8, col = part * kPanel + 8 * chunk;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int row = first + panel_row(i);
+    for (int i = 0; i < kRowsEach<Threads>; i++) {
+        const int row = first + panel_row<Threads>(i);
         if (sizeof(T) == P::element_bytes && from.whole) {
             const bool exists = row < from.valid && col < from.dim;
             const char *at = reinterpret_cast<const char *>(exists ? from.at(row, col) : from.data);
 #pragma unroll
             for (int k = 0; k < P::element_bytes / 2; k++)
-                copy_chunk_async(P::address(to, panel_row(i), chunk) + 16 * k, at + 16 * k, exists);
+                copy_chunk_async(P::address(to, panel_row<Threads>(i), chunk) + 16 * k, at + 16 * k,
+                                 exists);
         } else {
             float x[8];
             fetch_chunk(from, row, col, x);
-            P::put8(to, panel_row(i), chunk, x);
+            P::put8(to, panel_row<Threads>(i), chunk, x);
         }
     }
 }
 
 /* map(i, x) changes eight numbers of the thread's i-th row if that exists; see(i, x) sees them as
  * products will, with all lanes of the warp together. */
-template <typename P, typename T, typename Map, typename See>
+template <typename P, int Threads = kPanelThreads, typename T, typename Map, typename See>
 __device__ void finish_panel(char *panel, const panel_rows<T> &from, int first, int part, Map map,
                              See see)
 {
     const int chunk = (int)threadIdx.x % 8;
     const int left = from.dim - part * kPanel - 8 * chunk;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < kRowsEach<Threads>; i++) {
         float x[8];
-        P::get8(panel, panel_row(i), chunk, x);
-        if (first + panel_row(i) < from.valid && left > 0) {
+        P::get8(panel, panel_row<Threads>(i), chunk, x);
+        if (first + panel_row<Threads>(i) < from.valid && left > 0) {
             map(i, x);
             if (left < 8)
 #pragma unroll
                 for (int e = 0; e < 8; e++)
                     x[e] = e < left ? x[e] : 0.0F;
-            P::put8(panel, panel_row(i), chunk, x);
+            P::put8(panel, panel_row<Threads>(i), chunk, x);
         }
         P::round8(x);
         see(i, x);

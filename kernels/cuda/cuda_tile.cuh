@@ -258,6 +258,24 @@ struct operand {
     }
 };
 
+/* A number as operands of TF32 products, which leave out the 13 lowest bits: rounded by half of
+ * what is left out, or cut in two. Cheaper than conversions, which are several instructions. */
+template <tile_products P> struct tf32_parts {
+    uint32_t high, low;
+    __device__ explicit tf32_parts(float x)
+    {
+        constexpr uint32_t kept = 0xffffe000U, half = 0x1000U;
+        high = __float_as_uint(x);
+        low = 0;
+        if (P == tile_products::tf32) {
+            high += half;
+        } else {
+            high &= kept;
+            low = __float_as_uint(x - __uint_as_float(high)) + half;
+        }
+    }
+};
+
 constexpr int kColumnsPerWarp = 32; /* of a product's result */
 
 /* c[16][8 N] += a[16][depth] b[depth][8 N] by one warp, a and b from their rows and columns given.
@@ -291,17 +309,17 @@ __device__ void warp_product(float (&c)[N][4], const operand &a, int a_row, cons
             uint32_t x[4], x_low[4], y[N][2], y_low[N][2];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const float value = a.at(a_row + g + i % 2 * 8, k + t + i / 2 * 4);
-                x[i] = round_tf32(value);
-                x_low[i] = round_tf32(value - __uint_as_float(x[i]));
+                const tf32_parts<P> parts(a.at(a_row + g + i % 2 * 8, k + t + i / 2 * 4));
+                x[i] = parts.high;
+                x_low[i] = parts.low;
             }
 #pragma unroll
             for (int n = 0; n < N; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    const float value = b.at(k + t + i * 4, b_col + n * 8 + g);
-                    y[n][i] = round_tf32(value);
-                    y_low[n][i] = round_tf32(value - __uint_as_float(y[n][i]));
+                    const tf32_parts<P> parts(b.at(k + t + i * 4, b_col + n * 8 + g));
+                    y[n][i] = parts.high;
+                    y_low[n][i] = parts.low;
                 }
             /* one term of every column after the other: none waits for the one before it */
             if constexpr (P == tile_products::tf32x3) {

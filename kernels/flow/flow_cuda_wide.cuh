@@ -103,15 +103,26 @@ __device__ inline float *wide_gradient_of(const wide_arguments &a, int64_t head,
 
 /* ---- phi ------------------------------------------------------------------------------------- */
 
+__device__ inline float wide_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Types of 16 bits take the hardware's exponential: its error is far below their rounding. */
 template <typename T> __device__ float wide_power(float x)
 {
-    return sizeof(T) == 2 ? __expf(x) : expf(x);
+    float y = x * 1.44269504F;
+    if (sizeof(T) == 4)
+        return expf(x);
+    asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(y));
+    return y;
 }
 
 template <typename T> __device__ float wide_sigmoid(float x)
 {
-    return __fdividef(1.0F, 1.0F + wide_power<T>(-x));
+    return wide_reciprocal(1.0F + wide_power<T>(-x));
 }
 
 template <typename T> __device__ void wide_phi(enum fb_flow_phi phi, float (&x)[8])
@@ -136,7 +147,7 @@ template <typename T> __device__ float wide_slope(enum fb_flow_phi phi, float x)
 {
     if (phi == FB_FLOW_SIGMOID) {
         const float e = wide_power<T>(-fabsf(x));
-        return __fdividef(e, (1.0F + e) * (1.0F + e));
+        return e * wide_reciprocal((1.0F + e) * (1.0F + e));
     }
     if (x > 0.0F)
         return 1.0F;

@@ -3,46 +3,85 @@
 
 #include "kernel_support.h"
 
-/* Blocks of products that an H100 runs at once, and the panels after which a slice's sums in f32
- * are put away. Constants, so that results are the same bits on every device. */
-enum { BLOCKS_AT_ONCE = 264, PANEL_SLICES_MOST = 128, SLICE_PANELS_MOST = 1024, PANEL = 64 };
+/* Blocks of 512 threads that an H100 runs at once, and slices at most. Constants, so that results
+ * are the same bits on every device. */
+enum {
+    BLOCKS_AT_ONCE = 132,
+    SLICES_MOST = 128,
+    ROW_SLICES_MOST = 64,
+    SLICE_PANELS_MOST = 1024, /* after which sums are put away */
+    BLOCK_OVERHEAD = 3,       /* of a product's block, in panels */
+    ROWS = 32,                /* of a piece of a pass over rows */
+    ROWS_OVERHEAD = 2,        /* of its block, in pieces */
+    PANEL = 64
+};
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
 }
 
-static int64_t within(int64_t x, int64_t least, int64_t most)
+/* A pass whose blocks take pieces of a head's tokens: so many blocks for each slice, of which so
+ * many run together, and what a block costs beside its pieces, in pieces. */
+struct pass {
+    int64_t blocks, at_once, overhead;
+};
+
+static int64_t waves(const struct pass *pass, int64_t slices, int64_t size)
 {
-    return x < least ? least : x > most ? most : x;
+    return divide_up(pass->blocks * slices, pass->at_once) * (size + pass->overhead);
 }
 
-static void cut(int64_t panels, int64_t wanted, int64_t panels_most, int *slices, int *each)
+/* Cuts `pieces` into slices of a multiple of `step` so that the waves of the passes take least. */
+static void cut(int64_t pieces, int64_t step, int64_t most, const struct pass *passes, int count,
+                int *slices, int *each)
 {
-    const int64_t count = within(wanted, 1, panels);
-    *each = (int)within(divide_up(panels, count), 1, panels_most);
-    *slices = (int)divide_up(panels, *each);
+    int64_t best = INT64_MAX;
+    for (int64_t wanted = 1; wanted <= most && wanted <= pieces; wanted++) {
+        const int64_t size = divide_up(divide_up(pieces, wanted), step) * step;
+        const int64_t made = divide_up(pieces, size);
+        int64_t cost = 0;
+        for (int i = 0; i < count; i++)
+            cost += waves(&passes[i], made, size);
+        if (size > SLICE_PANELS_MOST && wanted < most && wanted < pieces)
+            continue;
+        if (best == INT64_MAX || cost < best - best / 32) { /* fewer slices leave fewer parts */
+            best = cost;
+            *slices = (int)made;
+            *each = (int)size;
+        }
+    }
+}
+
+/* A block has as many groups of 128 threads as panels of values, up to four. */
+static int64_t blocks_at_once(int64_t panels)
+{
+    return BLOCKS_AT_ONCE * (panels > 2 ? 1 : panels > 1 ? 2 : 4);
 }
 
 void fb_flow_wide_plan_of(const struct fb_problem *p, const struct fb_flow_cuda_plan *base,
                           struct fb_flow_wide_plan *plan)
 {
-    const int64_t panels = divide_up(p->q_len > p->kv_len ? p->q_len : p->kv_len, PANEL);
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    const int64_t panels = divide_up(longest, PANEL);
     const int64_t features = divide_up(p->qk_dim, PANEL), values = divide_up(p->v_dim, PANEL);
-    const int64_t blocks = base->heads * features * divide_up(values, 2);
-    const int64_t results = base->heads * (features < values ? features : values);
+    const int64_t narrow = features < values ? features : values;
+    const struct pass rows[] = {{2 * base->heads, 2 * BLOCKS_AT_ONCE, ROWS_OVERHEAD},
+                                {base->heads, 2 * BLOCKS_AT_ONCE, ROWS_OVERHEAD}};
+    const struct pass products = {base->heads * features * divide_up(values, 4),
+                                  blocks_at_once(values), BLOCK_OVERHEAD};
+    const struct pass results = {base->heads * divide_up(narrow, 2), blocks_at_once(narrow),
+                                 BLOCK_OVERHEAD};
     *plan = (struct fb_flow_wide_plan){
         .cols = base->cols,
         .value_cols = base->value_cols,
         .totals_count = base->totals_count,
         .gradients_count = 4 * (int64_t)base->cols + (int64_t)base->cols * base->value_cols,
-        .slices = base->slices,
-        .slice_len = (int)base->slice_len,
     };
-    cut(panels, within(BLOCKS_AT_ONCE / blocks, 1, PANEL_SLICES_MOST), SLICE_PANELS_MOST,
-        &plan->panel_slices, &plan->slice_panels);
-    cut(panels, divide_up((int64_t)2 * BLOCKS_AT_ONCE, results), panels, &plan->result_slices,
-        &plan->result_panels);
+    cut(divide_up(longest, ROWS), 1, ROW_SLICES_MOST, rows, 2, &plan->slices, &plan->slice_len);
+    plan->slice_len *= ROWS;
+    cut(panels, 1, SLICES_MOST, &products, 1, &plan->panel_slices, &plan->slice_panels);
+    cut(panels, 2, SLICES_MOST, &results, 1, &plan->result_slices, &plan->result_panels);
 }
 
 static void take_gradients(struct fb_scratch_cursor *at, const struct fb_problem *p,

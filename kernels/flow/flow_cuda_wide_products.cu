@@ -16,12 +16,13 @@ template <typename P> __host__ __device__ constexpr int product_stages()
 }
 
 /* grid (panels of features times blocks of Z panels of values, slices, heads): phi of keys times p,
- * or of queries times r, against v or dout */
+ * or of queries times r, against v or dout; four warps for each of the Z panels */
 template <typename P, typename T, int Z, bool OfQueries>
-__global__ void __launch_bounds__(kPanelThreads, 2)
+__global__ void __launch_bounds__(Z *kPanelThreads, 4 / Z)
     product_kernel(const __grid_constant__ wide_arguments a, float *to, int64_t head_count,
                    int64_t slice_count)
 {
+    constexpr int threads = Z * kPanelThreads;
     constexpr int stages = product_stages<P>(), stage_bytes = (1 + Z) * P::bytes;
     extern __shared__ __align__(1024) char shared[];
     const wide_unit u = wide_unit_of(a, blockIdx.z);
@@ -31,21 +32,20 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
     const panel_rows<T> y(OfQueries ? a.q : a.k, u.b, OfQueries ? u.h : u.kv_h, valid);
     const panel_rows<T> z(OfQueries ? a.dout : a.v, u.b, OfQueries ? u.h : u.kv_h, valid);
     const float *weights = OfQueries ? a.r + u.index * a.q_len : a.p + u.index * a.kv_len;
-    const int strip = (int)threadIdx.x / 32 * 16;
+    const int strip = (int)threadIdx.x / 32 % 4 * 16, own = (int)threadIdx.x / kPanelThreads;
     const int from = (int)blockIdx.y * a.slice_panels * kPanel;
     const int end = (int)min((int64_t)from + a.slice_panels * kPanel, (int64_t)valid);
     const int count = from < end ? (end - from + kPanel - 1) / kPanel : 0;
-    strip_result state[Z];
-#pragma unroll
-    for (int i = 0; i < Z; i++)
-        clear(state[i]);
+    strip_result state;
+    clear(state);
     const auto start = [&](int n) {
         char *stage = shared + n % stages * stage_bytes;
         if (n < count) {
-            start_panel<P>(stage, y, from + n * kPanel, y_panel);
+            start_panel<P, threads>(stage, y, from + n * kPanel, y_panel);
 #pragma unroll
             for (int i = 0; i < Z; i++)
-                start_panel<P>(stage + (1 + i) * P::bytes, z, from + n * kPanel, z_panel + i);
+                start_panel<P, threads>(stage + (1 + i) * P::bytes, z, from + n * kPanel,
+                                        z_panel + i);
         }
         commit_copies();
     };
@@ -54,14 +54,14 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
     for (int n = 0; n < count; n++) {
         char *ys = shared + n % stages * stage_bytes;
         const int first = from + n * kPanel;
-        float weight[4];
+        float weight[kRowsEach<threads>];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int row = first + panel_row(i);
+        for (int i = 0; i < kRowsEach<threads>; i++) {
+            const int row = first + panel_row<threads>(i);
             weight[i] = row < valid ? weights[row] : 0.0F;
         }
         wait_copies<stages - 2>();
-        finish_panel<P>(
+        finish_panel<P, threads>(
             ys, y, first, y_panel,
             [&](int i, float(&x)[8]) {
                 wide_phi<T>(a.phi, x);
@@ -72,31 +72,27 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
             [](int, const float(&)[8]) {});
         __syncthreads();
         start(n + stages - 1);
+        const char *zs = ys + (1 + own) * P::bytes;
+        if constexpr (P::wide_sums) {
+            strip_result part;
+            clear(part);
+            P::multiply_outer(part, ys, strip, zs);
 #pragma unroll
-        for (int i = 0; i < Z; i++) {
-            if constexpr (P::wide_sums) {
-                strip_result part;
-                clear(part);
-                P::multiply_outer(part, ys, strip, ys + (1 + i) * P::bytes);
+            for (int k = 0; k < 8; k++)
 #pragma unroll
-                for (int k = 0; k < 8; k++)
-#pragma unroll
-                    for (int j = 0; j < 4; j++)
-                        state[i][k][j] += part[k][j];
-            } else {
-                P::multiply_outer(state[i], ys, strip, ys + (1 + i) * P::bytes);
-            }
+                for (int j = 0; j < 4; j++)
+                    state[k][j] += part[k][j];
+        } else {
+            P::multiply_outer(state, ys, strip, zs);
         }
     }
     float *out = to + u.index * head_count + blockIdx.y * slice_count;
-#pragma unroll
-    for (int i = 0; i < Z; i++)
-        each_pair(state[i], strip, [&](int row, int col, float x0, float x1) {
-            const int feature = y_panel * kPanel + row, value = (z_panel + i) * kPanel + col;
-            if (feature < a.cols && value < a.value_cols)
-                *reinterpret_cast<float2 *>(out + (int64_t)feature * a.value_cols + value) =
-                    make_float2(x0, x1);
-        });
+    each_pair(state, strip, [&](int row, int col, float x0, float x1) {
+        const int feature = y_panel * kPanel + row, value = (z_panel + own) * kPanel + col;
+        if (feature < a.cols && value < a.value_cols)
+            *reinterpret_cast<float2 *>(out + (int64_t)feature * a.value_cols + value) =
+                make_float2(x0, x1);
+    });
 }
 
 constexpr int kAddThreads = 256;
@@ -134,7 +130,7 @@ enum fb_status launch_product(const wide_arguments &a, cudaStream_t stream, stru
         return status;
     const int blocks =
         (a.dim + kPanel - 1) / kPanel * ((a.value_dim + Z * kPanel - 1) / (Z * kPanel));
-    kernel<<<dim3((unsigned)blocks, (unsigned)a.panel_slices, heads), kPanelThreads, bytes,
+    kernel<<<dim3((unsigned)blocks, (unsigned)a.panel_slices, heads), Z * kPanelThreads, bytes,
              stream>>>(a, whole ? total : a.matrices, whole ? total_count : a.panel_slices * count,
                        count);
     if (!whole)
@@ -148,6 +144,9 @@ enum fb_status choose_product(bool of_queries, const wide_arguments &a, cudaStre
                               struct fb_error *error)
 {
     typedef typename outer_panel_of<T>::type P;
+    if (a.value_dim > 2 * kPanel)
+        return of_queries ? launch_product<P, T, 4, true>(a, stream, error)
+                          : launch_product<P, T, 4, false>(a, stream, error);
     if (a.value_dim > kPanel)
         return of_queries ? launch_product<P, T, 2, true>(a, stream, error)
                           : launch_product<P, T, 2, false>(a, stream, error);
@@ -156,11 +155,6 @@ enum fb_status choose_product(bool of_queries, const wide_arguments &a, cudaStre
 }
 
 /* ---- rows times a state ---------------------------------------------------------------------- */
-
-template <typename P> __host__ __device__ constexpr int result_stages()
-{
-    return P::wide_sums ? 2 : 3;
-}
 
 template <wide_result R> __host__ __device__ constexpr bool rows_are_queries()
 {
@@ -173,7 +167,7 @@ template <wide_result R> __host__ __device__ constexpr bool gives_features()
 }
 
 /* A panel of the state whose rows are columns of the result. The state has features as rows. */
-template <typename P, wide_result R>
+template <typename P, wide_result R, int Threads>
 __device__ void load_state(const wide_arguments &a, char *to, const float *state, int result_panel,
                            int x_panel)
 {
@@ -181,7 +175,7 @@ __device__ void load_state(const wide_arguments &a, char *to, const float *state
     const int feature_panel = features ? result_panel : x_panel;
     const int value_panel = features ? x_panel : result_panel;
     const int row = (int)threadIdx.x % kPanel, feature = feature_panel * kPanel + row;
-    for (int chunk = (int)threadIdx.x / kPanel; chunk < 8; chunk += kPanelThreads / kPanel) {
+    for (int chunk = (int)threadIdx.x / kPanel; chunk < 8; chunk += Threads / kPanel) {
         const int value = value_panel * kPanel + 8 * chunk;
         const bool exists = feature < a.cols && value < a.value_cols;
         const float4 *from =
@@ -199,19 +193,19 @@ __device__ void load_state(const wide_arguments &a, char *to, const float *state
     }
 }
 
-/* What is added to the product of a row of dq or dk: sum of weight[i] (vector[i] + eps) + constant.
+/* What is added to the product of a row of dq or dk: sum of weight[i]
+ * (vector[i] + eps) + constant.
  */
 struct extra_terms {
     float vectors[4][kPanel];
 };
 
+/* by 64 threads, each with a place of its own */
 template <wide_result R>
 __device__ void load_terms(const wide_arguments &a, extra_terms &terms, int64_t head,
-                           int result_panel)
+                           int result_panel, int place)
 {
-    const int col = result_panel * kPanel + (int)threadIdx.x;
-    if (threadIdx.x >= kPanel)
-        return;
+    const int col = result_panel * kPanel + place;
     const bool exists = col < a.cols;
     const float *vectors[4] = {
         wide_vector_of(a, head, R == WIDE_DQ ? WIDE_U : WIDE_W),
@@ -221,7 +215,7 @@ __device__ void load_terms(const wide_arguments &a, extra_terms &terms, int64_t 
     };
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        terms.vectors[i][threadIdx.x] =
+        terms.vectors[i][place] =
             exists ? vectors[i][col] + (i % 2 == 0 ? FB_FLOW_EPSILON : 0.0F) : 0.0F;
 }
 
@@ -288,7 +282,7 @@ __device__ void finish_rows(const wide_arguments &a, const wide_unit &u, strip_r
             }
         if constexpr (R == WIDE_DV) {
             z = sum_of_four(z);
-            if (t == 0 && s.exists)
+            if (t == 0 && s.exists && panel * kPanel < a.value_dim)
                 a.z[((int64_t)panel * a.batch * a.heads + u.index) * a.kv_len + row] = z;
         }
     }
@@ -304,19 +298,54 @@ template <wide_result R> __device__ const panel_tensor &result_of(const wide_arg
     return R == WIDE_OUT ? a.out : R == WIDE_DV ? a.dv : R == WIDE_DQ ? a.dq : a.dk;
 }
 
-/* grid (panels of the result, slices, heads of the result) */
-template <typename P, typename T, wide_result R>
-__global__ void __launch_bounds__(kPanelThreads, P::wide_sums ? 2 : 4)
+/* Two neighbours of a row to global memory. */
+template <typename T>
+__device__ void store_pair(const panel_rows<T> &to, int row, int col, float x0, float x1)
+{
+    struct alignas(2 * sizeof(T)) pair {
+        T x0, x1;
+    };
+    if (to.whole && col < to.dim) {
+        *reinterpret_cast<pair *>(to.at(row, col)) = {from_f32<T>(x0), from_f32<T>(x1)};
+    } else if (!to.whole) {
+        if (col < to.dim)
+            *to.at(row, col) = from_f32<T>(x0);
+        if (col + 1 < to.dim)
+            *to.at(row, col + 1) = from_f32<T>(x1);
+    }
+}
+
+/* How a block is made up: so many panels of rows times so many of the result,
+ * four warps for each; the states of the result's panels stay in shared memory.
+ */
+template <typename P, int Rows, int Panels> struct result_form {
+    static constexpr int threads = Rows * Panels * kPanelThreads;
+    static constexpr int stages = P::wide_sums ? 2 : 3;
+    static constexpr int stage_bytes = Rows * P::bytes;
+    static constexpr int blocks = threads >= 512 ? 1 : 512 / threads;
+    static size_t bytes(int x_panels)
+    {
+        return (size_t)stages * stage_bytes + (size_t)Panels * (size_t)x_panels * P::bytes;
+    }
+};
+
+/* grid (blocks of the result's panels, slices, heads of the result) */
+template <typename P, typename T, wide_result R, int Rows, int Panels>
+__global__ void __launch_bounds__(result_form<P, Rows, Panels>::threads,
+                                  result_form<P, Rows, Panels>::blocks)
     result_kernel(const __grid_constant__ wide_arguments a)
 {
-    constexpr int stages = result_stages<P>();
+    typedef result_form<P, Rows, Panels> form;
+    constexpr int threads = form::threads, stages = form::stages;
     constexpr bool queries = rows_are_queries<R>(), features = gives_features<R>();
     extern __shared__ __align__(1024) char shared[];
-    __shared__ extra_terms terms;
-    char *states = shared + stages * P::bytes;
+    __shared__ extra_terms terms[Panels];
+    char *states = shared + stages * form::stage_bytes;
     const wide_unit u = queries ? wide_unit_of(a, blockIdx.z) : wide_round_of(a, blockIdx.z);
     const int64_t h = queries ? u.h : u.kv_h;
-    const int panel = (int)blockIdx.x, strip = (int)threadIdx.x / 32 * 16;
+    const int strip = (int)threadIdx.x / 32 % 4 * 16;
+    const int part = (int)threadIdx.x / kPanelThreads, own_row = part % Rows * kPanel;
+    const int panel0 = (int)blockIdx.x * Panels, own = part / Rows;
     const int x_panels = ((features ? a.value_dim : a.dim) + kPanel - 1) / kPanel;
     const int count = queries ? a.q_len : a.kv_len, valid = queries ? u.q_valid : u.kv_valid;
     const float *scalars = wide_scalars_of(a, u.index);
@@ -330,59 +359,87 @@ __global__ void __launch_bounds__(kPanelThreads, P::wide_sums ? 2 : 4)
     const int end = (int)min((int64_t)from + a.result_panels * kPanel, (int64_t)count);
     if (from >= end)
         return;
-    const int panels = (end - from + kPanel - 1) / kPanel;
+    const int tiles = (end - from + Rows * kPanel - 1) / (Rows * kPanel);
     const auto start = [&](int step) {
-        if (step < panels * x_panels)
-            start_panel<P>(shared + step % stages * P::bytes, x, from + step / x_panels * kPanel,
-                           step % x_panels);
+        if (step < tiles * x_panels)
+#pragma unroll
+            for (int r = 0; r < Rows; r++)
+                start_panel<P, threads>(shared + step % stages * form::stage_bytes + r * P::bytes,
+                                        x, from + (step / x_panels * Rows + r) * kPanel,
+                                        step % x_panels);
         commit_copies();
     };
     for (int step = 0; step < stages - 1; step++)
         start(step);
-    for (int i = 0; i < x_panels; i++)
-        load_state<P, R>(a, states + i * P::bytes, state, panel, i);
-    if constexpr (features)
-        load_terms<R>(a, terms, u.index, panel);
+    for (int i = 0; i < Panels * x_panels; i++)
+        load_state<P, R, threads>(a, states + i * P::bytes, state, panel0 + i / x_panels,
+                                  i % x_panels);
+    if (features && (int)threadIdx.x < Panels * kPanel)
+        load_terms<R>(a, terms[threadIdx.x / kPanel], u.index, panel0 + (int)threadIdx.x / kPanel,
+                      (int)threadIdx.x % kPanel);
     __syncthreads();
-    for (int n = 0; n < panels; n++) {
-        const int first = from + n * kPanel;
+    for (int n = 0; n < tiles; n++) {
+        const int first = from + n * Rows * kPanel;
         strip_result c;
         clear(c);
-        char *xs = shared;
         for (int i = 0; i < x_panels; i++) {
             const int step = n * x_panels + i;
-            xs = shared + step % stages * P::bytes;
+            char *xs = shared + step % stages * form::stage_bytes;
             wait_copies<stages - 2>();
-            if constexpr (!features)
-                finish_panel<P>(
-                    xs, x, first, i, [&](int, float(&y)[8]) { wide_phi<T>(a.phi, y); },
-                    [](int, const float(&)[8]) {});
+            if constexpr (!features) {
+#pragma unroll
+                for (int r = 0; r < Rows; r++)
+                    finish_panel<P, threads>(
+                        xs + r * P::bytes, x, first + r * kPanel, i,
+                        [&](int, float(&y)[8]) { wide_phi<T>(a.phi, y); },
+                        [](int, const float(&)[8]) {});
+            }
             __syncthreads();
             start(step + stages - 1);
-            P::multiply_turned(c, xs, strip, states + i * P::bytes);
+            P::multiply_turned(c, xs + own_row / kPanel * P::bytes, strip,
+                               states + (own * x_panels + i) * P::bytes);
         }
-        finish_rows<R, T>(a, u, c, strip, first, valid, panel, scale, terms);
-        put_strip<P>(xs, strip, c);
-        write_strip<P, T>(xs, strip, to, first, count, panel, [](int, int, float(&)[8]) {});
+        finish_rows<R, T>(a, u, c, strip, first + own_row, valid, panel0 + own, scale, terms[own]);
+        each_pair(c, strip, [&](int row, int col, float x0, float x1) {
+            if (first + own_row + row < end)
+                store_pair(to, first + own_row + row, (panel0 + own) * kPanel + col, x0, x1);
+        });
     }
 }
 
-template <typename T, wide_result R>
+template <typename P, typename T, wide_result R, int Rows, int Panels>
 enum fb_status launch_result(const wide_arguments &a, cudaStream_t stream, struct fb_error *error)
 {
-    typedef typename panel_of<T>::type P;
+    typedef result_form<P, Rows, Panels> form;
     const int x_panels = ((gives_features<R>() ? a.value_dim : a.dim) + kPanel - 1) / kPanel;
     const int panels = ((gives_features<R>() ? a.dim : a.value_dim) + kPanel - 1) / kPanel;
-    const size_t bytes = (result_stages<P>() + x_panels) * (size_t)P::bytes;
-    const auto kernel = result_kernel<P, T, R>;
+    const size_t bytes = form::bytes(x_panels);
+    const auto kernel = result_kernel<P, T, R, Rows, Panels>;
     const enum fb_status status =
         fb_cuda_allow_shared((const void *)kernel, bytes, "flow's rows times a state", error);
     if (status != FB_OK)
         return status;
     const int heads = rows_are_queries<R>() ? a.heads : a.kv_heads;
-    kernel<<<dim3((unsigned)panels, (unsigned)a.result_slices, (unsigned)(a.batch * heads)),
-             kPanelThreads, bytes, stream>>>(a);
+    kernel<<<dim3((unsigned)((panels + Panels - 1) / Panels), (unsigned)a.result_slices,
+                  (unsigned)(a.batch * heads)),
+             form::threads, bytes, stream>>>(a);
     return fb_cuda_launched("flow's rows times a state", error);
+}
+
+/* The state of 256 x 256 numbers fits in 16 bits, half of it in 32. */
+template <typename T, wide_result R>
+enum fb_status launch_form(const wide_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    typedef typename panel_of<T>::type P;
+    const int columns = gives_features<R>() ? a.dim : a.value_dim;
+    if constexpr (P::wide_sums) {
+        return columns <= kPanel ? launch_result<P, T, R, 2, 1>(a, stream, error)
+                                 : launch_result<P, T, R, 2, 2>(a, stream, error);
+    } else {
+        return columns <= kPanel       ? launch_result<P, T, R, 2, 1>(a, stream, error)
+               : columns <= 2 * kPanel ? launch_result<P, T, R, 1, 2>(a, stream, error)
+                                       : launch_result<P, T, R, 1, 4>(a, stream, error);
+    }
 }
 
 template <typename T>
@@ -391,13 +448,13 @@ enum fb_status choose_result(enum wide_result result, const wide_arguments &a, c
 {
     switch (result) {
     case WIDE_OUT:
-        return launch_result<T, WIDE_OUT>(a, stream, error);
+        return launch_form<T, WIDE_OUT>(a, stream, error);
     case WIDE_DV:
-        return launch_result<T, WIDE_DV>(a, stream, error);
+        return launch_form<T, WIDE_DV>(a, stream, error);
     case WIDE_DQ:
-        return launch_result<T, WIDE_DQ>(a, stream, error);
+        return launch_form<T, WIDE_DQ>(a, stream, error);
     default:
-        return launch_result<T, WIDE_DK>(a, stream, error);
+        return launch_form<T, WIDE_DK>(a, stream, error);
     }
 }
 

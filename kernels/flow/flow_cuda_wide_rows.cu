@@ -9,7 +9,8 @@ namespace
 {
 
 constexpr int kThreads = 256;
-constexpr int kDepth = 2; /* rows that a lane has under way */
+constexpr int kBlocks = 2; /* of a multiprocessor */
+constexpr int kDepth = 4;  /* rows that a lane has under way */
 
 enum wide_side { KEYS, QUERIES };
 
@@ -43,21 +44,25 @@ __device__ void walk_rows(const panel_rows<T> &x, enum fb_flow_phi phi, int firs
     constexpr int groups = kThreads / Lanes;
     const int lane = (int)threadIdx.x % Lanes, group = (int)threadIdx.x / Lanes;
     for (int at = first; at < end; at += kDepth * groups) {
-        float rows[kDepth][8], part[Sums > 0 ? Sums : 1][8] = {};
+        packet<T> rows[kDepth];
+        float part[Sums > 0 ? Sums : 1][8] = {};
 #pragma unroll
         for (int d = 0; d < kDepth; d++)
-            fetch_chunk(x, at + d * groups + group, 8 * lane, rows[d]);
+            rows[d] = fetch_packet(x, at + d * groups + group, 8 * lane);
 #pragma unroll
         for (int d = 0; d < kDepth; d++) {
             const int row = at + d * groups + group;
-            float dots[Dots > 0 ? Dots : 1] = {}, weights[Sums > 0 ? Sums : 1] = {};
-            wide_phi<T>(phi, rows[d]);
+            float phi_x[8], dots[Dots > 0 ? Dots : 1] = {}, weights[Sums > 0 ? Sums : 1] = {};
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                phi_x[e] = to_f32(rows[d].x[e]);
+            wide_phi<T>(phi, phi_x);
 #pragma unroll
             for (int i = 0; i < Dots; i++) {
                 float dot = 0.0F;
 #pragma unroll
                 for (int e = 0; e < 8; e++)
-                    dot = fmaf(rows[d][e] + eps_dot, vectors.x[i][e], dot);
+                    dot = fmaf(phi_x[e] + eps_dot, vectors.x[i][e], dot);
                 dots[i] = sum_of_lanes<Lanes>(dot);
             }
             if (row < end)
@@ -66,7 +71,7 @@ __device__ void walk_rows(const panel_rows<T> &x, enum fb_flow_phi phi, int firs
             for (int s = 0; s < Sums; s++)
 #pragma unroll
                 for (int e = 0; e < 8; e++)
-                    part[s][e] = fmaf(weights[s], rows[d][e] + eps_sum, part[s][e]);
+                    part[s][e] = fmaf(weights[s], phi_x[e] + eps_sum, part[s][e]);
         }
 #pragma unroll
         for (int s = 0; s < Sums; s++)
@@ -130,7 +135,8 @@ __device__ float *second_part(const wide_arguments &a, float *first)
 
 /* grid (slices, heads, 2 sides) */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3) sums_kernel(const __grid_constant__ wide_arguments a)
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    sums_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[kThreads * 8];
     const slice_rows<T> s = slice_of<T>(a, (int)blockIdx.z);
@@ -144,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, 3) sums_kernel(const __grid_constant
 
 /* grid (slices, heads, 2 sides): u from keys, w from queries */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     flows_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[kThreads * 8];
@@ -208,7 +214,7 @@ __device__ void score_keys(const wide_arguments &a, const slice_rows<T> &s, floa
 
 /* grid (slices, heads, 2 sides) */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     scores_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[2 * kThreads / Lanes];
@@ -264,7 +270,7 @@ __device__ void prepare_keys(const wide_arguments &a, const slice_rows<T> &s)
 
 /* grid (slices, heads, 2 sides): du from queries */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     prepare_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[kThreads * 8];
@@ -299,7 +305,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 /* grid (slices, heads): dw and dsq */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     sources_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[kThreads * 8];
@@ -323,7 +329,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 /* grid (slices, heads): dsk */
 template <typename T, int Lanes>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     sinks_kernel(const __grid_constant__ wide_arguments a)
 {
     __shared__ float shared[kThreads * 8];
