@@ -59,14 +59,16 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
     struct fb_flow_cuda_plan plan;
     fb_flow_cuda_plan_of(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
-    const bool clusters = plan.cluster_ranks + plan.causal_ranks > 0 &&
-                          has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
-                          fb_flow_cuda_cluster_runs_here();
+    const bool tuned = plan.cluster_ranks + plan.team_ranks + plan.causal_ranks > 0 &&
+                       has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
+                       fb_flow_cuda_cluster_runs_here();
     if (problem->causal)
-        return clusters ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
-                        : fb_flow_cuda_causal(problem, call, error);
-    return clusters ? fb_flow_cuda_cluster(problem, call, &plan, error)
-                    : fb_flow_cuda_wide(problem, call, &plan, error);
+        return tuned ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
+                     : fb_flow_cuda_causal(problem, call, error);
+    if (!tuned)
+        return fb_flow_cuda_wide(problem, call, &plan, error);
+    return plan.team_ranks > 0 ? fb_flow_cuda_team(problem, call, &plan, error)
+                               : fb_flow_cuda_cluster(problem, call, &plan, error);
 }
 
 static enum fb_status cuda_backward(const struct fb_problem *problem, const struct fb_call *call,

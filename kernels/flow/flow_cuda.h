@@ -26,6 +26,12 @@ bool fb_flow_cuda_cluster_runs_here(void);
 enum fb_status fb_flow_cuda_cluster(const struct fb_problem *problem, const struct fb_call *call,
                                     const struct fb_flow_cuda_plan *plan,
                                     struct fb_error *error) FB_MUST_CHECK;
+/* The normal form of longer heads, a team of blocks to one: Hopper, and the problems that the plan
+ * has teams for, with rows of 16-byte chunks. A device without room for a team gets the wide form.
+ */
+enum fb_status fb_flow_cuda_team(const struct fb_problem *problem, const struct fb_call *call,
+                                 const struct fb_flow_cuda_plan *plan,
+                                 struct fb_error *error) FB_MUST_CHECK;
 /* Likewise the causal form, a segment of the head at a time. */
 enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            const struct fb_call *call,

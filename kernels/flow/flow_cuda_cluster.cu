@@ -48,8 +48,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
 #pragma unroll 1
     for (int side = 0; side < 2; side++) { /* keys, then queries: one code for both */
-        map_rows(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side,
-                 SET_PART);
+        map_rows(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side);
         wait_copies<1>();
         __syncthreads();
     }
@@ -59,10 +58,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int side = 0; side < 2; side++)
         flow_rows(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side,
-                  x.alpha, SET_PART);
+                  x.alpha);
     join_parts(x.own, rank, ranks, FLOWS, x.own->flows, x.own->flow);
 
-    compete_rows(x, first, rows, valid_k, arguments.clamp, SET_PART);
+    compete_rows(x, first, rows, valid_k, arguments.clamp);
     wait_copies<0>();
     __syncthreads();
     send_normaliser(x.own, rank, ranks);
@@ -74,79 +73,6 @@ __global__ void __launch_bounds__(kThreads, 1)
                (float)arguments.q_len / (float)arguments.kv_len);
 #else
     (void)arguments;
-#endif
-}
-
-/*
- * Longer heads: a block takes `segments` stretches of tokens, one after the other in every pass, so
- * queries and keys are read again from the L2 cache and phi is evaluated again (8 N d numbers
- * moved, half of them from memory). grid (16, heads).
- */
-__global__ void __launch_bounds__(kThreads, 1)
-    stream_kernel(const __grid_constant__ cluster_arguments a)
-{
-#if __CUDA_ARCH__ >= 900
-    extern __shared__ __align__(1024) char shared[];
-    const int rank = (int)blockIdx.x, ranks = (int)gridDim.x;
-    const int tokens = a.tokens, rows = tokens / kWarps, first = (int)threadIdx.x / 32 * rows;
-    const block_tiles x = carve(shared, tokens);
-    const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads, kv_h = h / a.group;
-    ready_exchanges(x.own, ranks);
-    float sum[32 / kWarps][4] = {};
-    /* sums, flows, product, out */
-#pragma unroll 1
-    for (int pass = 0; pass < 4; pass++) {
-#pragma unroll 1
-        for (int segment = 0; segment < a.segments; segment++) {
-            const int start = (rank * a.segments + segment) * tokens;
-            const int valid_q = min(max(a.q_len - start, 0), tokens);
-            const int valid_k = min(max(a.kv_len - start, 0), tokens);
-            const part_use use = segment == 0 ? SET_PART : ADD_PART;
-            const part_use sums = pass == 0 ? use : DROP_PART;
-            __syncthreads(); /* the tiles are free */
-            if (pass < 3)
-                fetch_tile(x.k, a.k, b, kv_h, start, a.kv_len, tokens);
-            if (pass != 2)
-                fetch_tile(x.q, a.q, b, h, start, a.q_len, tokens);
-            else
-                fetch_tile(x.v, a.v, b, kv_h, start, a.kv_len, tokens);
-            commit_copies();
-            wait_copies<0>();
-            __syncthreads();
-#pragma unroll 1
-            for (int side = pass == 3 ? 1 : 0; side < (pass == 2 ? 1 : 2); side++) {
-                char *tile = side == 0 ? x.k : x.q;
-                const int valid = side == 0 ? valid_k : valid_q;
-                map_rows(tile, first, rows, valid, x.own, side, sums);
-                __syncwarp();
-                if (pass == 1 || pass == 3)
-                    flow_rows(tile, first, rows, valid, x.own, side, x.alpha,
-                              pass == 1 ? use : DROP_PART);
-                __syncwarp();
-            }
-            if (pass == 2) {
-                compete_rows(x, first, rows, valid_k, a.clamp, use);
-                __syncthreads();
-                multiply_block(x, tokens, sum);
-            } else if (pass == 3) {
-                write_rows(x, a, b, h, start, first, rows, valid_q,
-                           (float)a.q_len / (float)a.kv_len);
-            }
-        }
-        if (pass == 0) {
-            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-            join_parts(x.own, rank, ranks, SUMS, x.own->sums, x.own->total);
-        } else if (pass == 1) {
-            join_parts(x.own, rank, ranks, FLOWS, x.own->flows, x.own->flow);
-        } else if (pass == 2) {
-            __syncthreads();
-            send_normaliser(x.own, rank, ranks);
-            send_product(x.own, rank, ranks, sum);
-            share_product(x, rank, ranks, (float)a.kv_len, saved_of(a));
-        }
-    }
-#else
-    (void)a;
 #endif
 }
 
@@ -179,12 +105,10 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     arguments.q_len = (int)p->q_len;
     arguments.kv_len = (int)p->kv_len;
     arguments.tokens = plan->cluster_tokens;
-    arguments.segments = plan->cluster_segments;
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.saved = (float *)call->saved;
     arguments.saved_count = plan->totals_count;
-    const auto launched = plan->cluster_segments > 1 ? stream_kernel : cluster_kernel;
-    const void *kernel = (const void *)launched;
+    const void *kernel = (const void *)cluster_kernel;
     const size_t bytes = shared_bytes(plan->cluster_tokens);
     enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's cluster", error);
     if (status == FB_OK && plan->cluster_ranks > 8)
@@ -205,6 +129,6 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     config.stream = (cudaStream_t)call->stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, launched, arguments), "flow's cluster",
+    return fb_cuda_status(cudaLaunchKernelEx(&config, cluster_kernel, arguments), "flow's cluster",
                           error);
 }

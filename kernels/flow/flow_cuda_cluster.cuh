@@ -21,8 +21,7 @@ struct cluster_arguments {
     tensor_view q, k, v, out;
     int heads, group;
     int q_len, kv_len;
-    int tokens;   /* per block, or per segment of it; a multiple of 128 */
-    int segments; /* of a block; 1: resident */
+    int tokens; /* per block; a multiple of 128 */
     float clamp;
     float *saved; /* [heads][saved_count] vectors, scalars and G (flow_cuda_plan.h); NULL: none */
     int64_t saved_count;
@@ -93,13 +92,9 @@ __device__ void fetch_tile(char *tile, const tensor_view &view, int64_t b, int64
     }
 }
 
-/* What becomes of a warp's part of a sum: its first, one more, or not wanted this time. */
-enum part_use { SET_PART, ADD_PART, DROP_PART };
-
 /* phi in place, rows beyond `valid` zero; column sums of the warp's rows into warp_part[.][side].
  */
-__device__ void map_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side,
-                         part_use use)
+__device__ void map_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, chunk = lane % 8;
     float sum[8] = {};
@@ -129,10 +124,8 @@ __device__ void map_rows(char *tile, int first, int rows, int valid, cluster_sha
     for (int i = 0; i < 8; i++) {
         sum[i] += __shfl_xor_sync(0xffffffffU, sum[i], 8);
         sum[i] += __shfl_xor_sync(0xffffffffU, sum[i], 16);
-        if (lane < 8 && use != DROP_PART) {
-            float &part = own->warp_part[warp][side][8 * chunk + i];
-            part = use == ADD_PART ? part + sum[i] : sum[i];
-        }
+        if (lane < 8)
+            own->warp_part[warp][side][8 * chunk + i] = sum[i];
     }
 }
 
@@ -166,7 +159,7 @@ __device__ void join_parts(cluster_shared *own, int rank, int ranks, exchange_na
 /* The reciprocals of the dot products with the other side's sum (alpha or beta) and the sum of the
  * rows so weighted, over the warp's rows; into warp_part[.][side]. */
 __device__ void flow_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side,
-                          float *alpha, part_use use)
+                          float *alpha)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const lane_places at;
@@ -194,20 +187,17 @@ __device__ void flow_rows(char *tile, int first, int rows, int valid, cluster_sh
             multiply(sum[2 * block + 1], weights, b[2], b[3]);
         }
     }
-    if (g == 0 && use != DROP_PART)
+    if (g == 0)
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
-            float2 &part = *reinterpret_cast<float2 *>(&own->warp_part[warp][side][8 * n + 2 * t]);
-            part = use == ADD_PART ? make_float2(part.x + sum[n][0], part.y + sum[n][1])
-                                   : make_float2(sum[n][0], sum[n][1]);
-        }
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<float2 *>(&own->warp_part[warp][side][8 * n + 2 * t]) =
+                make_float2(sum[n][0], sum[n][1]);
 }
 
 /* ---- product --------------------------------------------------------------------------------- */
 
 /* E of the warp's rows, and their sum into warp_z. */
-__device__ void compete_rows(const block_tiles &x, int first, int rows, int valid, float clamp,
-                             part_use use)
+__device__ void compete_rows(const block_tiles &x, int first, int rows, int valid, float clamp)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const lane_places at;
@@ -231,7 +221,7 @@ __device__ void compete_rows(const block_tiles &x, int first, int rows, int vali
     for (int step = 16; step > 0; step /= 2)
         sum += __shfl_xor_sync(0xffffffffU, sum, step);
     if (lane == 0)
-        x.own->warp_z[warp] = use == ADD_PART ? x.own->warp_z[warp] + sum : sum;
+        x.own->warp_z[warp] = sum;
 }
 
 __device__ uint32_t scale_pair(uint32_t pair, float2 weight)

@@ -7,7 +7,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528, HEADS_TO_STREAM = 8, CAUSAL_BLOCKS = 264, GRADIENT_BLOCKS = 264 };
+enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, CAUSAL_BLOCKS = 264, GRADIENT_BLOCKS = 264 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -44,40 +44,80 @@ static bool can_reside(const struct fb_problem *p)
            !(options.extra_eps > 0.0F);
 }
 
-/* Measured on an H100: what a round of blocks of so many tokens takes, and how many blocks run at
- * once; a cluster of 16 leaves multiprocessors idle. */
-static void choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+/* Measured on an H100: what a round of blocks of so many tokens takes, and how many clusters run at
+ * once, by twos of blocks: larger ones leave multiprocessors idle. Returns us; 0: none serves. */
+static double choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     static const struct {
         int tokens;
         double round_us;
     } sizes[] = {{128, 13.0}, {256, 16.0}, {512, 22.0}};
+    static const int64_t at_once[] = {132, 66, 30, 15, 7};
     const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
     double best_us = 0.0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        int ranks = 1;
-        while ((int64_t)ranks * sizes[i].tokens < longest && ranks <= FB_FLOW_CUDA_RANKS_MAX)
+        int ranks = 1, twos = 0;
+        while ((int64_t)ranks * sizes[i].tokens < longest && ranks <= FB_FLOW_CUDA_RANKS_MAX) {
             ranks *= 2;
+            twos++;
+        }
         if (ranks > FB_FLOW_CUDA_RANKS_MAX)
             continue;
-        const int64_t at_once = ranks > 8 ? 112 : 128;
-        const double rounds = (double)divide_up(plan->heads * ranks, at_once);
-        const double us = rounds * sizes[i].round_us;
+        const double us = (double)divide_up(plan->heads, at_once[twos]) * sizes[i].round_us;
         if (plan->cluster_ranks == 0 || us < best_us) {
             best_us = us;
             plan->cluster_ranks = ranks;
             plan->cluster_tokens = sizes[i].tokens;
-            plan->cluster_segments = 1;
         }
     }
-    /* Longer heads in segments, where there are enough of them to fill the GPU. */
-    if (plan->cluster_ranks == 0 && plan->heads >= HEADS_TO_STREAM) {
-        const int64_t at_once = (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX;
-        plan->cluster_ranks = FB_FLOW_CUDA_RANKS_MAX;
-        plan->cluster_segments = (int)divide_up(longest, at_once);
-        const int64_t parts = (int64_t)FB_FLOW_CUDA_RANKS_MAX * plan->cluster_segments;
-        plan->cluster_tokens = (int)divide_up(divide_up(longest, parts), 128) * 128;
+    return best_us;
+}
+
+/*
+ * A team's head is cut into equal parts for its blocks, all teams that fit the device work at the
+ * same time. What a round of heads takes, as measured on an H100: its tiles, more if the queries
+ * and keys of all heads at work do not fit the L2 cache, and what the blocks exchange. Returns us.
+ */
+static double choose_team(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    const double tile_us = 9.1, uncached = 1.2, exchange_us = 13.5, launch_us = 3.0;
+    const double cached_bytes = 34e6;
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    double best_us = 0.0;
+    for (int ranks = FB_FLOW_CUDA_TEAM_RANKS_MIN; ranks <= TEAM_PLACES; ranks++) {
+        const int64_t room = TEAM_PLACES / ranks;
+        const int64_t teams = plan->heads < room ? plan->heads : room;
+        const int64_t tiles = divide_up(longest, (int64_t)FB_FLOW_CUDA_TEAM_TOKENS * ranks);
+        const double bytes = (double)teams * (double)(p->q_len + p->kv_len) * 2 * 64;
+        const double slower = bytes > cached_bytes ? uncached : 1.0;
+        const double round_us = (double)tiles * tile_us * slower + exchange_us;
+        const double us = (double)divide_up(plan->heads, teams) * round_us + launch_us;
+        if (plan->team_ranks == 0 || us < best_us) {
+            best_us = us;
+            plan->team_ranks = ranks;
+            plan->team_tiles = (int)tiles;
+            plan->teams = teams;
+        }
     }
+    plan->team_kept = plan->team_tiles <= FB_FLOW_CUDA_TEAM_KEPT ? plan->team_tiles : 0;
+    return best_us;
+}
+
+/* The faster of the two. */
+static void choose_resident(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    const double cluster_us = choose_cluster(p, plan), team_us = choose_team(p, plan);
+    if (plan->cluster_ranks == 0 || team_us < cluster_us)
+        plan->cluster_ranks = plan->cluster_tokens = 0;
+    else
+        plan->team_ranks = plan->team_tiles = plan->team_kept = 0;
+}
+
+static size_t team_bytes(const struct fb_flow_cuda_plan *plan)
+{
+    const int64_t words = FB_FLOW_CUDA_TEAM_COUNTERS + FB_FLOW_CUDA_TEAM_STATE +
+                          (int64_t)plan->team_ranks * FB_FLOW_CUDA_TEAM_PART;
+    return plan->team_ranks == 0 ? 0 : (size_t)(plan->teams * words) * sizeof(float);
 }
 
 /* Causal: as many blocks as run at once, two on a multiprocessor; a head's are a cluster, of two at
@@ -147,6 +187,8 @@ static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
 {
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
+    if (team_bytes(plan) > plan->forward_bytes)
+        plan->forward_bytes = team_bytes(plan);
     plan->backward_bytes = wide_bytes(p, plan, true);
     if (plan->strips && floats(strips_count(p, plan)) > plan->backward_bytes)
         plan->backward_bytes = floats(strips_count(p, plan));
@@ -162,7 +204,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     if (can_reside(p) && p->causal)
         choose_causal_cluster(p, plan);
     else if (can_reside(p))
-        choose_cluster(p, plan);
+        choose_resident(p, plan);
     plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
     plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
     plan->totals_count = (int64_t)FB_FLOW_CUDA_VECTORS * plan->cols + FB_FLOW_CUDA_SCALARS +

@@ -20,8 +20,14 @@ enum {
     FB_FLOW_CUDA_SPLIT = 64,   /* columns of values per block */
     FB_FLOW_CUDA_SEGMENT = 16, /* chunks between two states that a causal forward saves */
     FB_FLOW_CUDA_SLICES_MAX = 64,
-    FB_FLOW_CUDA_RANKS_MAX = 16,        /* blocks of a cluster */
-    FB_FLOW_CUDA_RESIDENT_MAX = 512,    /* tokens whose q, k and v fit into one block's memory */
+    FB_FLOW_CUDA_RANKS_MAX = 16,     /* blocks of a cluster */
+    FB_FLOW_CUDA_RESIDENT_MAX = 512, /* tokens whose q, k and v fit into one block's memory */
+    FB_FLOW_CUDA_TEAM_TOKENS = 128,  /* of a tile of a team's block */
+    FB_FLOW_CUDA_TEAM_KEPT = 4,      /* tiles that a block can keep */
+    FB_FLOW_CUDA_TEAM_RANKS_MIN = 4, /* blocks of a team */
+    FB_FLOW_CUDA_TEAM_COUNTERS = 32, /* words per team, so that no two share a line */
+    FB_FLOW_CUDA_TEAM_PART = 4484,   /* floats per block: three pairs of sums, G, Z, three unused */
+    FB_FLOW_CUDA_TEAM_STATE = 2048,  /* words per team: scale G as bf16 */
     FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* blocks of a cluster, causal form */
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
@@ -35,14 +41,17 @@ struct fb_flow_cuda_plan {
     int64_t heads; /* batch times heads */
     int cols;      /* of queries and keys */
     int value_cols;
-    int splits;           /* of value_cols */
-    int slices;           /* of a head, normal form */
-    int64_t slice_len;    /* tokens, a multiple of the tile */
-    int chunk;            /* tokens per step of the causal form */
-    int cluster_ranks;    /* blocks that hold a head in their shared memory; 0: they cannot */
-    int cluster_tokens;   /* of each of them, or of a segment */
-    int cluster_segments; /* 1: resident; more: a block takes one after the other */
-    int causal_ranks;     /* likewise, causal form */
+    int splits;         /* of value_cols */
+    int slices;         /* of a head, normal form */
+    int64_t slice_len;  /* tokens, a multiple of the tile */
+    int chunk;          /* tokens per step of the causal form */
+    int cluster_ranks;  /* blocks that hold a head in their shared memory; 0: they cannot */
+    int cluster_tokens; /* of each of them */
+    int team_ranks;     /* blocks that share a longer head; 0: no teams serve */
+    int team_tiles;     /* of each of them, FB_FLOW_CUDA_TEAM_TOKENS each */
+    int team_kept;      /* of its tiles: whose keys stay in shared memory */
+    int64_t teams;      /* at most, at a time */
+    int causal_ranks;   /* blocks that hold a segment of a head, causal form */
     int64_t causal_segments;
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */

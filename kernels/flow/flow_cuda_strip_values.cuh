@@ -8,20 +8,34 @@
 /* A strip as the results of a product lie: block of 8 columns, then {row g, row g + 8} x two. */
 typedef float strip_values[8][4];
 
+/* What load_strip read, as f32. */
+__device__ inline void unpack_strip(strip_values &x, const uint32_t (&raw)[4][4])
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
+        x[n][0] = bf16_low(low);
+        x[n][1] = bf16_high(low);
+        x[n][2] = bf16_low(high);
+        x[n][3] = bf16_high(high);
+    }
+}
+
+/* phi of what load_strip read. */
+__device__ inline void map_loaded(strip_values &phi, const uint32_t (&raw)[4][4])
+{
+    unpack_strip(phi, raw);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        sigmoids(phi[n]);
+}
+
 /* phi of a strip. */
 __device__ inline void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
 {
     uint32_t raw[4][4];
     load_strip(raw, strip, at);
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
-        phi[n][0] = bf16_low(low);
-        phi[n][1] = bf16_high(low);
-        phi[n][2] = bf16_low(high);
-        phi[n][3] = bf16_high(high);
-        sigmoids(phi[n]);
-    }
+    map_loaded(phi, raw);
 }
 
 /* A strip as operand a. */

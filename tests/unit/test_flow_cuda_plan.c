@@ -92,8 +92,8 @@ static void test_lengths_have_room_only_when_given(void **state)
     assert_int_equal(plan.lengths_bytes % FB_ALIGNMENT, 0);
 }
 
-/* Where clusters serve, their blocks and segments cover every token of the head. */
-static void test_clusters_cover_the_head_or_are_not_used(void **state)
+/* bf16: clusters hold short heads, teams walk through longer ones; either covers every token. */
+static void test_clusters_and_teams_cover_the_head(void **state)
 {
     (void)state;
     for (int64_t heads = 1; heads <= 1024; heads *= 4)
@@ -102,23 +102,43 @@ static void test_clusters_cover_the_head_or_are_not_used(void **state)
             struct fb_flow_cuda_plan plan;
             fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
             fb_flow_cuda_plan_of(&problem, &plan);
-            assert_int_equal(plan.cluster_ranks, 0); /* f32 */
+            assert_int_equal(plan.cluster_ranks + plan.team_ranks, 0); /* f32 */
             problem.dtype = FB_BF16;
             fb_flow_cuda_plan_of(&problem, &plan);
-            const bool resident =
-                lengths[i] <= (int64_t)FB_FLOW_CUDA_RANKS_MAX * FB_FLOW_CUDA_RESIDENT_MAX;
-            if (!resident && heads < 8) { /* too few to fill the GPU: the four passes */
+            if (plan.team_ranks > 0) {
+                const int64_t tokens = (int64_t)FB_FLOW_CUDA_TEAM_TOKENS * plan.team_tiles;
                 assert_int_equal(plan.cluster_ranks, 0);
+                assert_true(plan.team_ranks >= FB_FLOW_CUDA_TEAM_RANKS_MIN);
+                assert_true(tokens * plan.team_ranks >= lengths[i]);
+                assert_true(tokens * (plan.team_ranks - 1) < lengths[i]);
+                assert_true(plan.teams >= 1 && plan.teams <= heads);
+                assert_true(plan.team_kept <= FB_FLOW_CUDA_TEAM_KEPT);
+                assert_true(plan.team_kept <= plan.team_tiles);
                 continue;
             }
             assert_true(plan.cluster_ranks >= 1 && plan.cluster_ranks <= FB_FLOW_CUDA_RANKS_MAX);
             assert_int_equal(plan.cluster_ranks & (plan.cluster_ranks - 1), 0);
             assert_int_equal(plan.cluster_tokens % 128, 0);
             assert_true(plan.cluster_tokens <= FB_FLOW_CUDA_RESIDENT_MAX);
-            assert_int_equal(plan.cluster_segments == 1, resident);
-            assert_true((int64_t)plan.cluster_ranks * plan.cluster_tokens * plan.cluster_segments >=
-                        lengths[i]);
+            assert_true((int64_t)plan.cluster_ranks * plan.cluster_tokens >= lengths[i]);
         }
+}
+
+/* What blocks of a team leave does not grow with the length, nor beyond what the device has room
+ * for. */
+static void test_teams_need_little_memory(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4) {
+        struct fb_problem problem;
+        struct fb_flow_cuda_plan plan;
+        fb_problem_init(&problem, &fb_flow, 1, heads, 1 << 20, 64);
+        problem.dtype = FB_BF16;
+        fb_flow_cuda_plan_of(&problem, &plan);
+        assert_true(plan.team_ranks > 0 && plan.teams * plan.team_ranks <= 264);
+        assert_true(plan.forward_bytes <
+                    (size_t)8 * (size_t)heads * ((1 << 20) + 65536) + ((size_t)8 << 20));
+    }
 }
 
 /* Of the bf16 tensors that a backward call reads and writes: a tenth for the causal form, whose
@@ -211,7 +231,8 @@ int main(void)
         cmocka_unit_test(test_columns_hold_the_head),
         cmocka_unit_test(test_scratch_grows_by_scalars_of_tokens),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
-        cmocka_unit_test(test_clusters_cover_the_head_or_are_not_used),
+        cmocka_unit_test(test_clusters_and_teams_cover_the_head),
+        cmocka_unit_test(test_teams_need_little_memory),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_strips_serve_both_forms),
         cmocka_unit_test(test_gradients_need_little_memory),

@@ -1,0 +1,153 @@
+/*
+ * Flow-Attention, normal form, forward, bf16, heads of 64, for longer heads: a team of blocks takes
+ * one head after the other, each block the same stretch of tokens in all passes.
+ *
+ *   sums     phi of k and q, their column sums                     reads k, q    exchange 2 d
+ *   flows    alpha, beta; w = sum alpha q, u = sum beta k          reads k, q    exchange 2 d
+ *   product  o, E, Z, G = k^T (E v)                                reads k, v    exchange d^2 twice
+ *   out      alpha, c, s, out = s alpha scale q G                  reads q, writes out
+ *
+ * There are as many teams as the device has room for, all at work at the same time. Small teams
+ * wait less, large ones have fewer heads at work: then the keys of a block's tokens stay in its
+ * shared memory and queries come again from the L2 cache. The plan weighs the one against the
+ * other.
+ *
+ * A block computes the next head's sums while the team's parts of this head's are on their way
+ * through the L2 cache; two blocks share a multiprocessor. Blocks of a team wait for one another,
+ * so the launch is cooperative: all are there at the same time.
+ *
+ * Dot products with vectors are f32, operands of products bf16. Blocks add the ranks' parts in the
+ * order of the ranks, and the number of ranks follows from the problem alone: same bits every time,
+ * on every device.
+ */
+#include "flow_cuda_team.cuh"
+
+#include "flow_cuda.h"
+
+namespace
+{
+
+__global__ void __launch_bounds__(kThreads, 2) team_kernel(const __grid_constant__ team_arguments a)
+{
+#if FB_HAVE_WGMMA
+    extern __shared__ __align__(1024) char shared[];
+    team_block block(a, shared);
+    const team_exchange x(a);
+    team_shared &own = block.own;
+    /* The first time there is no head yet, only a next one. */
+    int problem = (int)blockIdx.x / a.ranks - block.teams;
+#pragma unroll 1
+    for (int round = -1;; round++, problem += block.teams) {
+        const bool more = problem + block.teams < a.problems;
+#pragma unroll 1
+        for (int half = 0; half < 2; half++) {
+            if (round >= 0 && half == 0) {
+                x.wait(SUMS_MET, round);
+                join_team(own, a.ranks, x.sums_of(round), own.total);
+                sum_flows(block, x.flows);
+                x.arrive(FLOWS_MET);
+            } else if (round >= 0) {
+                x.wait(FLOWS_MET, round);
+                join_team(own, a.ranks, x.flows, own.flow);
+                sum_product(block, x.products + (int64_t)block.rank * kProductCount);
+                block.keep_keys(problem + block.teams);
+                x.arrive(PRODUCTS_MET);
+            }
+            if (more)
+                sum_queries(block, half == 0 ? 0 : block.early, half == 0 ? block.early : a.tiles,
+                            x.sums_of(round + 1));
+        }
+        if (round >= 0) {
+            x.wait(PRODUCTS_MET, round);
+            join_products(a, x, own, block.rank,
+                          a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count);
+            x.arrive(STATE_MET);
+        }
+        if (more) {
+            sum_keys(block, x.sums_of(round + 1));
+            x.arrive(SUMS_MET);
+        }
+        if (round >= 0) {
+            x.wait(STATE_MET, round);
+            take_state(x, own);
+            write_sinks(block, problem);
+        }
+        if (!more)
+            break;
+    }
+#else
+    (void)a;
+#endif
+}
+
+/* Blocks of the kernel that the device has room for at a time. */
+enum fb_status count_places(int *places, struct fb_error *error)
+{
+    int device = 0, multiprocessors = 0, of_each = 0;
+    enum fb_status status =
+        fb_cuda_allow_shared((const void *)team_kernel, kTeamBytes, "flow's team", error);
+    if (status == FB_OK)
+        status = fb_cuda_status(cudaGetDevice(&device), "flow's team", error);
+    if (status == FB_OK)
+        status = fb_cuda_status(
+            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+            "flow's team", error);
+    if (status == FB_OK)
+        status = fb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_each, team_kernel,
+                                                                              kThreads, kTeamBytes),
+                                "flow's team", error);
+    *places = multiprocessors * of_each;
+    return status;
+}
+
+} // namespace
+
+extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const struct fb_call *call,
+                                            const struct fb_flow_cuda_plan *plan,
+                                            struct fb_error *error)
+{
+    int places = 0;
+    enum fb_status status = count_places(&places, error);
+    if (status != FB_OK)
+        return status;
+    if (places < plan->team_ranks)
+        return fb_flow_cuda_wide(p, call, plan, error);
+    const int64_t room = places / plan->team_ranks;
+    const int64_t most = room < plan->teams ? room : plan->teams;
+    team_arguments a = {};
+    a.in[TEAM_K] = view_of(call->k);
+    a.in[TEAM_Q] = view_of(call->q);
+    a.in[TEAM_V] = view_of(call->v);
+    a.out = view_of(call->out);
+    a.heads = (int)p->heads;
+    a.group = (int)(p->heads / p->kv_heads);
+    a.problems = (int)plan->heads;
+    a.q_len = (int)p->q_len;
+    a.kv_len = (int)p->kv_len;
+    a.ranks = plan->team_ranks;
+    a.tiles = plan->team_tiles;
+    a.kept = plan->team_kept;
+    a.clamp = fb_flow_options_of(p).clamp;
+    a.saved = (float *)call->saved;
+    a.saved_count = plan->totals_count;
+    a.counters = (unsigned *)call->scratch;
+    a.exchange = (float *)(a.counters + most * FB_FLOW_CUDA_TEAM_COUNTERS);
+    const cudaStream_t stream = (cudaStream_t)call->stream;
+    status = fb_cuda_status(
+        cudaMemsetAsync(a.counters, 0, (size_t)most * FB_FLOW_CUDA_TEAM_COUNTERS * sizeof(unsigned),
+                        stream),
+        "flow's team", error);
+    if (status != FB_OK)
+        return status;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(most * plan->team_ranks));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = kTeamBytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return fb_cuda_status(cudaLaunchKernelEx(&config, team_kernel, a), "flow's team", error);
+}
