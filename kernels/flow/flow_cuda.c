@@ -59,14 +59,17 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
     struct fb_flow_cuda_plan plan;
     fb_flow_cuda_plan_of(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
-    const bool tuned = plan.cluster_ranks + plan.team_ranks + plan.causal_ranks > 0 &&
-                       has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
-                       fb_flow_cuda_cluster_runs_here();
+    const bool tuned =
+        plan.forward_strips.ranks + plan.cluster_ranks + plan.team_ranks + plan.causal_ranks > 0 &&
+        has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
+        fb_flow_cuda_cluster_runs_here();
     if (problem->causal)
         return tuned ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                      : fb_flow_cuda_causal(problem, call, error);
     if (!tuned)
         return fb_flow_cuda_wide(problem, call, &plan, error);
+    if (plan.forward_strips.ranks > 0)
+        return fb_flow_cuda_strips(problem, call, &plan, error);
     return plan.team_ranks > 0 ? fb_flow_cuda_team(problem, call, &plan, error)
                                : fb_flow_cuda_cluster(problem, call, &plan, error);
 }
@@ -82,8 +85,11 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
         plan.strips && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
     if (problem->causal)
         return fb_flow_cuda_causal_gradient(problem, call, &plan, strips, error);
-    return strips ? fb_flow_cuda_gradient(problem, call, &plan, error)
-                  : fb_flow_cuda_wide_gradient(problem, call, &plan, error);
+    if (!strips)
+        return fb_flow_cuda_wide_gradient(problem, call, &plan, error);
+    return plan.gradient_strips.ranks > 0 && fb_flow_cuda_cluster_runs_here()
+               ? fb_flow_cuda_cluster_gradient(problem, call, &plan, error)
+               : fb_flow_cuda_gradient(problem, call, &plan, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

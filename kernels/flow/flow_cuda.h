@@ -26,6 +26,10 @@ bool fb_flow_cuda_cluster_runs_here(void);
 enum fb_status fb_flow_cuda_cluster(const struct fb_problem *problem, const struct fb_call *call,
                                     const struct fb_flow_cuda_plan *plan,
                                     struct fb_error *error) FB_MUST_CHECK;
+/* Likewise, 16 tokens to a warp: the problems that the plan has forward_strips for. */
+enum fb_status fb_flow_cuda_strips(const struct fb_problem *problem, const struct fb_call *call,
+                                   const struct fb_flow_cuda_plan *plan,
+                                   struct fb_error *error) FB_MUST_CHECK;
 /* The normal form of longer heads, a team of blocks to one: Hopper, and the problems that the plan
  * has teams for, with rows of 16-byte chunks. A device without room for a team gets the wide form.
  */
@@ -45,6 +49,12 @@ enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struc
 enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const struct fb_call *call,
                                      const struct fb_flow_cuda_plan *plan,
                                      struct fb_error *error) FB_MUST_CHECK;
+/* The same in one launch, with q, k, v and dout resident in a cluster's shared memory: Hopper, and
+ * the problems that the plan has a cluster for. */
+enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem *problem,
+                                             const struct fb_call *call,
+                                             const struct fb_flow_cuda_plan *plan,
+                                             struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,
                                             const struct fb_flow_cuda_plan *plan, bool strips,

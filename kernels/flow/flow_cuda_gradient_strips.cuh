@@ -7,8 +7,8 @@
 #ifndef FB_FLOW_CUDA_GRADIENT_STRIPS_CUH
 #define FB_FLOW_CUDA_GRADIENT_STRIPS_CUH
 
+#include "flow_cuda_gradient_visits.cuh"
 #include "flow_cuda_normal_gradient.cuh"
-#include "flow_cuda_strip_values.cuh"
 
 namespace
 {
@@ -40,17 +40,6 @@ __device__ inline void fetch_strips(char *tile, const tensor_view &view, int64_t
         const __nv_bfloat16 *from = x.data + row * x.stride + 8 * chunk;
         copy_chunk_async(shared_address(tile) + chunk_offset(row, chunk),
                          row < valid ? from : static_cast<__nv_bfloat16 *>(view.data), row < valid);
-    }
-}
-
-/* scale times a [64][64] matrix as a tile. */
-__device__ inline void round_matrix(char *tile, const float *from, float scale)
-{
-    for (int i = threadIdx.x; i < kDim * kDim / 2; i += kTileThreads) {
-        const int row = i / (kDim / 2), col = i % (kDim / 2) * 2;
-        const float2 x = reinterpret_cast<const float2 *>(from)[i];
-        *reinterpret_cast<uint32_t *>(tile + chunk_offset(row, col / 8) + col % 8 * 2) =
-            pack_bf16(scale * x.x, scale * x.y);
     }
 }
 
@@ -91,42 +80,10 @@ __device__ inline strip_shared &strip_shared_of(char *shared)
     return *reinterpret_cast<strip_shared *>(shared + kStages * 2 * kStripTile);
 }
 
-__device__ inline void load_strip_vector(strip_shared &own, int index, const float *from)
+__device__ inline void load_strip_vector(strip_shared &own, int index, const float *from, float eps)
 {
     for (int i = threadIdx.x; i < kDim; i += kTileThreads)
-        own.vectors[index][i] = from[i];
-}
-
-/* Scalars of the rows g (low) and g + 8 of a strip. */
-struct sink_strip {
-    strip_dots alpha, share, dr, dc;
-};
-
-struct source_strip {
-    strip_dots p, dflow, beta, db;
-};
-
-/* phi(q), h = g M^T and the scalars. vectors: sk, u. */
-__device__ inline sink_strip visit_sink_strip(strip_values &phi, strip_values &h, uint32_t q,
-                                              uint32_t g, const strip_shared &own, float ratio,
-                                              bool low_valid, bool high_valid,
-                                              const lane_places &at)
-{
-    sink_strip x;
-    uint32_t a[4][4];
-    map_strip(phi, q, at);
-    load_strip(a, g, at);
-    multiply_matrix<true>(h, a, own.matrix, at);
-    x.alpha = dot_vector(phi, own.vectors[0], kEps);
-    x.alpha.low = low_valid ? 1.0F / x.alpha.low : 0.0F;
-    x.alpha.high = high_valid ? 1.0F / x.alpha.high : 0.0F;
-    x.share = dot_vector(phi, own.vectors[1], kEps);
-    x.share.low = sigmoid_of(x.share.low * ratio);
-    x.share.high = sigmoid_of(x.share.high * ratio);
-    x.dr = dot_pair(phi, h);
-    x.dc.low = ratio * x.alpha.low * x.dr.low * x.share.low * (1.0F - x.share.low);
-    x.dc.high = ratio * x.alpha.high * x.dr.high * x.share.high * (1.0F - x.share.high);
-    return x;
+        own.vectors[index][i] = from[i] + eps;
 }
 
 /* ---- gather ---------------------------------------------------------------------------------- */
@@ -211,20 +168,21 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const float ratio = (float)((double)head.q_len / (double)head.kv_len);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const lane_places at;
-    load_strip_vector(own, 0, totals);
-    load_strip_vector(own, 1, totals + 2 * kDim);
-    round_matrix(own.matrix, scalars + FB_FLOW_CUDA_SCALARS, scalars[0]);
+    load_strip_vector(own, 0, totals, kEps);
+    load_strip_vector(own, 1, totals + 2 * kDim, kEps);
+    matrix_rows<kTileThreads>(scalars + FB_FLOW_CUDA_SCALARS).put(own.matrix, scalars[0]);
     gather_sums sums = {};
     walk_slice(strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),
                [&](char *q, char *gradient, int64_t, int valid) {
                    const int row = 16 * warp;
                    strip_values phi, h = {};
-                   const sink_strip x =
-                       visit_sink_strip(phi, h, shared_address(q) + row * kRowBytes,
-                                        shared_address(gradient) + row * kRowBytes, own, ratio,
-                                        row + g < valid, row + g + 8 < valid, at);
+                   uint32_t packed[4][4];
+                   const sink_strip x = visit_sink_strip(
+                       phi, packed, h, shared_address(q) + row * kRowBytes,
+                       shared_address(gradient) + row * kRowBytes, own.vectors[0], own.vectors[1],
+                       own.matrix, ratio, row + g < valid, row + g + 8 < valid, at);
                    __syncwarp();
-                   put_strip(q + row * kRowBytes, phi, at);
+                   put_packed(q + row * kRowBytes, packed, at);
                    if (t == 0)
 #pragma unroll
                        for (int half = 0; half < 2; half++) {
@@ -257,67 +215,56 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const float ratio = (float)((double)head.q_len / (double)head.kv_len);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const lane_places at;
-    load_strip_vector(own, 0, totals);
-    load_strip_vector(own, 1, totals + 2 * kDim);
-    load_strip_vector(own, 2, sums + DW * kDim);
-    load_strip_vector(own, 3, sums + DSQ * kDim);
-    round_matrix(own.matrix, scalars + FB_FLOW_CUDA_SCALARS, scalars[0]);
-    walk_slice(
-        strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),
-        [&](char *q, char *gradient, int64_t first, int valid) {
-            const int row = 16 * warp;
-            strip_values phi, h = {};
-            const sink_strip x = visit_sink_strip(phi, h, shared_address(q) + row * kRowBytes,
-                                                  shared_address(gradient) + row * kRowBytes, own,
-                                                  ratio, row + g < valid, row + g + 8 < valid, at);
-            strip_dots da = dot_vector(phi, own.vectors[2], 0.0F);
-            da.low = -x.alpha.low * x.alpha.low * fmaf(x.share.low, x.dr.low, da.low);
-            da.high = -x.alpha.high * x.alpha.high * fmaf(x.share.high, x.dr.high, da.high);
-            const float r[2] = {x.share.low * x.alpha.low, x.share.high * x.alpha.high};
+    load_strip_vector(own, 0, totals, kEps);
+    load_strip_vector(own, 1, totals + 2 * kDim, kEps);
+    load_strip_vector(own, 2, sums + DW * kDim, 0.0F);
+    load_strip_vector(own, 3, sums + DSQ * kDim, 0.0F);
+    matrix_rows<kTileThreads>(scalars + FB_FLOW_CUDA_SCALARS).put(own.matrix, scalars[0]);
+    walk_slice(strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),
+               [&](char *q, char *gradient, int64_t first, int valid) {
+                   const int row = 16 * warp;
+                   strip_values phi, h = {};
+                   uint32_t packed[4][4];
+                   const sink_strip x = visit_sink_strip(
+                       phi, packed, h, shared_address(q) + row * kRowBytes,
+                       shared_address(gradient) + row * kRowBytes, own.vectors[0], own.vectors[1],
+                       own.matrix, ratio, row + g < valid, row + g + 8 < valid, at);
+                   strip_dots da = dot_vector(phi, own.vectors[2]);
+                   da.low = -x.alpha.low * x.alpha.low * fmaf(x.share.low, x.dr.low, da.low);
+                   da.high = -x.alpha.high * x.alpha.high * fmaf(x.share.high, x.dr.high, da.high);
+                   const float r[2] = {x.share.low * x.alpha.low, x.share.high * x.alpha.high};
 #pragma unroll
-            for (int n = 0; n < 8; n++)
+                   for (int n = 0; n < 8; n++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int col = 8 * n + 2 * t + i % 2;
-                    float sum = fmaf(r[i / 2], h[n][i], own.vectors[3][col]);
-                    sum = fmaf(i < 2 ? x.dc.low : x.dc.high, own.vectors[1][col] + kEps, sum);
-                    sum = fmaf(i < 2 ? x.alpha.low : x.alpha.high, own.vectors[2][col], sum);
-                    sum = fmaf(i < 2 ? da.low : da.high, own.vectors[0][col] + kEps, sum);
-                    h[n][i] = sum * slope_from(phi[n][i]);
-                }
-            __syncwarp();
-            put_strip(q + row * kRowBytes, h, at);
-            __syncwarp();
-            write_strip(rows_of<__nv_bfloat16>(a.round.dq, head.b, head.h, first), q, row, valid);
-        });
+                       for (int i = 0; i < 4; i++) {
+                           const int col = 8 * n + 2 * t + i % 2;
+                           float sum = fmaf(r[i / 2], h[n][i], own.vectors[3][col]);
+                           sum = fmaf(i < 2 ? x.dc.low : x.dc.high, own.vectors[1][col], sum);
+                           sum = fmaf(i < 2 ? x.alpha.low : x.alpha.high, own.vectors[2][col], sum);
+                           sum = fmaf(i < 2 ? da.low : da.high, own.vectors[0][col], sum);
+                           h[n][i] = sum * slope_from(phi[n][i]);
+                       }
+                   __syncwarp();
+                   put_strip(q + row * kRowBytes, h, at);
+                   __syncwarp();
+                   write_strip(rows_of<__nv_bfloat16>(a.round.dq, head.b, head.h, first), q, row,
+                               valid);
+               });
 }
 
 /* ---- sources --------------------------------------------------------------------------------- */
 
-/* phi(k), t = v dM^T and the scalars. vectors: sq, w, du. */
-__device__ inline source_strip visit_source_strip(strip_values &phi, strip_values &turned,
-                                                  uint32_t k, uint32_t v, const strip_shared &own,
-                                                  float scale, float mean, float clamp,
-                                                  bool low_valid, bool high_valid,
+/* phi(k), also as operand a, t = v dM^T and the scalars. vectors: sq, w, du. */
+__device__ inline source_strip visit_source_strip(strip_values &phi, uint32_t (&packed)[4][4],
+                                                  strip_values &turned, uint32_t k, uint32_t v,
+                                                  const strip_shared &own, float scale, float mean,
+                                                  float clamp, bool low_valid, bool high_valid,
                                                   const lane_places &at)
 {
-    source_strip x;
-    uint32_t a[4][4];
-    map_strip(phi, k, at);
-    load_strip(a, v, at);
-    multiply_matrix<true>(turned, a, own.matrix, at);
-    x.beta = dot_vector(phi, own.vectors[0], kEps);
-    x.beta.low = low_valid ? 1.0F / x.beta.low : 0.0F;
-    x.beta.high = high_valid ? 1.0F / x.beta.high : 0.0F;
-    const strip_dots o = dot_vector(phi, own.vectors[1], kEps);
-    x.p.low = low_valid ? scale * __expf(fminf(fmaxf(o.low, -clamp), clamp)) : 0.0F;
-    x.p.high = high_valid ? scale * __expf(fminf(fmaxf(o.high, -clamp), clamp)) : 0.0F;
-    const strip_dots dp = dot_pair(phi, turned);
-    x.dflow.low = fabsf(o.low) <= clamp ? x.p.low * (dp.low - mean) : 0.0F;
-    x.dflow.high = fabsf(o.high) <= clamp ? x.p.high * (dp.high - mean) : 0.0F;
-    x.db = dot_vector(phi, own.vectors[2], 0.0F);
-    x.db.low *= -x.beta.low * x.beta.low;
-    x.db.high *= -x.beta.high * x.beta.high;
+    source_strip x =
+        open_source_strip(phi, k, own.vectors[1], scale, clamp, low_valid, high_valid, at);
+    close_source_strip(x, phi, packed, turned, v, own.vectors[0], own.vectors[2], own.matrix, mean,
+                       clamp, low_valid, high_valid, at);
     return x;
 }
 
@@ -325,10 +272,10 @@ __device__ inline source_strip visit_source_strip(strip_values &phi, strip_value
 __device__ inline void ready_sources(const normal_gradient &a, strip_shared &own,
                                      const float *totals, float *sums)
 {
-    load_strip_vector(own, 0, totals + kDim);
-    load_strip_vector(own, 1, totals + 3 * kDim);
-    load_strip_vector(own, 2, sums + DU * kDim);
-    round_matrix(own.matrix, product_of(a, sums), 1.0F);
+    load_strip_vector(own, 0, totals + kDim, kEps);
+    load_strip_vector(own, 1, totals + 3 * kDim, kEps);
+    load_strip_vector(own, 2, sums + DU * kDim, 0.0F);
+    matrix_rows<kTileThreads>(product_of(a, sums)).put(own.matrix, 1.0F);
 }
 
 __global__ void __launch_bounds__(kTileThreads, 2)
@@ -349,8 +296,9 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                [&](char *k, char *v, int64_t, int valid) {
                    const int row = 16 * warp;
                    strip_values phi, turned = {};
+                   uint32_t packed[4][4];
                    const source_strip x =
-                       visit_source_strip(phi, turned, shared_address(k) + row * kRowBytes,
+                       visit_source_strip(phi, packed, turned, shared_address(k) + row * kRowBytes,
                                           shared_address(v) + row * kRowBytes, own, scale, mean,
                                           s.clamp, row + g < valid, row + g + 8 < valid, at);
 #pragma unroll
@@ -399,46 +347,46 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const lane_places at;
     ready_sources(a, own, totals, sums);
-    load_strip_vector(own, 3, sums + DSK * kDim);
-    walk_slice(
-        strips, s.k, s.v, head, head.kv_h, head.kv_h, range_of(s, head.kv_len, s.kv_len),
-        [&](char *k, char *v, int64_t first, int valid) {
-            const int row = 16 * warp;
-            strip_values phi, y = {};
-            const source_strip x = visit_source_strip(
-                phi, y, shared_address(k) + row * kRowBytes, shared_address(v) + row * kRowBytes,
-                own, scale, mean, s.clamp, row + g < valid, row + g + 8 < valid, at);
+    load_strip_vector(own, 3, sums + DSK * kDim, 0.0F);
+    walk_slice(strips, s.k, s.v, head, head.kv_h, head.kv_h, range_of(s, head.kv_len, s.kv_len),
+               [&](char *k, char *v, int64_t first, int valid) {
+                   const int row = 16 * warp;
+                   strip_values phi, y = {};
+                   uint32_t keys[4][4];
+                   const source_strip x =
+                       visit_source_strip(phi, keys, y, shared_address(k) + row * kRowBytes,
+                                          shared_address(v) + row * kRowBytes, own, scale, mean,
+                                          s.clamp, row + g < valid, row + g + 8 < valid, at);
 #pragma unroll
-            for (int n = 0; n < 8; n++)
+                   for (int n = 0; n < 8; n++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int col = 8 * n + 2 * t + i % 2;
-                    float sum = fmaf(i < 2 ? x.p.low : x.p.high, y[n][i], own.vectors[3][col]);
-                    sum = fmaf(i < 2 ? x.dflow.low : x.dflow.high, own.vectors[1][col] + kEps, sum);
-                    sum = fmaf(i < 2 ? x.beta.low : x.beta.high, own.vectors[2][col], sum);
-                    sum = fmaf(i < 2 ? x.db.low : x.db.high, own.vectors[0][col] + kEps, sum);
-                    y[n][i] = sum * slope_from(phi[n][i]);
-                }
-            __syncwarp(); /* every lane has read the strips of k and v */
-            put_strip(k + row * kRowBytes, y, at);
-            uint32_t keys[4][4];
-            pack_strip(keys, phi);
+                       for (int i = 0; i < 4; i++) {
+                           const int col = 8 * n + 2 * t + i % 2;
+                           float sum =
+                               fmaf(i < 2 ? x.p.low : x.p.high, y[n][i], own.vectors[3][col]);
+                           sum = fmaf(i < 2 ? x.dflow.low : x.dflow.high, own.vectors[1][col], sum);
+                           sum = fmaf(i < 2 ? x.beta.low : x.beta.high, own.vectors[2][col], sum);
+                           sum = fmaf(i < 2 ? x.db.low : x.db.high, own.vectors[0][col], sum);
+                           y[n][i] = sum * slope_from(phi[n][i]);
+                       }
+                   __syncwarp(); /* every lane has read the strips of k and v */
+                   put_strip(k + row * kRowBytes, y, at);
 #pragma unroll
-            for (int n = 0; n < 8; n++)
-                y[n][0] = y[n][1] = y[n][2] = y[n][3] = 0.0F;
-            multiply_matrix<false>(y, keys, own.matrix, at);
+                   for (int n = 0; n < 8; n++)
+                       y[n][0] = y[n][1] = y[n][2] = y[n][3] = 0.0F;
+                   multiply_matrix<false>(y, keys, own.matrix, at);
 #pragma unroll
-            for (int n = 0; n < 8; n++)
+                   for (int n = 0; n < 8; n++)
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    y[n][i] *= i < 2 ? x.p.low : x.p.high;
-            put_strip(v + row * kRowBytes, y, at);
-            __syncwarp();
-            write_strip(rows_of<__nv_bfloat16>(a.round.dk, head.b, head.kv_h, first), k, row,
-                        valid);
-            write_strip(rows_of<__nv_bfloat16>(a.round.dv, head.b, head.kv_h, first), v, row,
-                        valid);
-        });
+                       for (int i = 0; i < 4; i++)
+                           y[n][i] *= i < 2 ? x.p.low : x.p.high;
+                   put_strip(v + row * kRowBytes, y, at);
+                   __syncwarp();
+                   write_strip(rows_of<__nv_bfloat16>(a.round.dk, head.b, head.kv_h, first), k, row,
+                               valid);
+                   write_strip(rows_of<__nv_bfloat16>(a.round.dv, head.b, head.kv_h, first), v, row,
+                               valid);
+               });
 }
 
 } // namespace

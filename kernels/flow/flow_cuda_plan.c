@@ -103,14 +103,64 @@ static double choose_team(const struct fb_problem *p, struct fb_flow_cuda_plan *
     return best_us;
 }
 
-/* The faster of the two. */
-static void choose_resident(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+/* The faster of the two. Returns us. */
+static double choose_resident(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     const double cluster_us = choose_cluster(p, plan), team_us = choose_team(p, plan);
     if (plan->cluster_ranks == 0 || team_us < cluster_us)
         plan->cluster_ranks = plan->cluster_tokens = 0;
     else
         plan->team_ranks = plan->team_tiles = plan->team_kept = 0;
+    return plan->team_ranks > 0 ? team_us : cluster_us;
+}
+
+/* A size of blocks: what a round of their clusters takes, and how many clusters of 1, 2, 4, 8 and
+ * 16 blocks run at once, 0 for those that do not; those of four and more leave multiprocessors
+ * idle. Measured on an H100; constants, so that results are the same bits on every device. */
+enum { CLUSTER_SIZES = 5, BLOCK_SIZES = 2 };
+struct block_size {
+    int tokens;
+    double round_us;
+    int at_once[CLUSTER_SIZES];
+};
+
+static const struct block_size forward_sizes[BLOCK_SIZES] = {
+    {128, 12.9, {264, 132, 62, 30, 0}},
+    {256, 16.0, {132, 66, 30, 15, 7}},
+};
+static const struct block_size gradient_sizes[BLOCK_SIZES] = {
+    {128, 18.4, {264, 132, 62, 30, 0}},
+    {256, 22.0, {132, 66, 30, 15, 7}},
+};
+
+/* The best blocks for the heads, and what all take. */
+static struct fb_flow_strips choose_strips(const struct fb_problem *p, int64_t heads,
+                                           const struct block_size *sizes, double *best_us)
+{
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    struct fb_flow_strips best = {0, 0};
+    for (int i = 0; i < BLOCK_SIZES; i++) {
+        int step = 0;
+        while (step < CLUSTER_SIZES && ((int64_t)sizes[i].tokens << step) < longest)
+            step++;
+        if (step == CLUSTER_SIZES || sizes[i].at_once[step] == 0)
+            continue;
+        const double us = (double)divide_up(heads, sizes[i].at_once[step]) * sizes[i].round_us;
+        if (best.ranks == 0 || us < *best_us) {
+            *best_us = us;
+            best = (struct fb_flow_strips){1 << step, sizes[i].tokens};
+        }
+    }
+    return best;
+}
+
+static void choose_forward(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+{
+    double strips_us = 0.0;
+    const double us = choose_resident(p, plan);
+    const struct fb_flow_strips strips = choose_strips(p, plan->heads, forward_sizes, &strips_us);
+    if (strips.ranks > 0 && strips_us <= us)
+        plan->forward_strips = strips;
 }
 
 static size_t team_bytes(const struct fb_flow_cuda_plan *plan)
@@ -185,6 +235,9 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
 /* Whether strips serve a call depends on its tensors, too. */
 static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
+    double us = 0.0;
+    if (plan->strips)
+        plan->gradient_strips = choose_strips(p, plan->heads, gradient_sizes, &us);
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
     if (team_bytes(plan) > plan->forward_bytes)
@@ -204,7 +257,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     if (can_reside(p) && p->causal)
         choose_causal_cluster(p, plan);
     else if (can_reside(p))
-        choose_resident(p, plan);
+        choose_forward(p, plan);
     plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
     plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
     plan->totals_count = (int64_t)FB_FLOW_CUDA_VECTORS * plan->cols + FB_FLOW_CUDA_SCALARS +

@@ -28,6 +28,10 @@ enum {
     FB_FLOW_CUDA_TEAM_COUNTERS = 32, /* words per team, so that no two share a line */
     FB_FLOW_CUDA_TEAM_PART = 4484,   /* floats per block: three pairs of sums, G, Z, three unused */
     FB_FLOW_CUDA_TEAM_STATE = 2048,  /* words per team: scale G as bf16 */
+    /* Strips: tokens of a block of 8 warps, two to a multiprocessor, and the most of them to a
+     * head; of 16 warps twice the tokens, alone, and twice as many. */
+    FB_FLOW_CUDA_STRIP_TOKENS = 128,
+    FB_FLOW_CUDA_STRIP_RANKS = 8,
     FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* blocks of a cluster, causal form */
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
@@ -35,6 +39,12 @@ enum {
     FB_FLOW_CUDA_GRADIENT_SCALARS = 11, /* per token */
     FB_FLOW_CUDA_SLOT_VECTORS = 6,      /* per slice of the normal gradient */
     FB_FLOW_CUDA_VECTORS = 4            /* per head: sums of phi(k) and phi(q), u, w */
+};
+
+/* Blocks that hold a head in their shared memory, 16 tokens at a time to a warp. */
+struct fb_flow_strips {
+    int ranks;  /* of the head's cluster, a power of two; 0: none */
+    int tokens; /* of a block */
 };
 
 struct fb_flow_cuda_plan {
@@ -57,10 +67,12 @@ struct fb_flow_cuda_plan {
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
     bool strips; /* bf16, heads of 64, the core module's options: what the tuned gradient serves */
-    int gradient_rows;           /* tokens of a chunk, causal gradient */
-    int64_t gradient_part_count; /* floats that a slice leaves, strips */
-    int64_t gradient_chunks;     /* of a head, causal gradient */
-    int gradient_segment;        /* chunks of a segment, whose states are kept */
+    struct fb_flow_strips forward_strips;  /* normal form, bf16, heads of 64 */
+    struct fb_flow_strips gradient_strips; /* those that `strips` are for, and that fit */
+    int gradient_rows;                     /* tokens of a chunk, causal gradient */
+    int64_t gradient_part_count;           /* floats that a slice leaves, strips */
+    int64_t gradient_chunks;               /* of a head, causal gradient */
+    int gradient_segment;                  /* chunks of a segment, whose states are kept */
     int64_t gradient_segments;
     size_t lengths_bytes; /* of both lengths per batch element; 0 without lengths */
     size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;

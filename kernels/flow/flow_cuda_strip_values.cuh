@@ -72,6 +72,32 @@ __device__ inline strip_dots dot_vector(const strip_values &x, const float *vect
     return over_quad(sum);
 }
 
+/* x . vector of every row, in all lanes. */
+__device__ inline strip_dots dot_vector(const strip_values &x, const float *vector)
+{
+    const int t = threadIdx.x % 4;
+    strip_dots sum = {};
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 v = *reinterpret_cast<const float2 *>(vector + 8 * n + 2 * t);
+        sum.low = fmaf(x[n][0], v.x, fmaf(x[n][1], v.y, sum.low));
+        sum.high = fmaf(x[n][2], v.x, fmaf(x[n][3], v.y, sum.high));
+    }
+    return over_quad(sum);
+}
+
+/* eps times the sum over a vector that holds eps, by the whole warp: with it and such a vector
+ * x . vector becomes (x + eps) . vector. */
+__device__ inline float eps_sum(const float *vector)
+{
+    const int lane = threadIdx.x % 32;
+    float sum = vector[lane] + vector[lane + 32];
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2)
+        sum += __shfl_xor_sync(0xffffffffU, sum, step);
+    return kEps * sum;
+}
+
 __device__ inline strip_dots dot_pair(const strip_values &x, const strip_values &y)
 {
     strip_dots sum = {};
@@ -103,6 +129,30 @@ __device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], cons
         }
 }
 
+/* A [64][64] matrix on its way into a tile, in the registers of so many threads. */
+template <int Threads> struct matrix_rows {
+    float2 pairs[kDim * kDim / 2 / Threads];
+
+    __device__ explicit matrix_rows(const float *from)
+    {
+#pragma unroll
+        for (int j = 0; j < kDim * kDim / 2 / Threads; j++)
+            pairs[j] = reinterpret_cast<const float2 *>(from)[(int)threadIdx.x + j * Threads];
+    }
+
+    /* scale times it, as bf16. */
+    __device__ void put(char *tile, float scale) const
+    {
+#pragma unroll
+        for (int j = 0; j < kDim * kDim / 2 / Threads; j++) {
+            const int i = (int)threadIdx.x + j * Threads;
+            const int row = i / (kDim / 2), col = i % (kDim / 2) * 2;
+            *reinterpret_cast<uint32_t *>(tile + chunk_offset(row, col / 8) + col % 8 * 2) =
+                pack_bf16(scale * pairs[j].x, scale * pairs[j].y);
+        }
+    }
+};
+
 /* A strip into its rows of a tile. */
 __device__ inline void put_strip(char *rows, const strip_values &x, const lane_places &at)
 {
@@ -111,6 +161,32 @@ __device__ inline void put_strip(char *rows, const strip_values &x, const lane_p
         char *to = rows + (at.result ^ (uint32_t)(n << 4));
         *reinterpret_cast<uint32_t *>(to) = pack_bf16(x[n][0], x[n][1]);
         *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = pack_bf16(x[n][2], x[n][3]);
+    }
+}
+
+/* Operand a into its rows of a tile. */
+__device__ inline void put_packed(char *rows, const uint32_t (&a)[4][4], const lane_places &at)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        char *to = rows + (at.result ^ (uint32_t)(n << 4));
+        *reinterpret_cast<uint32_t *>(to) = a[n / 2][n % 2 * 2];
+        *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = a[n / 2][n % 2 * 2 + 1];
+    }
+}
+
+/* A strip from its rows of a tile, as put_strip left it. */
+__device__ inline void take_strip(strip_values &x, const char *rows, const lane_places &at)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const char *from = rows + (at.result ^ (uint32_t)(n << 4));
+        const uint32_t low = *reinterpret_cast<const uint32_t *>(from);
+        const uint32_t high = *reinterpret_cast<const uint32_t *>(from + 8 * kRowBytes);
+        x[n][0] = bf16_low(low);
+        x[n][1] = bf16_high(low);
+        x[n][2] = bf16_low(high);
+        x[n][3] = bf16_high(high);
     }
 }
 

@@ -141,6 +141,42 @@ static void test_teams_need_little_memory(void **state)
     }
 }
 
+static void expect_strips(const struct fb_flow_strips *strips, int64_t length)
+{
+    assert_int_equal(strips->ranks & (strips->ranks - 1), 0);
+    assert_true(strips->ranks <= FB_FLOW_CUDA_RANKS_MAX);
+    assert_true(strips->tokens == FB_FLOW_CUDA_STRIP_TOKENS ||
+                strips->tokens == 2 * FB_FLOW_CUDA_STRIP_TOKENS);
+    if (strips->tokens == FB_FLOW_CUDA_STRIP_TOKENS)
+        assert_true(strips->ranks <= FB_FLOW_CUDA_STRIP_RANKS);
+    assert_true((int64_t)strips->ranks * strips->tokens >= length);
+}
+
+static void test_strips_cover_the_head_or_are_not_used(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++)
+            for (int j = 0; j < LENGTHS; j++) {
+                struct fb_problem problem;
+                struct fb_flow_cuda_plan plan;
+                fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+                problem.kv_len = lengths[j];
+                fb_flow_cuda_plan_of(&problem, &plan);
+                assert_int_equal(plan.forward_strips.ranks, 0); /* f32 */
+                assert_int_equal(plan.gradient_strips.ranks, 0);
+                problem.dtype = FB_BF16;
+                fb_flow_cuda_plan_of(&problem, &plan);
+                const int64_t longest = lengths[i] > lengths[j] ? lengths[i] : lengths[j];
+                assert_true(plan.forward_strips.ranks > 0 || longest > 256);
+                assert_int_equal(plan.gradient_strips.ranks > 0, longest <= 4096);
+                if (plan.forward_strips.ranks > 0)
+                    expect_strips(&plan.forward_strips, longest);
+                if (plan.gradient_strips.ranks > 0)
+                    expect_strips(&plan.gradient_strips, longest);
+            }
+}
+
 /* Of the bf16 tensors that a backward call reads and writes: a tenth for the causal form, whose
  * chunks and tokens leave sums and scalars, a twentieth for the scalars of the normal form. */
 static void test_gradients_need_little_memory(void **state)
@@ -233,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_lengths_have_room_only_when_given),
         cmocka_unit_test(test_clusters_and_teams_cover_the_head),
         cmocka_unit_test(test_teams_need_little_memory),
+        cmocka_unit_test(test_strips_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_strips_serve_both_forms),
         cmocka_unit_test(test_gradients_need_little_memory),

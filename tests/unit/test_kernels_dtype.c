@@ -92,6 +92,29 @@ static void test_dtypes_odd_shapes_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* Heads of 64 of Flow-Attention have kernels of their own on a GPU: lengths at both sides of what a
+ * block holds, and blocks without a token of one side. */
+static void test_dtypes_flow_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t lengths[][2] = {
+        {1, 1},     {16, 17},   {128, 128}, {129, 1},    {1, 300},
+        {255, 511}, {700, 390}, {513, 513}, {200, 1030}, {2049, 1100},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (int causal = 0; causal < 2; causal++) {
+            struct kernel_case c = {
+                .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 700 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 3, lengths[i][0],
+                                    lengths[i][causal ? 0 : 1], 64, 64);
+            c.problem.dtype = FB_BF16;
+            c.problem.causal = causal != 0;
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
 /* Sequences of several slices and blocks, shared by threads, with padding and grouped queries. */
 static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **state)
 {
@@ -118,6 +141,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,183 @@
+/*
+ * Gradients of Flow-Attention, normal form, bf16, head dimension 64, on Hopper in one launch: a
+ * cluster of blocks holds one head's q, k, v and dout in its shared memory, so that they are read
+ * once (7 N d numbers moved), and exchanges what it sums through distributed shared memory
+ * (flow_cuda_gradient.cu tells the names).
+ *
+ *   gather   phi(q), h, alpha, s, dr, dc; dM = sum q (r g)^T, du         exchange d^2 + d, d^2
+ *   spread   phi(k), beta, o, p, t, do, db; dw, dsq; dv                  exchange 2 d
+ *   sinks    da; dsk; dq                                                 exchange d
+ *   sources  dk
+ *
+ * With the tokens at hand dsk = sum da q' is one more sum, which takes the place of the moments. A
+ * warp owns 16 tokens of either side in every pass but the product. What dq and dk consist of
+ * before the last sums wait in the tiles as bf16. grid (ranks, heads), cluster (ranks), block 32
+ * Warps; shared: five tiles of 16 Warps rows, dM, small arrays. Blocks add the ranks' parts in the
+ * order of the ranks: same bits every time.
+ */
+#include "flow_cuda_cluster_gradient.cuh"
+
+#include "cuda_launch.cuh"
+#include "flow_cuda.h"
+
+namespace
+{
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* The block's tokens. */
+struct head_place {
+    int64_t b, h;
+    int first, valid_q, valid_k; /* of either side, may be negative */
+    const float *state;          /* the head's G */
+    float scale;
+};
+
+__device__ inline head_place place_of(const cluster_gradient_arguments &a, int first)
+{
+    const float *totals = a.saved + blockIdx.y * a.saved_count;
+    head_place at;
+    at.b = blockIdx.y / a.heads;
+    at.h = blockIdx.y % a.heads;
+    at.first = first;
+    at.valid_q = a.q_len - first;
+    at.valid_k = a.kv_len - first;
+    at.state = totals + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS;
+    at.scale = totals[FB_FLOW_CUDA_VECTORS * kDim];
+    return at;
+}
+
+/* Vectors, M, q and dout are there; k and v are on their way. */
+template <int Warps>
+__device__ void fetch_head(const gradient_block<Warps> &x, const cluster_gradient_arguments &a,
+                           const head_place &head)
+{
+    constexpr int rows = 16 * Warps, vectors = FB_FLOW_CUDA_VECTORS * kDim;
+    const float vector = a.saved[blockIdx.y * a.saved_count + threadIdx.x % vectors];
+    const matrix_rows<32 * Warps> matrix(head.state);
+    fetch_rows<Warps>(x.q, a.q, head.b, head.h, head.first, rows, head.valid_q);
+    fetch_rows<Warps>(x.g, a.dout, head.b, head.h, head.first, rows, head.valid_q);
+    commit_copies();
+    ready_gradient(x);
+    if (threadIdx.x < vectors)
+        x.own->vectors[threadIdx.x / kDim][threadIdx.x % kDim] = vector + kEps;
+    matrix.put(x.slope, head.scale);
+    wait_copies<0>();
+    __syncthreads();
+    /* not before: what is waited for would come later */
+    fetch_rows<Warps>(x.k, a.k, head.b, head.h, head.first, rows, head.valid_k);
+    fetch_rows<Warps>(x.v, a.v, head.b, head.h, head.first, rows, head.valid_k);
+    commit_copies();
+}
+
+#endif
+
+/* Machine code for Hopper; other devices never launch it. */
+template <int Warps>
+__global__ void __launch_bounds__(32 * Warps, 16 / Warps)
+    cluster_gradient(const __grid_constant__ cluster_gradient_arguments a)
+{
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(1024) char gradient_tiles[];
+    const gradient_block<Warps> x = carve_gradient<Warps>(gradient_tiles);
+    const head_place head = place_of(a, x.rank * 16 * Warps);
+    const int row = (int)threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4;
+    const lane_places at;
+    fetch_head(x, a, head);
+
+    uint32_t packed[4][4]; /* dq as far as it is known, then phi'(k) */
+    sink_gradients sinks =
+        gather_sinks(x, (float)a.q_len / (float)a.kv_len, head.valid_q, packed, at);
+    const strip_dots da = sinks.da;
+    float product[32 / Warps][4] = {};
+    multiply_tiles<Warps>(product, x.q, x.g, 16 * Warps, at);
+    /* every block's barriers stand before anything is sent */
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    send_product<Warps>(x, product, PRODUCT);
+    send_columns<kDim, Warps>(x, x.own->du[0], PRODUCT);
+    wait_copies<0>();
+    __syncthreads(); /* k and v are there; r g has been read */
+    put_packed(x.g + row * kRowBytes, packed, at);
+
+    strip_values phi;
+    uint32_t keys[4][4];
+    source_strip sources =
+        open_source_strip(phi, shared_address(x.k) + row * kRowBytes, x.own->vectors[W], head.scale,
+                          a.clamp, row + g < head.valid_k, row + g + 8 < head.valid_k, at);
+    share_gradients(x, head.state, head.scale / (float)a.kv_len);
+    add_columns<kDim>(x, x.own->du[0], PRODUCT, x.own->vectors[DU]);
+    __syncthreads();
+    spread_sources(x, sources, phi, keys, a.clamp, head.valid_k, at);
+    pack_strip(packed, phi);
+    __syncthreads();
+    send_columns<2 * kDim, Warps>(x, x.own->later.flows[0][0], FLOWS);
+    write_values(x, rows_of<__nv_bfloat16>(a.dv, head.b, head.h, head.first), keys, sources.p,
+                 head.valid_k, at);
+    add_columns<2 * kDim>(x, x.own->later.flows[0][0], FLOWS, x.own->vectors[DW]);
+    __syncthreads();
+    end_sinks(x, sinks, at);
+    __syncthreads();
+    send_columns<kDim, Warps>(x, x.own->later.sinks[0], SINKS);
+    write_sinks(x, rows_of<__nv_bfloat16>(a.dq, head.b, head.h, head.first), sinks, da,
+                head.valid_q, at);
+    add_columns<kDim>(x, x.own->later.sinks[0], SINKS, x.own->vectors[DSK]);
+    __syncthreads();
+    write_sources(x, rows_of<__nv_bfloat16>(a.dk, head.b, head.h, head.first), packed, head.valid_k,
+                  at);
+#else
+    (void)a;
+#endif
+}
+
+} // namespace
+
+extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem *p,
+                                                        const struct fb_call *call,
+                                                        const struct fb_flow_cuda_plan *plan,
+                                                        struct fb_error *error)
+{
+    cluster_gradient_arguments arguments = {};
+    arguments.q = view_of(call->q);
+    arguments.k = view_of(call->k);
+    arguments.v = view_of(call->v);
+    arguments.dout = view_of(call->dout);
+    arguments.dq = view_of(call->dq);
+    arguments.dk = view_of(call->dk);
+    arguments.dv = view_of(call->dv);
+    arguments.heads = (int)p->heads;
+    arguments.q_len = (int)p->q_len;
+    arguments.kv_len = (int)p->kv_len;
+    arguments.clamp = fb_flow_options_of(p).clamp;
+    arguments.saved = (const float *)call->saved;
+    arguments.saved_count = plan->totals_count;
+    const bool wide = plan->gradient_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
+    const auto launched = wide ? cluster_gradient<16> : cluster_gradient<8>;
+    const void *kernel = (const void *)launched;
+    const size_t bytes = wide ? kGradientBytes<16> : kGradientBytes<8>;
+    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's gradient", error);
+    if (status == FB_OK)
+        status = fb_cuda_status(cudaFuncSetAttribute(kernel,
+                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                     cudaSharedmemCarveoutMaxShared),
+                                "flow's gradient", error);
+    if (status == FB_OK && plan->gradient_strips.ranks > 8)
+        status = fb_cuda_status(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+            "allowing clusters of 16 blocks", error);
+    if (status != FB_OK)
+        return status;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)plan->gradient_strips.ranks;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)plan->gradient_strips.ranks, (unsigned)plan->heads);
+    config.blockDim = dim3((unsigned)(2 * plan->gradient_strips.tokens));
+    config.dynamicSmemBytes = bytes;
+    config.stream = (cudaStream_t)call->stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return fb_cuda_status(cudaLaunchKernelEx(&config, launched, arguments), "flow's gradient",
+                          error);
+}

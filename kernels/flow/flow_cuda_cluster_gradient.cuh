@@ -1,0 +1,391 @@
+/*
+ * The passes of Flow-Attention's gradient over strips of 16 tokens, one to a warp, and what the
+ * blocks of a cluster exchange between them: bf16, head dimension 64, Hopper.
+ * flow_cuda_cluster_gradient.cu makes a kernel of them.
+ */
+#ifndef FB_FLOW_CUDA_CLUSTER_GRADIENT_CUH
+#define FB_FLOW_CUDA_CLUSTER_GRADIENT_CUH
+
+#include "flow_cuda_cluster_strips.cuh"
+#include "flow_cuda_gradient_visits.cuh"
+#include "flow_cuda_plan.h"
+
+namespace
+{
+
+struct cluster_gradient_arguments {
+    tensor_view q, k, v, dout, dq, dk, dv;
+    int heads;
+    int q_len, kv_len;
+    float clamp;
+    const float *saved; /* by the forward pass: [heads][saved_count], see flow_cuda_plan.h */
+    int64_t saved_count;
+};
+
+enum gradient_exchange { PRODUCT, STATE, FLOWS, SINKS, GRADIENT_EXCHANGES };
+
+/* The first four as the forward pass saves them, plus eps. */
+enum gradient_vector { SK, SQ, U, W, DU, DW, DSQ, DSK, GRADIENT_VECTORS };
+
+/* Blocks of 8 warps are two to a multiprocessor, of 16 one: what they have room for. */
+template <int Warps> constexpr int kGradientRanks = Warps / 8 * FB_FLOW_CUDA_STRIP_RANKS;
+
+/* The block's small arrays; after the tiles. What the other blocks write comes first. */
+template <int Warps> struct gradient_shared {
+    union {
+        /* dM, by rank: its share of what this block adds. */
+        float product[kDim * kDim];
+        /* What is sent when every block has added its share. */
+        struct {
+            float flows[kGradientRanks<Warps>][2][kDim]; /* dw, dsq, by rank */
+            float sinks[kGradientRanks<Warps>][kDim];    /* dsk */
+        } later;
+    };
+    float du[kGradientRanks<Warps>][kDim];
+    float mean[kGradientRanks<Warps> * Warps]; /* parts of sum M dM / S, by rank and warp */
+    unsigned long long barriers[GRADIENT_EXCHANGES];
+    float vectors[GRADIENT_VECTORS][kDim];
+    float parts[Warps][2][kDim]; /* sums of columns, by warp */
+};
+
+template <int Warps> struct gradient_block {
+    char *q, *k, *v, *g; /* [16 Warps][64] bf16; q becomes phi, g r g, then what dq is made of */
+    char *slope;         /* M [64][64], then phi'(q) */
+    char *matrix;        /* dM [64][64] */
+    gradient_shared<Warps> *own;
+    int rank, ranks; /* a power of two */
+    int share;       /* of a 64 x 64 product, that this block adds */
+};
+
+template <int Warps> constexpr int kGradientTile = 16 * Warps *kRowBytes;
+
+template <int Warps>
+constexpr size_t kGradientBytes = (size_t)5 * kGradientTile<Warps> + kDim *kRowBytes +
+                                  sizeof(gradient_shared<Warps>);
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+template <int Warps> __device__ gradient_block<Warps> carve_gradient(char *shared)
+{
+    gradient_block<Warps> x;
+    x.q = shared;
+    x.k = x.q + kGradientTile<Warps>;
+    x.v = x.k + kGradientTile<Warps>;
+    x.g = x.v + kGradientTile<Warps>;
+    x.slope = x.g + kGradientTile<Warps>;
+    x.matrix = x.slope + kGradientTile<Warps>;
+    x.own = reinterpret_cast<gradient_shared<Warps> *>(x.matrix + kDim * kRowBytes);
+    x.rank = (int)blockIdx.x;
+    x.ranks = (int)gridDim.x;
+    x.share = kDim * kDim >> (__ffs(x.ranks) - 1);
+    return x;
+}
+
+/* Every block does so at its start, and waits for the others before it sends. */
+template <int Warps> __device__ void ready_gradient(const gradient_block<Warps> &x)
+{
+    if (threadIdx.x == 0) {
+        constexpr int vector = kDim * (int)sizeof(float);
+        unsigned long long *barriers = x.own->barriers;
+        expect(&barriers[PRODUCT], (int)sizeof x.own->product + x.ranks * vector);
+        expect(&barriers[STATE], kDim * kRowBytes + x.ranks * Warps * (int)sizeof(float));
+        expect(&barriers[FLOWS], x.ranks * 2 * vector);
+        expect(&barriers[SINKS], x.ranks * vector);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+/* ---- sums over a warp's tokens --------------------------------------------------------------- */
+
+/* The first two rows of a are weights of the strip's rows, low and high of the rows g and g + 8. */
+__device__ inline void weight_operands(uint32_t (&a)[4], strip_dots first, strip_dots second)
+{
+    const int lane = threadIdx.x % 32, t = lane % 4;
+    const uint32_t both[2] = {pack_bf16(first.low, first.high), pack_bf16(second.low, second.high)};
+    uint32_t even[2], odd[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        even[i] = __shfl_sync(0xffffffffU, both[i], 8 * t);
+        odd[i] = __shfl_sync(0xffffffffU, both[i], 8 * t + 4);
+    }
+    const uint32_t x = lane < 4 ? even[0] : even[1], y = lane < 4 ? odd[0] : odd[1];
+    a[0] = lane < 8 ? __byte_perm(x, y, 0x5410) : 0;
+    a[2] = lane < 8 ? __byte_perm(x, y, 0x7632) : 0;
+    a[1] = a[3] = 0;
+}
+
+/* Sums over the strip at the address of its rows, each times the first weights of a, as many as
+ * there are parts. */
+template <int Parts>
+__device__ void weigh_rows(float (*parts)[kDim], const uint32_t (&weights)[4], uint32_t strip,
+                           const lane_places &at)
+{
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int block = 0; block < 4; block++) {
+        uint32_t b[4];
+        load_b(b, strip, at, block);
+        float low[4] = {}, high[4] = {};
+        multiply(low, weights, b[0], b[1]);
+        multiply(high, weights, b[2], b[3]);
+        if (g < Parts) {
+            float *to = parts[g] + 16 * block + 2 * t;
+            *reinterpret_cast<float2 *>(to) = make_float2(low[0], low[1]);
+            *reinterpret_cast<float2 *>(to + 8) = make_float2(high[0], high[1]);
+        }
+    }
+}
+
+/* ---- gather: the queries' side, dM ----------------------------------------------------------- */
+
+/* alpha and the gradient of 1 / alpha, without and in the end with what dw adds. */
+struct sink_gradients {
+    strip_dots alpha, da;
+};
+
+/* phi of the warp's queries and r g into their tiles, phi' into a third, du of its rows, and of dq
+ * what is known by now. */
+template <int Warps>
+__device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float ratio, int valid,
+                                       uint32_t (&known)[4][4], const lane_places &at)
+{
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int row = 16 * warp;
+    char *queries = x.q + row * kRowBytes, *gradients = x.g + row * kRowBytes;
+    const float *sk = x.own->vectors[SK], *u = x.own->vectors[U];
+    strip_values phi, h = {};
+    const sink_strip s =
+        visit_sink_strip(phi, known, h, shared_address(queries), shared_address(gradients), sk, u,
+                         x.slope, ratio, row + g < valid, row + g + 8 < valid, at);
+    const float r[2] = {s.share.low * s.alpha.low, s.share.high * s.alpha.high};
+    const sink_gradients y = {s.alpha,
+                              {-s.alpha.low * r[0] * s.dr.low, -s.alpha.high * r[1] * s.dr.high}};
+    uint32_t weighted[4][4];
+    load_strip(weighted, shared_address(gradients), at);
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        uint32_t &pair = weighted[i / 4][i % 4];
+        pair = scale_two(pair, make_float2(r[i % 2], r[i % 2]));
+    }
+    __syncwarp(); /* every lane has read the strips */
+    put_packed(queries, known, at);
+    put_packed(gradients, weighted, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 to_u = *reinterpret_cast<const float2 *>(u + 8 * n + 2 * t);
+        const float2 to_sk = *reinterpret_cast<const float2 *>(sk + 8 * n + 2 * t);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float sum = r[i / 2] * h[n][i];
+            sum = fmaf(i < 2 ? s.dc.low : s.dc.high, i % 2 == 0 ? to_u.x : to_u.y, sum);
+            sum = fmaf(i < 2 ? y.da.low : y.da.high, i % 2 == 0 ? to_sk.x : to_sk.y, sum);
+            phi[n][i] = slope_from(phi[n][i]);
+            h[n][i] = sum * phi[n][i];
+        }
+    }
+    pack_strip(known, h);
+    __syncwarp();
+    uint32_t weights[4];
+    weight_operand(weights, s.dc.low, s.dc.high);
+    weigh_rows<1>(x.own->parts[warp], weights, shared_address(queries), at);
+    __syncthreads(); /* nobody needs M any more */
+    put_strip(x.slope + row * kRowBytes, phi, at);
+    return y;
+}
+
+/* The block's share of dM to every block as a tile of bf16, and its part of sum M dM / S. `state`:
+ * G of the head; weight: scale / S. */
+template <int Warps>
+__device__ void share_gradients(const gradient_block<Warps> &x, const float *state, float weight)
+{
+    constexpr int step = 4 * 32 * Warps;
+    const int lane = threadIdx.x % 32, share = x.share;
+    const uint32_t tile = shared_address(x.matrix);
+    const uint32_t barrier = shared_address(&x.own->barriers[STATE]);
+    float4 own_state[kDim * kDim / step];
+#pragma unroll
+    for (int j = 0; j < kDim * kDim / step; j++) {
+        const int i = 4 * (int)threadIdx.x + j * step;
+        if (i < share)
+            own_state[j] = *reinterpret_cast<const float4 *>(state + x.rank * share + i);
+    }
+    await(&x.own->barriers[PRODUCT]);
+    float mean = 0.0F;
+#pragma unroll
+    for (int j = 0; j < kDim * kDim / step; j++) {
+        const int i = 4 * (int)threadIdx.x + j * step;
+        if (i >= share)
+            break;
+        float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
+#pragma unroll 2
+        for (int other = 0; other < x.ranks; other++) {
+            const float4 y = *reinterpret_cast<const float4 *>(x.own->product + other * share + i);
+            sum.x += y.x;
+            sum.y += y.y;
+            sum.z += y.z;
+            sum.w += y.w;
+        }
+        mean += sum.x * own_state[j].x + sum.y * own_state[j].y + sum.z * own_state[j].z +
+                sum.w * own_state[j].w;
+        const int row = (x.rank * share + i) / kDim, col = i % kDim;
+        const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
+        const uint32_t low = pack_bf16(sum.x, sum.y), high = pack_bf16(sum.z, sum.w);
+#pragma unroll 2
+        for (int other = 0; other < x.ranks; other++)
+            send_pair(remote_address(to, other), remote_address(barrier, other), low, high);
+    }
+#pragma unroll
+    for (int half = 16; half > 0; half /= 2)
+        mean += __shfl_xor_sync(0xffffffffU, mean, half);
+    if (lane < x.ranks) {
+        const uint32_t to = shared_address(&x.own->mean[x.rank * Warps + (int)threadIdx.x / 32]);
+        send(remote_address(to, lane), remote_address(barrier, lane), weight * mean);
+    }
+}
+
+/* ---- spread: the sources' side --------------------------------------------------------------- */
+
+/* sum M dM / S, in all lanes. */
+template <int Warps> __device__ float add_means(const gradient_block<Warps> &x)
+{
+    float mean = 0.0F;
+    for (int i = (int)threadIdx.x % 32; i < x.ranks * Warps; i += 32)
+        mean += x.own->mean[i];
+#pragma unroll
+    for (int half = 16; half > 0; half /= 2)
+        mean += __shfl_xor_sync(0xffffffffU, mean, half);
+    return mean;
+}
+
+/* dw and dsq of the warp's rows; dk but for dsk, in place of the keys. keys: phi as operand a. */
+template <int Warps>
+__device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, strip_values &phi,
+                               uint32_t (&keys)[4][4], float clamp, int valid,
+                               const lane_places &at)
+{
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int row = 16 * warp;
+    const float *sq = x.own->vectors[SQ], *w = x.own->vectors[W], *du = x.own->vectors[DU];
+    char *rows = x.k + row * kRowBytes;
+    strip_values y = {};
+    await(&x.own->barriers[STATE]);
+    close_source_strip(s, phi, keys, y, shared_address(x.v) + row * kRowBytes, sq, du, x.matrix,
+                       add_means(x), clamp, row + g < valid, row + g + 8 < valid, at);
+    put_packed(rows, keys, at);
+    __syncwarp();
+    uint32_t weights[4];
+    weight_operands(weights, s.dflow, s.db);
+    weigh_rows<2>(x.own->parts[warp], weights, shared_address(rows), at);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 to_w = *reinterpret_cast<const float2 *>(w + 8 * n + 2 * t);
+        const float2 to_du = *reinterpret_cast<const float2 *>(du + 8 * n + 2 * t);
+        const float2 to_sq = *reinterpret_cast<const float2 *>(sq + 8 * n + 2 * t);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float sum = (i < 2 ? s.p.low : s.p.high) * y[n][i];
+            sum = fmaf(i < 2 ? s.dflow.low : s.dflow.high, i % 2 == 0 ? to_w.x : to_w.y, sum);
+            sum = fmaf(i < 2 ? s.beta.low : s.beta.high, i % 2 == 0 ? to_du.x : to_du.y, sum);
+            sum = fmaf(i < 2 ? s.db.low : s.db.high, i % 2 == 0 ? to_sq.x : to_sq.y, sum);
+            phi[n][i] = slope_from(phi[n][i]);
+            y[n][i] = sum * phi[n][i];
+        }
+    }
+    __syncwarp(); /* every lane has read phi */
+    put_strip(rows, y, at);
+}
+
+/* dv, through the rows of v. */
+template <int Warps>
+__device__ void write_values(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
+                             const uint32_t (&keys)[4][4], strip_dots p, int valid,
+                             const lane_places &at)
+{
+    const int row = (int)threadIdx.x / 32 * 16;
+    strip_values y = {};
+    multiply_matrix<false>(y, keys, x.matrix, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[n][i] *= i < 2 ? p.low : p.high;
+    put_strip(x.v + row * kRowBytes, y, at);
+    __syncwarp();
+    write_strip(out, x.v, row, valid);
+}
+
+/* ---- the ends of dq and dk ------------------------------------------------------------------- */
+
+/* da; dsk of the warp's rows. */
+template <int Warps>
+__device__ void end_sinks(const gradient_block<Warps> &x, sink_gradients &y, const lane_places &at)
+{
+    const int warp = threadIdx.x / 32;
+    const uint32_t rows = shared_address(x.q) + 16 * warp * kRowBytes;
+    const float *dw = x.own->vectors[DW];
+    uint32_t queries[4][4];
+    load_strip(queries, rows, at);
+    const strip_dots d = dot_two(queries, dw, 0.0F, dw, 0.0F).first;
+    y.da.low = fmaf(-y.alpha.low * y.alpha.low, d.low, y.da.low);
+    y.da.high = fmaf(-y.alpha.high * y.alpha.high, d.high, y.da.high);
+    uint32_t weights[4];
+    weight_operand(weights, y.da.low, y.da.high);
+    weigh_rows<1>(x.own->parts[warp], weights, rows, at);
+}
+
+/* dq, through the rows of g; first: da without what dw adds, which the rows hold. */
+template <int Warps>
+__device__ void write_sinks(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
+                            const sink_gradients &y, strip_dots first, int valid,
+                            const lane_places &at)
+{
+    const int row = (int)threadIdx.x / 32 * 16, t = threadIdx.x % 4;
+    const float *sk = x.own->vectors[SK], *dw = x.own->vectors[DW], *dsq = x.own->vectors[DSQ];
+    const float da[2] = {y.da.low - first.low, y.da.high - first.high};
+    strip_values known, slope;
+    take_strip(known, x.g + row * kRowBytes, at);
+    take_strip(slope, x.slope + row * kRowBytes, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int col = 8 * n + 2 * t + i % 2;
+            float sum = fmaf(i < 2 ? y.alpha.low : y.alpha.high, dw[col], dsq[col]);
+            sum = fmaf(da[i / 2], sk[col], sum);
+            known[n][i] = fmaf(sum, slope[n][i], known[n][i]);
+        }
+    put_strip(x.g + row * kRowBytes, known, at);
+    __syncwarp();
+    write_strip(out, x.g, row, valid);
+}
+
+/* dk, through the rows of k. */
+template <int Warps>
+__device__ void write_sources(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
+                              const uint32_t (&slope)[4][4], int valid, const lane_places &at)
+{
+    const int row = (int)threadIdx.x / 32 * 16, t = threadIdx.x % 4;
+    const float *dsk = x.own->vectors[DSK];
+    strip_values y;
+    take_strip(y, x.k + row * kRowBytes, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 d = *reinterpret_cast<const float2 *>(dsk + 8 * n + 2 * t);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const uint32_t pair = slope[n / 2][n % 2 * 2 + half];
+            y[n][2 * half] = fmaf(bf16_low(pair), d.x, y[n][2 * half]);
+            y[n][2 * half + 1] = fmaf(bf16_high(pair), d.y, y[n][2 * half + 1]);
+        }
+    }
+    put_strip(x.k + row * kRowBytes, y, at);
+    __syncwarp();
+    write_strip(out, x.k, row, valid);
+}
+
+#endif
+
+} // namespace
+
+#endif

@@ -1,0 +1,437 @@
+/*
+ * Flow-Attention, normal form, forward, bf16, head dimension 64, on Hopper, for heads of up to some
+ * thousand tokens: as flow_cuda_cluster.cu, with 16 tokens of either side in the registers of every
+ * warp, so that a pass over them is a few products and two blocks share a multiprocessor.
+ *
+ *   sums     phi(k), phi(q); their column sums                                    exchange 2 d
+ *   flows    alpha, beta; w = sum alpha q, u = sum beta k                         exchange 2 d
+ *   product  o, E, Z, G = (E k)^T v                                               exchange d^2, d^2
+ *   out      c, s, out = s alpha scale q G
+ *
+ * phi is rounded to bf16 after its sums; dot products with vectors are products of the tensor
+ * cores. grid (ranks, heads), cluster (ranks), block 32 Warps; shared: three tiles of 16 Warps
+ * rows, small arrays. Blocks add the ranks' parts in the order of the ranks: same bits every time.
+ */
+#include "cuda_launch.cuh"
+#include "flow_cuda.h"
+#include "flow_cuda_cluster_strips.cuh"
+
+namespace
+{
+
+struct strips_arguments {
+    tensor_view q, k, v, out;
+    int heads, group;
+    int q_len, kv_len;
+    float clamp;
+    float *saved; /* [heads][saved_count] vectors, scalars and G (flow_cuda_plan.h); NULL: none */
+    int64_t saved_count;
+};
+
+enum strips_exchange { SUMS, FLOWS, PRODUCT, STATE, EXCHANGES };
+
+template <int Warps> constexpr int kStripRanks = Warps / 8 * FB_FLOW_CUDA_STRIP_RANKS;
+
+/* The block's small arrays; after the tiles. What the other blocks write comes first. */
+template <int Warps> struct strips_shared {
+    union {
+        float sums[kStripRanks<Warps>][2][kDim]; /* of phi(k) (0) and phi(q) (1), by rank */
+        /* G, by rank: its share of what this block adds. Who sends it has this block's flows, which
+         * were sent when the sums had been read. */
+        float product[kDim * kDim];
+    };
+    float flows[kStripRanks<Warps>][2][kDim]; /* u (0), w (1), by rank */
+    float z[kStripRanks<Warps>];
+    unsigned long long barriers[EXCHANGES];
+    float total[2][kDim]; /* over all blocks */
+    float flow[2][kDim];
+    float parts[Warps][2][kDim]; /* sums of columns, by warp */
+    float warp_z[Warps];
+};
+
+template <int Warps> struct strips_block {
+    char *q, *k, *v; /* [16 Warps][64] bf16; k becomes E phi(k), then scale G; q becomes out */
+    strips_shared<Warps> *own;
+    int rank, ranks; /* a power of two */
+    int share;       /* of a 64 x 64 product, that this block adds */
+};
+
+template <int Warps>
+constexpr size_t kStripsBytes = (size_t)3 * 16 * Warps *kRowBytes + sizeof(strips_shared<Warps>);
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+template <int Warps> __device__ strips_block<Warps> carve_strips(char *shared)
+{
+    strips_block<Warps> x;
+    x.q = shared;
+    x.k = x.q + 16 * Warps * kRowBytes;
+    x.v = x.k + 16 * Warps * kRowBytes;
+    x.own = reinterpret_cast<strips_shared<Warps> *>(x.v + 16 * Warps * kRowBytes);
+    x.rank = (int)blockIdx.x;
+    x.ranks = (int)gridDim.x;
+    x.share = kDim * kDim >> (__ffs(x.ranks) - 1);
+    return x;
+}
+
+/* Every block does so at its start, and waits for the others before it sends. */
+template <int Warps> __device__ void ready_strips(const strips_block<Warps> &x)
+{
+    if (threadIdx.x == 0) {
+        unsigned long long *barriers = x.own->barriers;
+        expect(&barriers[SUMS], x.ranks * (int)sizeof x.own->sums[0]);
+        expect(&barriers[FLOWS], x.ranks * (int)sizeof x.own->flows[0]);
+        expect(&barriers[PRODUCT], (int)sizeof x.own->product + x.ranks * (int)sizeof(float));
+        expect(&barriers[STATE], kDim * kRowBytes);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+/* A vector of 64 plus eps as b of a product all of whose columns are its dot products, so that
+ * every lane gets those of its rows. */
+struct spread_operand {
+    uint32_t b[4][2];
+    __device__ spread_operand(const float *vector)
+    {
+        const int t = threadIdx.x % 4;
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const float2 x =
+                    *reinterpret_cast<const float2 *>(vector + 16 * step + 8 * half + 2 * t);
+                b[step][half] = pack_bf16(x.x + kEps, x.y + kEps);
+            }
+    }
+};
+
+/* (x + eps) . (vector + eps) of the rows g and g + 8, in all lanes. */
+__device__ inline strip_dots dot_packed(const uint32_t (&x)[4][4], const float *vector)
+{
+    const float constant = eps_term(vector);
+    const spread_operand v(vector);
+    float c[4] = {}, d[4] = {}; /* two sums: half the latency */
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+        multiply(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+    }
+    return {c[0] + d[0] + constant, c[2] + d[2] + constant};
+}
+
+/* Sums of columns over the strip's rows, given each lane's of its own two rows: a lane gets those
+ * of the columns 8 g + 2 t and the next. Each step halves what is left to add. */
+__device__ inline float2 fold_columns(float (&x)[8][2])
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) {
+        const bool upper = (lane & (4 * half)) != 0;
+#pragma unroll
+        for (int n = 0; n < half; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float send = upper ? x[n][i] : x[n + half][i];
+                const float keep = upper ? x[n + half][i] : x[n][i];
+                x[n][i] = keep + __shfl_xor_sync(0xffffffffU, send, 4 * half);
+            }
+    }
+    return make_float2(x[0][0], x[0][1]);
+}
+
+__device__ inline void leave_columns(float *part, float (&x)[8][2])
+{
+    const int lane = threadIdx.x % 32;
+    const float2 sum = fold_columns(x);
+    *reinterpret_cast<float2 *>(part + lane / 4 * 8 + lane % 4 * 2) = sum;
+}
+
+/* phi of the warp's rows, zero beyond the valid ones, and its sums of columns. */
+__device__ inline void map_packed(uint32_t (&x)[4][4], const char *rows, bool low_valid,
+                                  bool high_valid, float *part, const lane_places &at)
+{
+    strip_values phi;
+    map_strip(phi, shared_address(rows), at);
+    float sums[8][2];
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            phi[n][i] = low_valid ? phi[n][i] : 0.0F;
+            phi[n][i + 2] = high_valid ? phi[n][i + 2] : 0.0F;
+            sums[n][i] = phi[n][i] + phi[n][i + 2];
+        }
+    pack_strip(x, phi);
+    leave_columns(part, sums);
+}
+
+/* The sum of the warp's rows, each times its weight. */
+__device__ inline void weigh_packed(const uint32_t (&x)[4][4], strip_dots weight, float *part)
+{
+    float sums[8][2];
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const uint32_t low = x[n / 2][n % 2 * 2], high = x[n / 2][n % 2 * 2 + 1];
+        sums[n][0] = fmaf(weight.low, bf16_low(low), weight.high * bf16_low(high));
+        sums[n][1] = fmaf(weight.low, bf16_high(low), weight.high * bf16_high(high));
+    }
+    leave_columns(part, sums);
+}
+
+/* The rows of x, each times its weight, into their places. */
+__device__ inline void put_weighted(char *rows, const uint32_t (&x)[4][4], strip_dots weight,
+                                    const lane_places &at)
+{
+    uint32_t y[4][4];
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const float w = i % 2 == 0 ? weight.low : weight.high;
+        y[i / 4][i % 4] = scale_two(x[i / 4][i % 4], make_float2(w, w));
+    }
+    put_packed(rows, y, at);
+}
+
+/* E of the warp's keys, times phi in place of the keys; their sum. */
+template <int Warps>
+__device__ void compete_strip(const strips_block<Warps> &x, const uint32_t (&keys)[4][4],
+                              float clamp, bool low_valid, bool high_valid, const lane_places &at)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const strip_dots o = dot_packed(keys, x.own->flow[1]);
+    strip_dots e;
+    e.low = low_valid ? __expf(fminf(fmaxf(o.low, -clamp), clamp)) : 0.0F;
+    e.high = high_valid ? __expf(fminf(fmaxf(o.high, -clamp), clamp)) : 0.0F;
+    put_weighted(x.k + 16 * warp * kRowBytes, keys, e, at);
+    float sum = e.low + e.high;
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2)
+        sum += __shfl_xor_sync(0xffffffffU, sum, step);
+    if (lane == 0)
+        x.own->warp_z[warp] = sum;
+}
+
+/* The block's part of Z to every block. */
+template <int Warps> __device__ void send_normaliser(const strips_block<Warps> &x)
+{
+    const int other = (int)threadIdx.x;
+    if (other >= x.ranks)
+        return;
+    float z = 0.0F;
+#pragma unroll
+    for (int i = 0; i < Warps; i++)
+        z += x.own->warp_z[i];
+    send(remote_address(shared_address(&x.own->z[x.rank]), other),
+         remote_address(shared_address(&x.own->barriers[PRODUCT]), other), z);
+}
+
+/* What the gradient wants to know, by the block of rank 0. */
+template <int Warps>
+__device__ void save_vectors(const strips_block<Warps> &x, float *saved, float scale)
+{
+    if (threadIdx.x >= 2 * kDim)
+        return;
+    const int side = threadIdx.x / kDim, col = threadIdx.x % kDim;
+    saved[threadIdx.x] = x.own->total[side][col];
+    saved[2 * kDim + threadIdx.x] = x.own->flow[side][col];
+    if (threadIdx.x < 2)
+        saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
+}
+
+/* The block's share of G, scaled, to every block as a tile of bf16 (in place of its keys). */
+template <int Warps>
+__device__ void share_product(const strips_block<Warps> &x, float kv_len, float *saved)
+{
+    const uint32_t tile = shared_address(x.k);
+    const uint32_t barrier = shared_address(&x.own->barriers[STATE]);
+    await(&x.own->barriers[PRODUCT]);
+    float z = 0.0F;
+    for (int other = 0; other < x.ranks; other++)
+        z += x.own->z[other];
+    const float scale = kv_len / z;
+    for (int i = 4 * (int)threadIdx.x; i < x.share; i += 4 * 32 * Warps) {
+        float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
+        for (int other = 0; other < x.ranks; other++) {
+            const float4 y =
+                *reinterpret_cast<const float4 *>(x.own->product + other * x.share + i);
+            sum.x += y.x;
+            sum.y += y.y;
+            sum.z += y.z;
+            sum.w += y.w;
+        }
+        const int row = (x.rank * x.share + i) / kDim, col = i % kDim;
+        const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
+        const uint32_t low = pack_bf16(sum.x * scale, sum.y * scale);
+        const uint32_t high = pack_bf16(sum.z * scale, sum.w * scale);
+        for (int other = 0; other < x.ranks; other++)
+            send_pair(remote_address(to, other), remote_address(barrier, other), low, high);
+        if (saved != nullptr)
+            *reinterpret_cast<float4 *>(saved + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS +
+                                        row * kDim + col) = sum;
+    }
+    if (saved != nullptr && x.rank == 0)
+        save_vectors(x, saved, scale);
+    await(&x.own->barriers[STATE]);
+}
+
+/* The warp's rows of out, through those of q. */
+template <int Warps>
+__device__ void write_out(const strips_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
+                          const uint32_t (&queries)[4][4], strip_dots weight, int valid,
+                          const lane_places &at)
+{
+    const int row = (int)threadIdx.x / 32 * 16;
+    strip_values y = {};
+    multiply_matrix<false>(y, queries, x.k, at);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[n][i] *= i < 2 ? weight.low : weight.high;
+    put_strip(x.q + row * kRowBytes, y, at);
+    __syncwarp();
+    write_strip(out, x.q, row, valid);
+}
+
+/* phi of both sides and its sums over all blocks, keys first; v is on its way. */
+template <int Warps>
+__device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &a, int64_t b,
+                          int64_t h, uint32_t (&keys)[4][4], uint32_t (&queries)[4][4],
+                          const lane_places &at)
+{
+    constexpr int rows = 16 * Warps;
+    const int64_t kv_h = h / a.group;
+    const int first = x.rank * rows, warp = threadIdx.x / 32, row = 16 * warp;
+    const int valid_q = a.q_len - first, valid_k = a.kv_len - first; /* may be negative */
+    const int low = row + threadIdx.x % 32 / 4, high = low + 8;
+    fetch_rows<Warps>(x.k, a.k, b, kv_h, first, rows, valid_k);
+    commit_copies();
+    fetch_rows<Warps>(x.q, a.q, b, h, first, rows, valid_q);
+    commit_copies();
+    fetch_rows<Warps>(x.v, a.v, b, kv_h, first, rows, valid_k);
+    commit_copies();
+    wait_copies<2>();
+    __syncthreads();
+    map_packed(keys, x.k + row * kRowBytes, low < valid_k, high < valid_k, x.own->parts[warp][0],
+               at);
+    wait_copies<1>();
+    __syncthreads();
+    map_packed(queries, x.q + row * kRowBytes, low < valid_q, high < valid_q, x.own->parts[warp][1],
+               at);
+    __syncthreads();
+    /* every block's barriers stand before anything is sent */
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    send_columns<2 * kDim, Warps>(x, x.own->sums[0][0], SUMS);
+    add_columns<2 * kDim>(x, x.own->sums[0][0], SUMS, x.own->total[0]);
+    __syncthreads();
+}
+
+/* alpha; u and w over all blocks. Rows that are not valid are zero. */
+template <int Warps>
+__device__ strip_dots flow_sides(const strips_block<Warps> &x, const uint32_t (&keys)[4][4],
+                                 const uint32_t (&queries)[4][4])
+{
+    const int warp = threadIdx.x / 32;
+    strip_dots alpha = dot_packed(queries, x.own->total[0]);
+    strip_dots beta = dot_packed(keys, x.own->total[1]);
+    alpha.low = reciprocal(alpha.low);
+    alpha.high = reciprocal(alpha.high);
+    beta.low = reciprocal(beta.low);
+    beta.high = reciprocal(beta.high);
+    weigh_packed(keys, beta, x.own->parts[warp][0]);
+    weigh_packed(queries, alpha, x.own->parts[warp][1]);
+    __syncthreads();
+    send_columns<2 * kDim, Warps>(x, x.own->flows[0][0], FLOWS);
+    add_columns<2 * kDim>(x, x.own->flows[0][0], FLOWS, x.own->flow[0]);
+    __syncthreads();
+    return alpha;
+}
+
+#endif
+
+/* Machine code for Hopper; other devices never launch it. */
+template <int Warps>
+__global__ void __launch_bounds__(32 * Warps, 16 / Warps)
+    strips_kernel(const __grid_constant__ strips_arguments a)
+{
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(1024) char forward_tiles[];
+    const strips_block<Warps> x = carve_strips<Warps>(forward_tiles);
+    const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
+    const int first = x.rank * 16 * Warps;
+    const int valid_q = a.q_len - first, valid_k = a.kv_len - first; /* may be negative */
+    const int low = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4, high = low + 8;
+    const lane_places at;
+    uint32_t keys[4][4], queries[4][4];
+    ready_strips(x);
+    map_sides(x, a, b, h, keys, queries, at);
+    const strip_dots alpha = flow_sides(x, keys, queries);
+
+    compete_strip(x, keys, a.clamp, low < valid_k, high < valid_k, at);
+    wait_copies<0>();
+    __syncthreads();
+    send_normaliser(x);
+    float product[32 / Warps][4] = {};
+    multiply_tiles<Warps>(product, x.k, x.v, 16 * Warps, at);
+    send_product<Warps>(x, product, PRODUCT);
+    const float ratio = (float)a.q_len / (float)a.kv_len;
+    const strip_dots c = dot_packed(queries, x.own->flow[0]);
+    const strip_dots weight = {sigmoid_of(c.low * ratio) * alpha.low,
+                               sigmoid_of(c.high * ratio) * alpha.high};
+    share_product(x, (float)a.kv_len,
+                  a.saved == nullptr ? nullptr : a.saved + blockIdx.y * a.saved_count);
+    write_out(x, rows_of<__nv_bfloat16>(a.out, b, h, first), queries, weight, valid_q, at);
+#else
+    (void)a;
+#endif
+}
+
+} // namespace
+
+extern "C" enum fb_status fb_flow_cuda_strips(const struct fb_problem *p,
+                                              const struct fb_call *call,
+                                              const struct fb_flow_cuda_plan *plan,
+                                              struct fb_error *error)
+{
+    strips_arguments arguments = {};
+    arguments.q = view_of(call->q);
+    arguments.k = view_of(call->k);
+    arguments.v = view_of(call->v);
+    arguments.out = view_of(call->out);
+    arguments.heads = (int)p->heads;
+    arguments.group = (int)(p->heads / p->kv_heads);
+    arguments.q_len = (int)p->q_len;
+    arguments.kv_len = (int)p->kv_len;
+    arguments.clamp = fb_flow_options_of(p).clamp;
+    arguments.saved = (float *)call->saved;
+    arguments.saved_count = plan->totals_count;
+    const bool wide = plan->forward_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
+    const auto launched = wide ? strips_kernel<16> : strips_kernel<8>;
+    const void *kernel = (const void *)launched;
+    const size_t bytes = wide ? kStripsBytes<16> : kStripsBytes<8>;
+    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's strips", error);
+    if (status == FB_OK) /* as the gradient: a change of it would wait for an idle multiprocessor */
+        status = fb_cuda_status(cudaFuncSetAttribute(kernel,
+                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                     cudaSharedmemCarveoutMaxShared),
+                                "flow's strips", error);
+    if (status == FB_OK && plan->forward_strips.ranks > 8)
+        status = fb_cuda_status(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+            "allowing clusters of 16 blocks", error);
+    if (status != FB_OK)
+        return status;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)plan->forward_strips.ranks;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)plan->forward_strips.ranks, (unsigned)plan->heads);
+    config.blockDim = dim3((unsigned)(2 * plan->forward_strips.tokens));
+    config.dynamicSmemBytes = bytes;
+    config.stream = (cudaStream_t)call->stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return fb_cuda_status(cudaLaunchKernelEx(&config, launched, arguments), "flow's strips", error);
+}
