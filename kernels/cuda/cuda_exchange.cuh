@@ -36,6 +36,16 @@ __device__ inline void send_pair(uint32_t to, uint32_t barrier, uint32_t x, uint
         : "memory");
 }
 
+/* To 16 aligned bytes. */
+__device__ inline void send_quad(uint32_t to, uint32_t barrier, float a, float b, float c, float d)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "r"(__float_as_uint(a)), "r"(__float_as_uint(b)), "r"(__float_as_uint(c)),
+                 "r"(__float_as_uint(d)), "r"(barrier)
+                 : "memory");
+}
+
 /* Readies a barrier for so many bytes; by one thread, before the cluster's blocks are in step. */
 __device__ inline void expect(unsigned long long *barrier, int bytes)
 {

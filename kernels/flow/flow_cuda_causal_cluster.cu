@@ -3,21 +3,26 @@
  * walks over a head in segments of up to 2048 tokens, which it holds in its shared memory, so that
  * queries, keys and values are read once (4 N d numbers moved) at any length.
  *
- * The scan over tokens becomes one over chunks of 64, a chunk per warp. All warps work at once;
- * what comes before a chunk they get in four exchanges between the blocks, where the normal form
- * has totals:
+ * The scan over tokens becomes one over squads of eight warps, one or two of them in a block, and
+ * within a squad over warps, which have 32 tokens each. All work at once; what comes before a squad
+ * it gets in four exchanges, where the normal form has totals:
  *
- *   sums      phi in place; column sums of q and k                            before each chunk:
- * ck, cq flows     a, b from the triangle of q k^T; sums of alpha q and beta k     before each
- * chunk: w, u conserve  c, o likewise; E and its sum                                    before each
- * chunk: z product   k^T (p v) of each chunk                                         before each
- * chunk: M out       r (tril(q k^T) (p v) + q M)
+ *   sums      phi in place; column sums of q and k               before each warp: ck, cq
+ *   flows     a, b from the triangle of q k^T; sums of           before each warp: w, u
+ *             alpha q and beta k
+ *   weights   c, o likewise; E and its sum; p v in place         before each warp: z
+ *   states    k^T (p v) of each chunk of 64                      before each chunk: M
+ *   out       r (tril(q k^T) (p v) + q M)
  *
- * What comes before the segment is carried with its rounding errors. Of eps, what meets the chunk's
+ * What comes before the segment is carried with its rounding errors. Of eps, what meets the warp's
  * own rows is left out (2e-6 of a sum whose terms are rounded by 4e-3). Dot products with vectors
- * are products of the tensor cores, as in the normal form. grid (ranks, heads), cluster (ranks),
- * block 128, two blocks per multiprocessor: one loads while the other computes. Parts are added in
- * the order of warps, ranks and segments: same bits every time.
+ * and sums over rows are products of the tensor cores, as in the normal form. Parts are added in
+ * the order of warps, ranks and segments: same bits every time. grid (blocks, heads), cluster
+ * (blocks), block 256 per squad.
+ *
+ * A squad knows barriers of its own only, so that one that waits does not hold up the other of its
+ * block. Two squads in a block and not two blocks on a multiprocessor, because clusters of two
+ * blocks find room on all multiprocessors and larger ones do not (flow_cuda_plan.c).
  */
 #include "flow_cuda_causal_cluster.cuh"
 
@@ -26,78 +31,152 @@
 namespace
 {
 
+#if FB_HAVE_WGMMA
+
+/* What a thread keeps from pass to pass. Side 0 is the keys, side 1 the queries. */
+struct kept_numbers {
+    own_triangle scores[2];
+    strip_dots sums[2][2]; /* by side and strip: the lane's part of sums over the triangle */
+    float alpha;           /* n / a */
+    kept_scores kept;
+    carried_sum before_sums, before_flows;
+    double before_z;
+};
+
+/* Keys and queries; values follow when these are there, they are not needed as soon. */
+__device__ void fetch_segment(const causal_cluster_arguments &a, const squad_segment &x)
+{
+    const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
+    fetch_rows(x.rows(0), a.k, b, h / a.group, x.at, x.w);
+    fetch_rows(x.rows(1), a.q, b, h, x.at, x.w);
+}
+
+__device__ void fetch_values(const causal_cluster_arguments &a, const squad_segment &x)
+{
+    const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
+    fetch_rows(x.rows(2), a.v, b, h / a.group, x.at, x.w);
+}
+
+__device__ void take_sums(const causal_cluster_arguments &a, const squad_segment &x,
+                          kept_numbers &kept)
+{
+#pragma unroll 1
+    for (int side = 0; side < 2; side++) {
+        if (side == 0)
+            wait_copies<1>();
+        else
+            wait_copies<0>();
+        __syncwarp();
+        map_rows(x.rows(side), x.at.valid - x.w.first, x.w);
+        sum_plain(x.own->parts[x.w.order][side], x.rows(side), x.w);
+    }
+    fetch_values(a, x);
+    x.o.sync();
+    send_parts(x.own, x.o, SUMS, x.own->sums, x.w);
+    const uint32_t rows[2] = {x.rows(0), x.rows(1)};
+    form_triangles(kept.scores, rows, x.w);
+    weigh_triangle(kept.sums[0], kept.scores[0], nullptr, x.w);
+    weigh_triangle(kept.sums[1], kept.scores[1], nullptr, x.w);
+    join_parts(x.own, x.o, SUMS, x.own->sums, kept.before_sums, x.round(), x.w);
+}
+
+__device__ void take_flows(const squad_segment &x, kept_numbers &kept)
+{
+    causal_shared *own = x.own;
+    const float out = add_dots(kept.sums[0], x.rows(0), own->before[x.w.order][1], x.w);
+    const float in = add_dots(kept.sums[1], x.rows(1), own->before[x.w.order][0], x.w);
+    kept.alpha = x.valid() ? x.count() * reciprocal(in) : 0.0F;
+    own->beta[x.row()] = x.valid() ? x.count() * reciprocal(out) : 0.0F;
+    own->alpha[x.row()] = kept.alpha;
+    __syncwarp();
+    const float *beta = own->beta + x.w.first, *alpha = own->alpha + x.w.first;
+    sum_flows(own->parts[x.w.order][0], x.rows(0), beta, x.w);
+    sum_flows(own->parts[x.w.order][1], x.rows(1), alpha, x.w);
+    x.o.sync();
+    send_parts(own, x.o, FLOWS, own->flows, x.w);
+    weigh_triangle(kept.sums[0], kept.scores[0], alpha, x.w);
+    weigh_triangle(kept.sums[1], kept.scores[1], beta, x.w);
+    kept.kept.first.pack(kept.scores[1].first);
+    kept.kept.second.pack(kept.scores[1].second);
+    join_parts(own, x.o, FLOWS, own->flows, kept.before_flows, x.round(), x.w);
+}
+
+__device__ void weigh_rows(const squad_segment &x, kept_numbers &kept, float clamp)
+{
+    causal_shared *own = x.own;
+    const float n = x.count(), inverse = reciprocal(n);
+    const float source =
+        add_dots(kept.sums[0], x.rows(0), own->before[x.w.order][1], x.w) * inverse;
+    const float e = in_order(x.valid() ? weight_of(source, clamp) : 0.0F, x.w);
+    const float up_to = send_normaliser(own, x.o, e, x.w);
+    const float sink = add_dots(kept.sums[1], x.rows(1), own->before[x.w.order][0], x.w) * inverse;
+    own->alpha[x.row()] = kept.alpha * inverse * sigmoid_of(sink);
+    if (x.w.half == 1)
+        form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, x.w);
+    const double before = join_normaliser(own, x.o, kept.before_z, x.round(), x.w);
+    own->share[x.w.first + x.w.lane] =
+        split_of(in_order(n, x.w) * e * reciprocal((float)(before + (double)up_to)));
+    wait_copies<0>();
+    __syncwarp();
+    scale_values(x.rows(2), own->share + x.w.first, x.w);
+    publish_shared(); /* keys, too */
+    x.o.sync();
+}
+
+/* The states before the squad's chunks, in place of its keys. */
+__device__ void form_states(const squad_segment &x, float *carried)
+{
+    const uint32_t keys = shared_address(x.tiles);
+    chunk_products products = {};
+    multiply_chunks(products, keys, keys + 2 * kTileBytes, x.w);
+    x.o.sync(); /* every warp has spent the keys */
+    send_product(x.own, x.o, products, x.w);
+    share_state(x.own, x.o, keys, carried + blockIdx.y * (int64_t)(2 * kDim * kDim), x.index == 0,
+                x.last, x.round(), x.w);
+    leave_states(x.own, x.tiles, products, x.round(), x.w);
+    x.o.sync();
+}
+
+__device__ void write_segment(const causal_cluster_arguments &a, const squad_segment &x,
+                              const kept_scores &kept)
+{
+    const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
+    float y[2][8][4] = {};
+    form_rows(y, kept, x.rows(1), shared_address(x.tiles + x.w.chunk * kChunkBytes), x.rows(2),
+              x.w);
+    write_rows(y, x.own->alpha + x.w.first,
+               rows_of<__nv_bfloat16>(a.out, b, h, x.at.start + x.w.first), x.at.valid - x.w.first,
+               x.w);
+}
+
+#endif
+
 /* Machine code for Hopper; other devices never launch it. */
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kSquads *kThreads, 1)
     causal_cluster_kernel(const __grid_constant__ causal_cluster_arguments arguments)
 {
-#if __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
     extern __shared__ __align__(1024) char shared[];
-    const int rank = (int)blockIdx.x, ranks = (int)gridDim.x;
-    const causal_tiles x = {shared, shared + kTileBytes, shared + 2 * kTileBytes,
-                            reinterpret_cast<causal_shared *>(shared + 3 * kTileBytes)};
-    const int64_t b = blockIdx.y / arguments.heads, h = blockIdx.y % arguments.heads;
-    const int64_t kv_h = h / arguments.group;
-    const int first = (int)threadIdx.x / 32 * kChunk;
-    float *carried = arguments.carried + blockIdx.y * (int64_t)(2 * kDim * kDim);
-    if (threadIdx.x == 0) {
-        expect(&x.own->barriers[SUMS], ranks * (int)sizeof x.own->sums[0]);
-        expect(&x.own->barriers[FLOWS], ranks * (int)sizeof x.own->flows[0]);
-        expect(&x.own->barriers[NORMALISER], ranks * (int)sizeof(float));
-        expect(&x.own->barriers[PRODUCT], kHalf * (int)sizeof(float));
-        expect(&x.own->barriers[STATE], kHalf * (int)sizeof(__nv_bfloat16));
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    carried_sum carried_sums = {}, carried_flows = {};
-    double z = 0.0;
+    const causal_cluster_arguments &a = arguments;
+    kept_numbers kept;
+    kept.before_sums = kept.before_flows = carried_sum{};
+    kept.before_z = 0.0;
+    const squad_segment start(a, shared, 0);
+    ready_exchanges(start.own, start.o.ranks);
+    fetch_segment(a, start);
+    /* every squad's barriers stand before anything is sent */
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #pragma unroll 1
-    for (int64_t segment = 0; segment < arguments.segments; segment++) {
-        const uint32_t round = (uint32_t)(segment % 2);
-        const int64_t start = (segment * ranks + rank) * kTokens;
-        const int64_t left = arguments.length - start;
-        const int valid = left < 0 ? 0 : left < kTokens ? (int)left : kTokens;
-        const float n = (float)(start + first + 1);
-        fetch_tile(x.k, arguments.k, b, kv_h, start, valid);
-        commit_copies();
-        fetch_tile(x.q, arguments.q, b, h, start, valid);
-        commit_copies();
-        fetch_tile(x.v, arguments.v, b, kv_h, start, valid);
-        commit_copies();
-        wait_copies<2>();
-        __syncthreads();
-#pragma unroll 1
-        for (int side = 0; side < 2; side++) { /* one code for both */
-            map_chunk(side == 0 ? x.k : x.q, first, valid, x.own, side);
-            wait_copies<1>();
-            __syncthreads();
-        }
-        if (segment == 0) /* every block's barriers stand before anything is sent */
-            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-        join_parts(x.own, rank, ranks, SUMS, x.own->sum_parts, x.own->sums, carried_sums, round);
-#pragma unroll 1
-        for (int side = 0; side < 2; side++)
-            flow_chunk(x, first, valid, n, side);
-        join_parts(x.own, rank, ranks, FLOWS, x.own->flow_parts, x.own->flows, carried_flows,
-                   round);
-        packed_triangle kept;
-#pragma unroll 1
-        for (int side = 0; side < 2; side++) {
-            conserve_chunk(x, first, valid, n, arguments.clamp, side, kept);
-            __syncwarp();
-        }
-        compete_chunk(x.own, rank, ranks, first, n, z, round);
-        wait_copies<0>();
-        __syncthreads();
-        scale_values(x.v, first, x.own->share);
-        float sum[8][4] = {};
-        multiply_chunks(x, sum);
-#pragma unroll 1
-        for (int half = 0; half < 2; half++)
-            exchange_half(x, rank, ranks, half, sum, carried, segment == 0, (uint32_t)half);
-        const head_rows<__nv_bfloat16> out = rows_of<__nv_bfloat16>(arguments.out, b, h, start);
-        write_strips<0>(x, kept, out, first, valid);
-        write_strips<1>(x, kept, out, first, valid);
-        __syncthreads(); /* the tiles are free */
+    for (int64_t segment = 0; segment < a.segments; segment++) {
+        take_sums(a, squad_segment(a, shared, segment), kept);
+        take_flows(squad_segment(a, shared, segment), kept);
+        weigh_rows(squad_segment(a, shared, segment), kept, a.clamp);
+        form_states(squad_segment(a, shared, segment), a.carried);
+        write_segment(a, squad_segment(a, shared, segment), kept.kept);
+        const squad_segment next(a, shared, segment + 1);
+        sync_chunk(next.o, next.w); /* its tiles are free */
+        if (segment + 1 < a.segments)
+            fetch_segment(a, next);
     }
 #else
     (void)arguments;
@@ -123,19 +202,19 @@ extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.carried = (float *)call->scratch;
     const void *kernel = (const void *)causal_cluster_kernel;
-    const size_t bytes = (size_t)3 * kTileBytes + sizeof(causal_shared);
+    const size_t bytes = (size_t)plan->causal_squads * kSquadBytes;
     const enum fb_status status =
         fb_cuda_allow_shared(kernel, bytes, "causal flow's cluster", error);
     if (status != FB_OK)
         return status;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->causal_ranks;
+    attribute.val.clusterDim.x = (unsigned)plan->causal_blocks;
     attribute.val.clusterDim.y = 1;
     attribute.val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->causal_ranks, (unsigned)plan->heads);
-    config.blockDim = dim3(kThreads);
+    config.gridDim = dim3((unsigned)plan->causal_blocks, (unsigned)plan->heads);
+    config.blockDim = dim3((unsigned)(plan->causal_squads * kThreads));
     config.dynamicSmemBytes = bytes;
     config.stream = (cudaStream_t)call->stream;
     config.attrs = &attribute;

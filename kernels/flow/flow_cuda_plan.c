@@ -7,7 +7,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, CAUSAL_BLOCKS = 264, GRADIENT_BLOCKS = 264 };
+enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, GRADIENT_BLOCKS = 264 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -170,16 +170,27 @@ static size_t team_bytes(const struct fb_flow_cuda_plan *plan)
     return plan->team_ranks == 0 ? 0 : (size_t)(plan->teams * words) * sizeof(float);
 }
 
-/* Causal: as many blocks as run at once, two on a multiprocessor; a head's are a cluster, of two at
- * least (blocks send to one another, and one alone is no cluster). */
+/* Causal: the largest cluster of which there are enough at once, measured on an H100: a cluster
+ * lies within a group of its multiprocessors, and some are left over. Of two at least (blocks send
+ * to one another, and one alone is no cluster). */
 static void choose_causal_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    int ranks = 2;
-    while (ranks < FB_FLOW_CUDA_CAUSAL_RANKS_MAX && 2 * ranks * plan->heads <= CAUSAL_BLOCKS &&
-           (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS < p->q_len)
-        ranks *= 2;
-    plan->causal_ranks = ranks;
-    plan->causal_segments = divide_up(p->q_len, (int64_t)ranks * FB_FLOW_CUDA_CAUSAL_TOKENS);
+    static const struct {
+        int blocks;
+        int64_t at_once; /* one on a multiprocessor */
+    } sizes[] = {{8, 15}, {4, 30}, {2, 66}};
+    const int64_t tokens = FB_FLOW_CUDA_CAUSAL_TOKENS;
+    size_t size = 0;
+    while (sizes[size].blocks > 2 &&
+           (plan->heads > sizes[size].at_once || sizes[size].blocks / 2 * tokens >= p->q_len))
+        size++;
+    const int blocks = sizes[size].blocks;
+    const bool two_squads = plan->heads <= sizes[size].at_once && blocks * tokens < p->q_len &&
+                            2 * blocks <= FB_FLOW_CUDA_CAUSAL_RANKS_MAX;
+    plan->causal_blocks = blocks;
+    plan->causal_squads = two_squads ? 2 : 1;
+    plan->causal_ranks = blocks * plan->causal_squads;
+    plan->causal_segments = divide_up(p->q_len, plan->causal_ranks * tokens);
 }
 
 static size_t wide_bytes(const struct fb_problem *p, const struct fb_flow_cuda_plan *base,

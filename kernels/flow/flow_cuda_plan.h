@@ -32,7 +32,8 @@ enum {
      * head; of 16 warps twice the tokens, alone, and twice as many. */
     FB_FLOW_CUDA_STRIP_TOKENS = 128,
     FB_FLOW_CUDA_STRIP_RANKS = 8,
-    FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* blocks of a cluster, causal form */
+    FB_FLOW_CUDA_CAUSAL_SQUADS_MAX = 2, /* of eight warps in a block, causal form */
+    FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* squads of a cluster */
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
@@ -61,7 +62,9 @@ struct fb_flow_cuda_plan {
     int team_tiles;     /* of each of them, FB_FLOW_CUDA_TEAM_TOKENS each */
     int team_kept;      /* of its tiles: whose keys stay in shared memory */
     int64_t teams;      /* at most, at a time */
-    int causal_ranks;   /* blocks that hold a segment of a head, causal form */
+    int causal_blocks;  /* of a cluster that holds a segment of a head, causal form */
+    int causal_squads;  /* of each of them */
+    int causal_ranks;   /* of all of them; 0: they cannot */
     int64_t causal_segments;
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */

@@ -234,6 +234,9 @@ static void test_causal_clusters_cover_the_head(void **state)
             assert_true(plan.causal_ranks >= 2 &&
                         plan.causal_ranks <= FB_FLOW_CUDA_CAUSAL_RANKS_MAX);
             assert_int_equal(plan.causal_ranks & (plan.causal_ranks - 1), 0);
+            assert_int_equal(plan.causal_blocks * plan.causal_squads, plan.causal_ranks);
+            assert_true(plan.causal_blocks >= 2 &&
+                        plan.causal_squads <= FB_FLOW_CUDA_CAUSAL_SQUADS_MAX);
             const int64_t step = (int64_t)plan.causal_ranks * FB_FLOW_CUDA_CAUSAL_TOKENS;
             assert_true(step * plan.causal_segments >= lengths[i]);
             assert_true(step * (plan.causal_segments - 1) < lengths[i]);
