@@ -201,6 +201,33 @@ __device__ void finish_z(const linear_arguments &a, masked_rows &rows, char *pan
             [](int, const float(&)[8]) {});
 }
 
+/* c += a b^T for what is left of differences: in f32 the sums of eight products are added to c
+ * outside of the tensor cores, which cut digits off where an addition rounds. */
+template <tile_products Products, int Ld>
+__device__ void add_differences(panel_f32<Products, Ld>, strip_result &c, const char *a, int strip,
+                                const char *b)
+{
+    typedef panel_f32<Products, Ld> P;
+#pragma unroll 2
+    for (int k = 0; k < kPanel; k += 8) {
+        strip_result part;
+        clear(part);
+        warp_product<Products>(part, operand{P::place(a, 0, k), Ld, 1}, strip,
+                               operand{P::place(b, 0, k), 1, Ld}, 0, 8);
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c[n][i] += part[n][i];
+    }
+}
+
+__device__ inline void add_differences(panel_bf16, strip_result &c, const char *a, int strip,
+                                       const char *b)
+{
+    panel_bf16::multiply_turned(c, a, strip, b);
+}
+
 /* The part of X Y^T that the mask lets through, with what joins it. */
 template <linear_pass Pass>
 __device__ void mask(const masked_rows &rows, strip_result &c, int strip)
@@ -318,7 +345,10 @@ __global__ void __launch_bounds__(kPanelThreads, P::wide_sums ? 2 : 3)
                     add_columns(rows, s.key_sums + i * kPanel);
                 if (linear_gives_features<Pass>() && i == 0)
                     add_columns(rows, s.key_sums);
-                P::multiply_turned(scores, xs, strip, ys);
+                if constexpr (linear_gives_features<Pass>())
+                    add_differences(P(), scores, xs, strip, ys);
+                else
+                    P::multiply_turned(scores, xs, strip, ys);
                 if (round == 0)
                     P::multiply_straight(c, xs, strip, s.state);
                 advance_state<P>(s, i, strip, ys, zs);
@@ -345,8 +375,12 @@ __global__ void __launch_bounds__(kPanelThreads, P::wide_sums ? 2 : 3)
             float scale = 1.0F;
             if constexpr (Pass == LINEAR_OUT)
                 scale = linear_inverse(rows.dots[row] + a.epsilon);
-            if constexpr (Pass == LINEAR_DQ)
-                scale = exists ? linear_inverse(a.denominators[place + row]) : 0.0F;
+            if constexpr (Pass == LINEAR_DQ) {
+                /* the first query weighs one key, by 1 whatever it is: rounding is all that the
+                 * difference would leave, times what may be a small denominator's inverse */
+                const bool alone = first + row == 0 && a.epsilon == 0.0F;
+                scale = exists && !alone ? linear_inverse(a.denominators[place + row]) : 0.0F;
+            }
             x0 = exists ? scale * x0 : 0.0F;
             x1 = exists ? scale * x1 : 0.0F;
         });
