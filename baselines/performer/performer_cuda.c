@@ -1,6 +1,7 @@
 /*
  * Performer on a GPU as a variant: features into scratch memory, then linear attention over them
- * (linear_cuda.h); kernel relu is linear attention on the components themselves.
+ * (linear_cuda.h), or fused kernels where they serve; kernel relu is linear attention on the
+ * components themselves.
  */
 #include "performer/performer_cuda.h"
 
@@ -140,11 +141,15 @@ static void performer_cuda_sizes(const struct fb_problem *p, int threads, struct
         return;
     }
     lay_out(p, false, NULL, NULL, &x);
-    fb_linear_cuda_sizes(p, &x.form, sizes);
-    sizes->saved_bytes += x.saved_bytes;
-    sizes->forward_scratch_bytes += x.scratch_bytes;
-    lay_out(p, true, NULL, NULL, &x);
-    sizes->backward_scratch_bytes += x.scratch_bytes;
+    if (fb_performer_cuda_is_fused(p, x.plan.features)) {
+        fb_performer_cuda_fused_sizes(p, x.plan.features, sizes);
+    } else {
+        fb_linear_cuda_sizes(p, &x.form, sizes);
+        sizes->saved_bytes += x.saved_bytes;
+        sizes->forward_scratch_bytes += x.scratch_bytes;
+        lay_out(p, true, NULL, NULL, &x);
+        sizes->backward_scratch_bytes += x.scratch_bytes;
+    }
     x.form.feature_count = x.plan.features;
     sizes->decode_state_bytes = fb_linear_cuda_state_bytes(p, &x.form);
     const int64_t units = p->batch * (p->heads + p->kv_heads);
@@ -160,6 +165,9 @@ static enum fb_status performer_cuda_forward(const struct fb_problem *p, const s
         const struct fb_linear_cuda_form form = relu_form(p);
         return fb_linear_cuda_forward(p, &form, call, error);
     }
+    const int64_t features = fb_problem_int_param(p, FB_PERFORMER_FEATURES);
+    if (fb_performer_cuda_is_fused(p, features))
+        return fb_performer_cuda_fused_forward(p, features, call, error);
     lay_out(p, false, call->scratch, call->saved, &x);
     const enum fb_status status = write_features(p, call, &x, false, error);
     if (status != FB_OK)
@@ -176,6 +184,9 @@ static enum fb_status performer_cuda_backward(const struct fb_problem *p,
         const struct fb_linear_cuda_form form = relu_form(p);
         return fb_linear_cuda_backward(p, &form, call, error);
     }
+    const int64_t features = fb_problem_int_param(p, FB_PERFORMER_FEATURES);
+    if (fb_performer_cuda_is_fused(p, features))
+        return fb_performer_cuda_fused_backward(p, features, call, error);
     lay_out(p, true, call->scratch, call->saved, &x);
     enum fb_status status = write_features(p, call, &x, true, error);
     const struct fb_call linear = linear_call(p, call, &x);

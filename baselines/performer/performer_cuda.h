@@ -47,6 +47,19 @@ enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_plan *plan,
                                       const float *projection, void *stream,
                                       struct fb_error *error) FB_MUST_CHECK;
 
+/* bf16, heads of 64, whole panels of up to 256 features, no mask, on Hopper: features are formed
+ * where they are needed and never stored (performer_cuda_fused.cuh). Sizes: of forward, backward
+ * and saved. */
+bool fb_performer_cuda_is_fused(const struct fb_problem *problem, int64_t features);
+void fb_performer_cuda_fused_sizes(const struct fb_problem *problem, int64_t features,
+                                   struct fb_sizes *sizes);
+enum fb_status fb_performer_cuda_fused_forward(const struct fb_problem *problem, int64_t features,
+                                               const struct fb_call *call,
+                                               struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_performer_cuda_fused_backward(const struct fb_problem *problem, int64_t features,
+                                                const struct fb_call *call,
+                                                struct fb_error *error) FB_MUST_CHECK;
+
 /* The features of one token of every head as f32, and how far keys' exponents lie above the
  * stabiliser: [batch kv_heads]. exponents NULL: queries. */
 enum fb_status fb_performer_cuda_token(const struct fb_tensor *x, int64_t features,

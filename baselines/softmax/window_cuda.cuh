@@ -84,7 +84,6 @@ enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arg
 /* The same where every key up to the sink, or every one, is seen, on Hopper: window_cuda_groups.cu.
  */
 bool window_cuda_has_groups(const window_arguments &arguments);
-bool window_cuda_is_hopper();
 /* Whether heads are of 64, of 16 bits, and every row is one of whole 16-byte chunks. */
 bool window_cuda_is_wide(const struct fb_problem *problem,
                          std::initializer_list<const tensor_view *> tensors);

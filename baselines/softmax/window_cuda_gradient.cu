@@ -234,7 +234,7 @@ bool has_groups(const struct fb_problem *p, const window_gradient_view &a)
 {
     return window_cuda_is_wide(p,
                                {&a.w.q, &a.w.k, &a.w.v, &a.w.out, &a.dout, &a.dq, &a.dk, &a.dv}) &&
-           p->q_len >= kPanel && window_cuda_is_hopper();
+           p->q_len >= kPanel && fb_cuda_is_hopper();
 }
 
 } // namespace

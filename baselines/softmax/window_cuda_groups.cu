@@ -242,18 +242,10 @@ enum fb_status launch(const window_arguments &a, unsigned heads, cudaStream_t st
 
 } // namespace
 
-/* wgmma is Hopper's alone. */
-bool window_cuda_is_hopper()
-{
-    int major = 0;
-    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
-           major == 9;
-}
-
 bool window_cuda_has_groups(const window_arguments &a)
 {
     const int queries = window_cuda_is_band(a) ? 64 : kQueries;
-    return a.q_len >= queries && window_cuda_is_hopper();
+    return a.q_len >= queries && fb_cuda_is_hopper();
 }
 
 enum fb_status window_cuda_groups(enum fb_dtype dtype, const window_arguments &arguments,

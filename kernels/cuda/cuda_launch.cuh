@@ -6,8 +6,8 @@
 #include "cuda_check.h"
 
 /* Allows the kernel its dynamic shared memory; says what is lacking. */
-static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t bytes, const char *name,
-                                             struct fb_error *error)
+static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t bytes,
+                                                  const char *name, struct fb_error *error)
 {
     int most = 0;
     enum fb_status status = fb_cuda_status(
@@ -24,8 +24,16 @@ static inline enum fb_status fb_cuda_allow_shared(const void *kernel, size_t byt
     return status;
 }
 
-/* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and of
- * keys. See cuda_lengths.cu. */
+/* wgmma is Hopper's alone. */
+static inline bool fb_cuda_is_hopper()
+{
+    int major = 0;
+    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
+           major == 9;
+}
+
+/* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and
+ * of keys. See cuda_lengths.cu. */
 enum fb_status fb_cuda_put_lengths(const struct fb_problem *problem, int32_t *lengths,
                                    cudaStream_t stream, struct fb_error *error);
 

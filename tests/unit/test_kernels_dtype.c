@@ -137,12 +137,47 @@ static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **sta
     kernel_expect_no_failures();
 }
 
+/* Performer's own kernels for heads of 64: whole panels of features, of which a case has one to
+ * four; tiles that are full, begun, and missing; grouped queries, padding, exponents of size. */
+static void test_dtypes_performer_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t lengths[2] = {217, 70}, others[2] = {0, 140};
+    static const struct {
+        int64_t batch, kv_heads, q_len, kv_len;
+        double features;
+        const int64_t *q_lengths, *kv_lengths;
+        float scale;
+    } cases[] = {
+        {1, 2, 1, 1, 64, NULL, NULL, 1.0f},          {1, 2, 64, 64, 256, NULL, NULL, 1.0f},
+        {1, 1, 130, 517, 128, NULL, NULL, 1.0f},     {1, 2, 300, 65, 192, NULL, NULL, 1.0f},
+        {2, 1, 217, 140, 64, lengths, NULL, 1.0f},   {2, 2, 217, 140, 256, NULL, others, 1.0f},
+        {2, 1, 217, 140, 64, lengths, others, 1.0f}, {1, 2, 150, 150, 256, NULL, NULL, 2.0f},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct kernel_case c = {.layout = (enum kernel_layout)(i % LAYOUT_COUNT),
+                                .scale = cases[i].scale,
+                                .seed = 700 + i};
+        kernel_case_set_problem(&c, fb_mechanism_find("performer"), cases[i].batch, 2,
+                                cases[i].q_len, cases[i].kv_len, 64, 64);
+        assert_true(kernel_case_set_parameter(&c, "features", cases[i].features, NULL));
+        c.problem.kv_heads = cases[i].kv_heads;
+        c.problem.dtype = FB_BF16;
+        c.problem.q_lengths = cases[i].q_lengths;
+        c.problem.kv_lengths = cases[i].kv_lengths;
+        judge_all_variants(&c, executed);
+    }
+    kernel_expect_no_failures();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_performer_heads_of_64_agree_with_oracle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,122 @@
+/* Which of Performer's fused kernels run, and where their buffers lie. See
+ * performer_cuda_fused.cuh.
+ */
+#include "performer_cuda_fused.cuh"
+
+#include "kernel_support.h"
+#include "performer_cuda.h"
+
+namespace
+{
+
+struct fused_buffers {
+    int32_t *lengths;
+    size_t scratch_bytes, saved_bytes;
+};
+
+fused_arguments arguments_of(const struct fb_problem *p, int64_t features)
+{
+    fused_arguments a = {};
+    a.batch = (int)p->batch;
+    a.heads = (int)p->heads;
+    a.kv_heads = (int)p->kv_heads;
+    a.group = (int)(p->heads / p->kv_heads);
+    a.q_len = (int)p->q_len;
+    a.kv_len = (int)p->kv_len;
+    a.features = (int)features;
+    a.scale = (float)pow((double)kFusedDim, -0.25);
+    fused_cut_slices(a);
+    return a;
+}
+
+/* Lays out scratch and saved; with both NULL it only counts. */
+fused_buffers lay_out(const struct fb_problem *p, bool backward, void *scratch, void *saved,
+                      fused_arguments &a)
+{
+    const int64_t heads = p->batch * p->heads, units = p->batch * p->kv_heads;
+    const int64_t totals = units * fused_total_count(a.features);
+    struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
+    fused_buffers x = {};
+    a.query_base = fb_scratch_take_f32(&kept, heads * p->q_len);
+    a.query_share = fb_scratch_take_f32(&kept, heads * p->q_len);
+    a.key_base = fb_scratch_take_f32(&kept, units * p->kv_len);
+    a.totals = fb_scratch_take_f32(&kept, totals);
+    if (!backward && saved == nullptr)
+        a.totals = fb_scratch_take_f32(&here, totals);
+    if (p->q_lengths != nullptr || p->kv_lengths != nullptr)
+        x.lengths = (int32_t *)fb_scratch_take(&here, 2 * p->batch, sizeof(int32_t));
+    a.lengths = x.lengths;
+    const int64_t slots = backward ? heads * a.query_slices : units * a.key_slices;
+    a.sums = fb_scratch_take_f32(&here, slots * fused_count(a.features));
+    if (backward) {
+        a.weights = fb_scratch_take_f32(&here, heads * p->q_len);
+        a.back = fb_scratch_take_f32(&here, totals);
+    }
+    x.scratch_bytes = here.used_bytes;
+    x.saved_bytes = kept.used_bytes;
+    return x;
+}
+
+enum fb_status begin(const struct fb_problem *p, const struct fb_call *call, bool backward,
+                     fused_arguments &a, struct fb_error *error)
+{
+    const fused_buffers x = lay_out(p, backward, call->scratch, call->saved, a);
+    a.projection = (const float *)call->constants;
+    a.q = panel_tensor_of(call->q);
+    a.k = panel_tensor_of(call->k);
+    a.v = panel_tensor_of(call->v);
+    a.out = panel_tensor_of(call->out);
+    return x.lengths == nullptr
+               ? FB_OK
+               : fb_cuda_put_lengths(p, x.lengths, (cudaStream_t)call->stream, error);
+}
+
+} // namespace
+
+extern "C" bool fb_performer_cuda_is_fused(const struct fb_problem *p, int64_t features)
+{
+    return p->dtype == FB_BF16 && !p->causal && p->qk_dim == kFusedDim && p->v_dim == kFusedDim &&
+           features % kPanel == 0 && features <= kFusedFeaturesMost && fb_cuda_is_hopper();
+}
+
+extern "C" void fb_performer_cuda_fused_sizes(const struct fb_problem *p, int64_t features,
+                                              struct fb_sizes *sizes)
+{
+    fused_arguments a = arguments_of(p, features);
+    const fused_buffers forward = lay_out(p, false, nullptr, nullptr, a);
+    sizes->saved_bytes = forward.saved_bytes;
+    sizes->forward_scratch_bytes = forward.scratch_bytes;
+    sizes->backward_scratch_bytes = lay_out(p, true, nullptr, nullptr, a).scratch_bytes;
+}
+
+extern "C" enum fb_status fb_performer_cuda_fused_forward(const struct fb_problem *p,
+                                                          int64_t features,
+                                                          const struct fb_call *call,
+                                                          struct fb_error *error)
+{
+    cudaStream_t stream = (cudaStream_t)call->stream;
+    fused_arguments a = arguments_of(p, features);
+    enum fb_status status = begin(p, call, false, a, error);
+    if (status == FB_OK)
+        status = fused_cuda_sums(a, false, stream, error);
+    return status == FB_OK ? fused_cuda_rows(a, FUSED_OUT, stream, error) : status;
+}
+
+extern "C" enum fb_status fb_performer_cuda_fused_backward(const struct fb_problem *p,
+                                                           int64_t features,
+                                                           const struct fb_call *call,
+                                                           struct fb_error *error)
+{
+    cudaStream_t stream = (cudaStream_t)call->stream;
+    fused_arguments a = arguments_of(p, features);
+    enum fb_status status = begin(p, call, true, a, error);
+    a.dout = panel_tensor_of(call->dout);
+    a.dq = panel_tensor_of(call->dq);
+    a.dk = panel_tensor_of(call->dk);
+    a.dv = panel_tensor_of(call->dv);
+    if (status == FB_OK)
+        status = fused_cuda_sums(a, true, stream, error);
+    if (status == FB_OK)
+        status = fused_cuda_rows(a, FUSED_DQ, stream, error);
+    return status == FB_OK ? fused_cuda_rows(a, FUSED_DK_DV, stream, error) : status;
+}

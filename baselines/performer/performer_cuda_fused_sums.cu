@@ -1,0 +1,405 @@
+/* Performer's sums over tokens, features formed on the way. See performer_cuda_fused.cuh. */
+#include "performer_cuda_fused.cuh"
+
+namespace
+{
+
+constexpr int kTokens = 128; /* of a tile */
+constexpr int kStages = 3;   /* tiles under way, the one in use included */
+constexpr int kTokensBytes = kTokens * kRowBytes;
+constexpr int kSliceTilesMost = 32; /* after which sums in f32 are put away */
+constexpr int64_t kOverheadTiles = 2;
+constexpr int kTotalThreads = 256;
+constexpr int kThreadsMost = kFusedFeaturesMost / kPanel * kGroupThreads;
+
+/* Numbers of a tile's tokens. Keys: base. Queries: base, eps / y, w. */
+struct token_numbers {
+    alignas(16) float base[kTokens], share[kTokens], weight[kTokens];
+};
+
+/* k and v, or q, dout and out. */
+template <bool OfQueries> constexpr int stage_bytes()
+{
+    return (OfQueries ? 3 : 2) * kTokensBytes;
+}
+
+template <bool OfQueries> size_t shared_bytes(const fused_arguments &a)
+{
+    return (size_t)2 * (a.features / kPanel) * kTileBytes +
+           (size_t)kStages * stage_bytes<OfQueries>() + kStages * sizeof(token_numbers) + 1024;
+}
+
+#if FB_HAVE_WGMMA
+
+__device__ inline void copy_number_async(float *to, const float *from, bool exists)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(exists ? 4 : 0));
+}
+
+/* The numbers of a tile's queries on their way; the first threads of the block have one each. */
+__device__ inline void fetch_numbers(const fused_arguments &a, int64_t unit, token_numbers &to,
+                                     int first, int valid)
+{
+    for (int i = threadIdx.x; i < kTokens; i += (int)blockDim.x) {
+        const bool exists = first + i < valid;
+        const int64_t at = unit * a.q_len + (exists ? first + i : 0);
+        copy_number_async(&to.base[i], a.query_base + at, exists);
+        copy_number_async(&to.share[i], a.query_share + at, exists);
+    }
+}
+
+/* The same threads: no power of what does not exist. And w, by those who have brought dout and out;
+ * also into global memory. */
+template <int Threads>
+__device__ void finish_queries(const fused_arguments &a, int64_t unit, const char *tile,
+                               token_numbers &to, int first, int valid)
+{
+    const int step = (Threads > 0 ? Threads : (int)blockDim.x) / 8, chunk = (int)threadIdx.x % 8;
+    for (int i = threadIdx.x; i < kTokens; i += (int)blockDim.x)
+        if (first + i >= valid)
+            to.base[i] = INFINITY;
+#pragma unroll
+    for (int k = 0; k < kTokens; k += step) {
+        const int row = (int)threadIdx.x / 8 + k;
+        if (Threads == 0 && row >= kTokens)
+            break;
+        float x[8], y[8], w = 0.0F;
+        panel_bf16::get8(tile + kTokensBytes, row, chunk, x);
+        panel_bf16::get8(tile + 2 * kTokensBytes, row, chunk, y);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            w = fmaf(x[i], y[i], w);
+        w = sum_of_eight(w);
+        if (chunk != 0)
+            continue;
+        to.weight[row] = w;
+        if (first + row < valid)
+            a.weights[unit * a.q_len + first + row] = w;
+    }
+}
+
+/* Bases of a tile's keys, by those who have brought them; also into global memory. The thread's
+ * part of the sum of v. */
+template <int Threads>
+__device__ void finish_keys(const fused_arguments &a, int64_t unit, const char *tile,
+                            token_numbers &to, int first, int valid, float (&values)[8])
+{
+    const int step = (Threads > 0 ? Threads : (int)blockDim.x) / 8, chunk = (int)threadIdx.x % 8;
+#pragma unroll
+    for (int k = 0; k < kTokens; k += step) {
+        const int row = (int)threadIdx.x / 8 + k;
+        if (Threads == 0 && row >= kTokens)
+            break;
+        float e[8];
+        panel_bf16::get8(tile + kTokensBytes, row, chunk, e);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            values[i] += e[i];
+        const bool exists = first + row < valid;
+        const float base = base_of_squares(a, squares_of_row(tile, row, chunk));
+        if (chunk != 0)
+            continue;
+        to.base[row] = exists ? base : INFINITY;
+        if (exists && a.key_base != nullptr)
+            a.key_base[unit * a.kv_len + first + row] = base;
+    }
+}
+
+/* What a warpgroup has of its 64 features; a thread of rows g and g + 8 of its warp's. And of a
+ * product that adds e^T v to the state and may be under way. */
+struct feature_sums {
+    float state[8][4], z[2], top[2];
+    uint32_t e[4][4];
+};
+
+/* A new maximum of each row, and what it makes of the sums so far. */
+__device__ inline void raise_tops(const float (&u)[8][4], feature_sums &sums)
+{
+    float factors[2];
+    bool rises = false;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float now = fmaxf(sums.top[half], largest_of_half(u, half));
+        rises |= now > sums.top[half];
+        factors[half] = power_of_two((sums.top[half] - now) * kLog2e);
+        sums.top[half] = now;
+    }
+    if (!__any_sync(0xffffffffU, rises))
+        return;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        scale_half(sums.state, half, factors[half]);
+        sums.z[half] *= factors[half];
+    }
+}
+
+/* 64 tokens, of which `left` exist, in the second half of a tile perhaps none: x and z their tiles.
+ */
+template <bool OfQueries>
+__device__ void add_tokens(uint64_t high, uint64_t low, uint64_t x, uint64_t z,
+                           const token_numbers &numbers, int at, int left, feature_sums &sums)
+{
+    const int t = threadIdx.x % 4;
+    float u[8][4];
+    wgmma_hold(u);
+    wgmma_begin();
+    product_turned(u, high, x, true);
+    product_turned(u, low, x, false);
+    finish_product(u);
+    finish_sum(sums.state, sums.e);
+    if constexpr (!OfQueries) {
+        if (left < kPanel)
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    u[n][i] = 8 * n + 2 * t + i % 2 < left ? u[n][i] : -INFINITY;
+        raise_tops(u, sums);
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 base = *reinterpret_cast<const float2 *>(&numbers.base[at + 8 * n + 2 * t]);
+        float2 share = {}, weight = {1.0F, 1.0F};
+        if constexpr (OfQueries) {
+            share = *reinterpret_cast<const float2 *>(&numbers.share[at + 8 * n + 2 * t]);
+            weight = *reinterpret_cast<const float2 *>(&numbers.weight[at + 8 * n + 2 * t]);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float top = OfQueries ? 0.0F : sums.top[half] * kLog2e;
+            const float p = power_of_two(fmaf(u[n][2 * half], kLog2e, -(base.x + top))) + share.x;
+            const float q =
+                power_of_two(fmaf(u[n][2 * half + 1], kLog2e, -(base.y + top))) + share.y;
+            sums.z[half] = fmaf(p, weight.x, sums.z[half]);
+            sums.z[half] = fmaf(q, weight.y, sums.z[half]);
+            put_operand(sums.e, n, half, p, q);
+        }
+    }
+    wgmma_hold(sums.state);
+    wgmma_begin();
+    product_added(sums.state, sums.e, z);
+    wgmma_commit();
+}
+
+/* A warpgroup's sums to their places. */
+__device__ inline void put_sums(const fused_arguments &a, float *to, const feature_sums &sums)
+{
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int feature = (int)threadIdx.x / 32 * 16 + g + 8 * half;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<float2 *>(to + feature * kFusedDim + 8 * n + 2 * t) =
+                make_float2(sums.state[n][2 * half], sums.state[n][2 * half + 1]);
+        const float z = sum_of_four(sums.z[half]);
+        if (t == 0) {
+            to[a.features * kFusedDim + feature] = z;
+            to[a.features * (kFusedDim + 1) + feature] = sums.top[half];
+        }
+    }
+}
+
+/* The sum of v, of which every thread has eight columns over its rows; the block is in step. */
+__device__ inline void put_values(char *shared, float *to, const float (&values)[8])
+{
+    float *parts = reinterpret_cast<float *>(shared);
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        parts[threadIdx.x * 8 + k] = values[k];
+    __syncthreads();
+    if (threadIdx.x >= kFusedDim)
+        return;
+    float sum = 0.0F;
+    for (int i = 0; i < (int)blockDim.x / 8; i++)
+        sum += parts[i * kFusedDim + threadIdx.x];
+    to[threadIdx.x] = sum;
+}
+
+#endif
+
+/* grid (slices, heads), a warpgroup to 64 features: reads k and v (queries: q, dout and
+ * out) once.
+ * Threads: of a block, 0 when it is not one of the largest. */
+template <bool OfQueries, int Threads>
+__global__ void __launch_bounds__(kThreadsMost, 1)
+    sum_kernel(const __grid_constant__ fused_arguments a)
+{
+#if FB_HAVE_WGMMA
+    extern __shared__ char dynamic[];
+    char *shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
+    const int64_t unit = blockIdx.y;
+    const fused_unit u(a, unit, OfQueries);
+    const int valid = OfQueries ? u.q_valid : u.kv_valid;
+    const panel_rows<__nv_bfloat16> x(OfQueries ? a.q : a.k, u.b, u.h, valid);
+    const panel_rows<__nv_bfloat16> z(OfQueries ? a.dout : a.v, u.b, u.h, valid);
+    const int tiles = OfQueries ? a.query_tiles : a.key_tiles;
+    const int from = (int)blockIdx.x * tiles * kTokens, to = min(from + tiles * kTokens, valid);
+    const int count = from < to ? (to - from + kTokens - 1) / kTokens : 0;
+    const int panels = a.features / kPanel, group = (int)threadIdx.x / kGroupThreads;
+    constexpr int stages = stage_bytes<OfQueries>();
+    char *ring = shared + 2 * panels * kTileBytes;
+    token_numbers *numbers = reinterpret_cast<token_numbers *>(ring + kStages * stages);
+    const uint64_t high = wgmma_tile(shared_address(shared + group * kTileBytes)),
+                   low = high + (uint64_t)(panels * kTileUnits);
+    feature_sums sums = {};
+    sums.top[0] = sums.top[1] = -INFINITY;
+    float values[8] = {};
+    const auto start = [&](int n) {
+        char *stage = ring + n % kStages * stages;
+        if (n < count) {
+            const int first = from + n * kTokens;
+            fetch_tile<kTokens, Threads>(stage, x, first, (int)threadIdx.x, (int)blockDim.x);
+            fetch_tile<kTokens, Threads>(stage + kTokensBytes, z, first, (int)threadIdx.x,
+                                         (int)blockDim.x);
+            if constexpr (OfQueries) {
+                const panel_rows<__nv_bfloat16> out(a.out, u.b, u.h, valid);
+                fetch_tile<kTokens, Threads>(stage + 2 * kTokensBytes, out, first, (int)threadIdx.x,
+                                             (int)blockDim.x);
+                fetch_numbers(a, unit, numbers[n % kStages], first, valid);
+            }
+        }
+        commit_copies();
+    };
+    for (int n = 0; n < kStages - 1; n++)
+        start(n);
+    load_projection(a, shared);
+    for (int n = 0; n < count; n++) {
+        char *stage = ring + n % kStages * stages;
+        const int first = from + n * kTokens;
+        wait_copies<kStages - 2>();
+        if constexpr (OfQueries)
+            finish_queries<Threads>(a, unit, stage, numbers[n % kStages], first, valid);
+        else
+            finish_keys<Threads>(a, unit, stage, numbers[n % kStages], first, valid, values);
+        publish_shared();
+        __syncthreads();
+        start(n + kStages - 1);
+        const uint64_t tile = wgmma_tile(shared_address(stage));
+#pragma unroll
+        for (int part = 0; part < kTokens / kPanel; part++)
+            add_tokens<OfQueries>(high, low, tile + (uint64_t)(part * kTileUnits),
+                                  tile + (uint64_t)((kTokens / kPanel + part) * kTileUnits),
+                                  numbers[n % kStages], part * kPanel, to - first - part * kPanel,
+                                  sums);
+        finish_sum(sums.state, sums.e);
+    }
+    wait_copies<0>();
+    __syncthreads();
+    float *out = a.sums + (unit * gridDim.x + blockIdx.x) * fused_count(a.features);
+    put_sums(a, out, sums);
+    if constexpr (!OfQueries)
+        put_values(shared, out + a.features * (kFusedDim + 2), values);
+#endif
+}
+
+/* The largest of a head's maxima, in every thread. */
+__device__ inline float highest_of(const float *sums, int slots, int features)
+{
+    __shared__ float tops[kTotalThreads / 32];
+    float top = -INFINITY;
+    for (int s = 0; s < slots; s++)
+        for (int f = threadIdx.x; f < features; f += kTotalThreads)
+            top = fmaxf(top, sums[s * fused_count(features) + features * (kFusedDim + 1) + f]);
+    for (int step = 1; step < 32; step *= 2)
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, step));
+    if (threadIdx.x % 32 == 0)
+        tops[threadIdx.x / 32] = top;
+    __syncthreads();
+    for (int i = 0; i < kTotalThreads / 32; i++)
+        top = fmaxf(top, tops[i]);
+    return top;
+}
+
+/* A thread has one column of every fourth of a block's features. */
+constexpr int kTotalEach = 4, kTotalStep = kTotalThreads / kFusedDim,
+              kTotalFeatures = kTotalEach * kTotalStep;
+
+/* grid (features / 16, heads of keys): slots lie behind each other */
+template <bool OfQueries>
+__global__ void __launch_bounds__(kTotalThreads)
+    total_kernel(const __grid_constant__ fused_arguments a, int slots)
+{
+    const int64_t unit = blockIdx.y, count = fused_count(a.features);
+    const float *sums = a.sums + unit * slots * count;
+    const int own = (int)blockIdx.x * kTotalFeatures + (int)threadIdx.x / kFusedDim,
+              col = (int)threadIdx.x % kFusedDim;
+    const float highest = OfQueries ? 0.0F : highest_of(sums, slots, a.features);
+    const int valid = a.lengths == nullptr ? a.kv_len : a.lengths[a.batch + unit / a.kv_heads];
+    float state[kTotalEach] = {}, z[kTotalEach] = {}, values = 0.0F;
+#pragma unroll 2
+    for (int s = 0; s < slots; s++) {
+        const float *slot = sums + s * count;
+#pragma unroll
+        for (int k = 0; k < kTotalEach; k++) {
+            const int feature = own + k * kTotalStep;
+            float factor = 1.0F;
+            if constexpr (!OfQueries) {
+                const float top = slot[a.features * (kFusedDim + 1) + feature];
+                factor = top == -INFINITY ? 0.0F : exp2f((top - highest) * kLog2e);
+            }
+            state[k] = fmaf(slot[feature * kFusedDim + col], factor, state[k]);
+            z[k] = fmaf(slot[a.features * kFusedDim + feature], factor, z[k]);
+        }
+        if constexpr (!OfQueries)
+            values += slot[a.features * (kFusedDim + 2) + col];
+    }
+    const fused_total total(OfQueries ? a.back : a.totals, unit, a.features);
+#pragma unroll
+    for (int k = 0; k < kTotalEach; k++) {
+        const int feature = own + k * kTotalStep, place = feature * kFusedDim + col;
+        total.state[place] = __float2bfloat16_rn(fmaf(kFeatureEpsilon, values, state[k]));
+        if (!OfQueries)
+            total.own_state[place] = __float2bfloat16_rn(state[k]);
+        if (col != 0)
+            continue;
+        total.z[feature] = OfQueries ? -z[k] : fmaf(kFeatureEpsilon, (float)valid, z[k]);
+        if (!OfQueries)
+            total.own_z[feature] = z[k];
+    }
+    if (!OfQueries && blockIdx.x == 0 && threadIdx.x == 0)
+        *total.top = highest * kLog2e;
+}
+
+template <bool OfQueries>
+enum fb_status run(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    const size_t bytes = shared_bytes<OfQueries>(a);
+    const int threads = a.features / kPanel * kGroupThreads;
+    const auto kernel =
+        threads == kThreadsMost ? sum_kernel<OfQueries, kThreadsMost> : sum_kernel<OfQueries, 0>;
+    const enum fb_status status =
+        fb_cuda_allow_shared((const void *)kernel, bytes, "Performer's sums", error);
+    if (status != FB_OK)
+        return status;
+    const int slices = OfQueries ? a.query_slices : a.key_slices;
+    const int heads = a.batch * (OfQueries ? a.heads : a.kv_heads);
+    const dim3 grid((unsigned)slices, (unsigned)heads);
+    const dim3 totals((unsigned)(a.features / kTotalFeatures), (unsigned)(a.batch * a.kv_heads));
+    kernel<<<grid, (unsigned)threads, bytes, stream>>>(a);
+    total_kernel<OfQueries>
+        <<<totals, kTotalThreads, 0, stream>>>(a, OfQueries ? slices * a.group : slices);
+    return fb_cuda_launched("Performer's sums", error);
+}
+
+} // namespace
+
+void fused_cut_slices(fused_arguments &a)
+{
+    const auto cut = [](int64_t heads, int len, int &slices, int &tiles) {
+        const int all = (len + kTokens - 1) / kTokens;
+        slices = fused_slices_of(heads, all, kOverheadTiles);
+        tiles = (all + slices - 1) / slices;
+        tiles = tiles > kSliceTilesMost ? kSliceTilesMost : tiles;
+        slices = (all + tiles - 1) / tiles;
+    };
+    cut((int64_t)a.batch * a.kv_heads, a.kv_len, a.key_slices, a.key_tiles);
+    cut((int64_t)a.batch * a.heads, a.q_len, a.query_slices, a.query_tiles);
+}
+
+enum fb_status fused_cuda_sums(const fused_arguments &a, bool of_queries, cudaStream_t stream,
+                               struct fb_error *error)
+{
+    return of_queries ? run<true>(a, stream, error) : run<false>(a, stream, error);
+}
