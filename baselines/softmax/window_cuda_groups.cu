@@ -69,10 +69,10 @@ __device__ void bring(const window_arguments &a, const block_place &place, uint3
             const uint32_t tile = tiles + (uint32_t)(stage * 2 * kTileBytes);
             const int left = place.range.to - at;
             barrier_wait(empty + 8 * stage, (uint32_t)(i / kStages + 1) & 1U);
-            fetch_rows<T>(tile, a.k, place.head.b, place.head.kv_h, at, kKeys, left, thread,
-                          kGroupThreads);
-            fetch_rows<T>(tile + kTileBytes, a.v, place.head.b, place.head.kv_h, at, kKeys, left,
-                          thread, kGroupThreads);
+            fetch_rows<T, kKeys, kGroupThreads>(tile, a.k, place.head.b, place.head.kv_h, at, left,
+                                                thread);
+            fetch_rows<T, kKeys, kGroupThreads>(tile + kTileBytes, a.v, place.head.b,
+                                                place.head.kv_h, at, left, thread);
         }
         commit_copies();
         if (i >= kAhead) {
@@ -145,10 +145,10 @@ __device__ void fetch_band(const window_arguments &a, const block_place &place, 
                            int at)
 {
     const int left = place.range.to - at;
-    fetch_rows<T>(tile, a.k, place.head.b, place.head.kv_h, at, 64, left, threadIdx.x,
-                  kGroupThreads);
-    fetch_rows<T>(tile + 64 * kRowBytes, a.v, place.head.b, place.head.kv_h, at, 64, left,
-                  threadIdx.x, kGroupThreads);
+    fetch_rows<T, 64, kGroupThreads>(tile, a.k, place.head.b, place.head.kv_h, at, left,
+                                     threadIdx.x);
+    fetch_rows<T, 64, kGroupThreads>(tile + 64 * kRowBytes, a.v, place.head.b, place.head.kv_h, at,
+                                     left, threadIdx.x);
 }
 
 #endif
@@ -169,8 +169,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         barrier_init(full + 8 * threadIdx.x, kGroupThreads);
         barrier_init(empty + 8 * threadIdx.x, 4 * kGroups);
     }
-    fetch_rows<T>(queries, a.q, place.head.b, place.head.h, place.first, kQueries, place.valid,
-                  threadIdx.x, kThreads);
+    fetch_rows<T, kQueries, kThreads>(queries, a.q, place.head.b, place.head.h, place.first,
+                                      place.valid, threadIdx.x);
     commit_copies();
     wait_copies<0>();
     publish_shared();
@@ -197,8 +197,8 @@ __global__ void __launch_bounds__(kGroupThreads, 4)
     const uint32_t queries = shared_address(shared), tiles = queries + 64 * kRowBytes;
     const block_place place = place_of(a, 64, 64);
     const int strip = (int)threadIdx.x / 32 * 16;
-    fetch_rows<T>(queries, a.q, place.head.b, place.head.h, place.first, 64, place.valid,
-                  threadIdx.x, kGroupThreads);
+    fetch_rows<T, 64, kGroupThreads>(queries, a.q, place.head.b, place.head.h, place.first,
+                                     place.valid, threadIdx.x);
     if (place.count > 0)
         fetch_band<T>(a, place, tiles, place.range.from);
     commit_copies();

@@ -84,10 +84,10 @@ __device__ void fetch_turn(const window_gradient_view &a, const block_place &x,
     const int64_t h = kKeySide ? x.h + turn / x.each : x.kv_h;
     const uint32_t tile = s.tiles + (uint32_t)(stage * 2 * kTileBytes);
     const int left = x.range.to - at;
-    fetch_rows<T>(tile, kKeySide ? a.w.q : a.w.k, x.b, h, at, kPassing, left, thread,
-                  kGroupThreads);
-    fetch_rows<T>(tile + kTileBytes, kKeySide ? a.dout : a.w.v, x.b, h, at, kPassing, left, thread,
-                  kGroupThreads);
+    fetch_rows<T, kPassing, kGroupThreads>(tile, kKeySide ? a.w.q : a.w.k, x.b, h, at, left,
+                                           thread);
+    fetch_rows<T, kPassing, kGroupThreads>(tile + kTileBytes, kKeySide ? a.dout : a.w.v, x.b, h, at,
+                                           left, thread);
     if (kKeySide) {
         const int row = thread % kPassing;
         const float *from = thread < kPassing ? a.lse : (const float *)a.shares;
@@ -307,19 +307,20 @@ __device__ void use(const window_gradient_view &a, const block_place &x, const s
 }
 
 /* The block's own rows, and where what passes goes. */
-template <typename T, bool kKeySide>
+template <typename T, bool kKeySide, int Own, int Threads>
 __device__ shared_place start_block(const window_gradient_view &a, const block_place &x,
-                                    char *dynamic, int own, int threads)
+                                    char *dynamic)
 {
     shared_place s = {};
     s.own = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
     s.own_address = shared_address(s.own);
-    s.second = s.own_address + (uint32_t)(own * kRowBytes);
-    s.tiles = s.second + (uint32_t)(own * kRowBytes);
-    fetch_rows<T>(s.own_address, kKeySide ? a.w.k : a.w.q, x.b, kKeySide ? x.kv_h : x.h, x.first,
-                  own, x.rows, threadIdx.x, threads);
-    fetch_rows<T>(s.second, kKeySide ? a.w.v : a.dout, x.b, kKeySide ? x.kv_h : x.h, x.first, own,
-                  x.rows, threadIdx.x, threads);
+    s.second = s.own_address + (uint32_t)(Own * kRowBytes);
+    s.tiles = s.second + (uint32_t)(Own * kRowBytes);
+    const int64_t h = kKeySide ? x.kv_h : x.h;
+    fetch_rows<T, Own, Threads>(s.own_address, kKeySide ? a.w.k : a.w.q, x.b, h, x.first, x.rows,
+                                threadIdx.x);
+    fetch_rows<T, Own, Threads>(s.second, kKeySide ? a.w.v : a.dout, x.b, h, x.first, x.rows,
+                                threadIdx.x);
     return s;
 }
 
@@ -336,7 +337,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __shared__ __align__(8) unsigned long long barriers[2 * kStages];
     __shared__ __align__(16) float lse[kStages * kPassing], shares[kStages * kPassing];
     const block_place x = place_of<kKeySide>(a, own);
-    shared_place s = start_block<T, kKeySide>(a, x, dynamic, own, kThreads);
+    shared_place s = start_block<T, kKeySide, own, kThreads>(a, x, dynamic);
     s.full = shared_address(barriers);
     s.empty = s.full + 8 * kStages;
     s.lse = lse;
@@ -369,7 +370,7 @@ __global__ void __launch_bounds__(kGroupThreads, 3)
     extern __shared__ char dynamic[];
     __shared__ __align__(16) float lse[kBandStages * kPassing], shares[kBandStages * kPassing];
     const block_place x = place_of<kKeySide>(a, own);
-    shared_place s = start_block<T, kKeySide>(a, x, dynamic, own, kGroupThreads);
+    shared_place s = start_block<T, kKeySide, own, kGroupThreads>(a, x, dynamic);
     s.lse = lse;
     s.shares = shares;
     if (x.count > 0)

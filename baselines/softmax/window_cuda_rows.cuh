@@ -22,18 +22,30 @@ template <> __device__ inline uint32_t pack_pair<__half>(float low, float high)
     return *reinterpret_cast<const uint32_t *>(&pair);
 }
 
-/* Rows of a head into a tile, asynchronously, by `threads` threads, this one being number `thread`;
- * zeros beyond the valid ones. */
-template <typename T>
+/* Rows of a head into a tile, asynchronously, by Threads threads, this one being number `thread`;
+ * zeros beyond the valid ones. A thread's rows lie a multiple of eight apart, so that its addresses
+ * differ by constants: whoever brings a whole tile in has hardly anything else to compute. */
+template <typename T, int Rows, int Threads>
 __device__ void fetch_rows(uint32_t tile, const tensor_view &view, int64_t b, int64_t h, int first,
-                           int rows, int valid, int thread, int threads)
+                           int valid, int thread)
 {
+    constexpr int apart = Threads / 8, each = Rows / apart;
+    static_assert(apart % 8 == 0 && Rows % apart == 0, "rows of a thread have the same swizzle");
     const head_rows<T> x = rows_of<T>(view, b, h, first);
-    for (int i = thread; i < rows * 8; i += threads) {
-        const int row = i / 8, chunk = i % 8;
-        const T *from =
-            row < valid ? x.data + row * x.stride + 8 * chunk : static_cast<const T *>(view.data);
-        copy_chunk_async(tile + chunk_offset(row, chunk), from, row < valid);
+    const int row = thread / 8, chunk = thread % 8;
+    const uint32_t to = tile + chunk_offset(row, chunk);
+    const T *from = x.data + row * x.stride + 8 * chunk;
+    if (valid >= Rows) {
+#pragma unroll
+        for (int i = 0; i < each; i++)
+            copy_chunk_async(to + i * apart * kRowBytes, from + i * apart * x.stride, true);
+    } else {
+        for (int i = 0; i < each; i++) {
+            const bool exists = row + i * apart < valid;
+            copy_chunk_async(
+                to + i * apart * kRowBytes,
+                exists ? from + i * apart * x.stride : static_cast<const T *>(view.data), exists);
+        }
     }
 }
 

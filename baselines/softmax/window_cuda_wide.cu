@@ -85,12 +85,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     const window_range range = window_range_of(a, head.kv_len, first, valid);
     const int count = valid > 0 ? (range.to - range.from + kKeys - 1) / kKeys : 0;
     const lane_places at;
-    fetch_rows<T>(queries, a.q, head.b, head.h, first, kQueries, valid, threadIdx.x, kThreads);
+    fetch_rows<T, kQueries, kThreads>(queries, a.q, head.b, head.h, first, valid, threadIdx.x);
     if (count > 0) {
-        fetch_rows<T>(tiles, a.k, head.b, head.kv_h, range.from, kKeys, range.to - range.from,
-                      threadIdx.x, kThreads);
-        fetch_rows<T>(tiles + kTileBytes, a.v, head.b, head.kv_h, range.from, kKeys,
-                      range.to - range.from, threadIdx.x, kThreads);
+        fetch_rows<T, kKeys, kThreads>(tiles, a.k, head.b, head.kv_h, range.from,
+                                       range.to - range.from, threadIdx.x);
+        fetch_rows<T, kKeys, kThreads>(tiles + kTileBytes, a.v, head.b, head.kv_h, range.from,
+                                       range.to - range.from, threadIdx.x);
     }
     commit_copies();
     uint32_t q[4][4];
@@ -102,10 +102,10 @@ __global__ void __launch_bounds__(kThreads, 2)
         if (i + 1 < count) {
             const uint32_t next = tiles + (uint32_t)((i + 1) % 2 * 2 * kTileBytes);
             const int left = range.to - here - kKeys;
-            fetch_rows<T>(next, a.k, head.b, head.kv_h, here + kKeys, kKeys, left, threadIdx.x,
-                          kThreads);
-            fetch_rows<T>(next + kTileBytes, a.v, head.b, head.kv_h, here + kKeys, kKeys, left,
-                          threadIdx.x, kThreads);
+            fetch_rows<T, kKeys, kThreads>(next, a.k, head.b, head.kv_h, here + kKeys, left,
+                                           threadIdx.x);
+            fetch_rows<T, kKeys, kThreads>(next + kTileBytes, a.v, head.b, head.kv_h, here + kKeys,
+                                           left, threadIdx.x);
         }
         commit_copies();
         wait_copies<1>();
