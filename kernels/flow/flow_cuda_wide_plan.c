@@ -53,7 +53,8 @@ static void cut(int64_t pieces, int64_t step, int64_t most, const struct pass *p
     }
 }
 
-/* A block has as many groups of 128 threads as panels of values, up to four. */
+/* A block has as many groups of 128 threads as panels of values, up to four; in 16 bits up to two,
+ * of which twice as many run at once. */
 static int64_t blocks_at_once(int64_t panels)
 {
     return BLOCKS_AT_ONCE * (panels > 2 ? 1 : panels > 1 ? 2 : 4);

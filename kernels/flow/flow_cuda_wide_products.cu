@@ -144,9 +144,10 @@ enum fb_status choose_product(bool of_queries, const wide_arguments &a, cudaStre
                               struct fb_error *error)
 {
     typedef typename outer_panel_of<T>::type P;
-    if (a.value_dim > 2 * kPanel)
-        return of_queries ? launch_product<P, T, 4, true>(a, stream, error)
-                          : launch_product<P, T, 4, false>(a, stream, error);
+    if constexpr (P::wide_sums)
+        if (a.value_dim > 2 * kPanel)
+            return of_queries ? launch_product<P, T, 4, true>(a, stream, error)
+                              : launch_product<P, T, 4, false>(a, stream, error);
     if (a.value_dim > kPanel)
         return of_queries ? launch_product<P, T, 2, true>(a, stream, error)
                           : launch_product<P, T, 2, false>(a, stream, error);
@@ -242,10 +243,78 @@ __device__ row_scalars scalars_of(const wide_arguments &a, const wide_unit &u, i
     return s;
 }
 
-/* The strip's product to what its rows of the result are; dv also gives z. */
+/* y[i] of the four lanes that share a row, turned: afterwards y[j] is what lane j had at the place
+ * of this lane's number. */
+__device__ inline void turn_four(float (&y)[4])
+{
+    const bool odd = threadIdx.x & 1U, high = threadIdx.x & 2U;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const float got = __shfl_xor_sync(0xffffffffU, odd ? y[i] : y[i + 1], 1);
+        y[i] = odd ? got : y[i];
+        y[i + 1] = odd ? y[i + 1] : got;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float got = __shfl_xor_sync(0xffffffffU, high ? y[i] : y[i + 2], 2);
+        y[i] = high ? got : y[i];
+        y[i + 2] = high ? y[i + 2] : got;
+    }
+}
+
+/* Eight neighbours of the row g + 8 half of a strip: the columns 32 part + 8 t on. By whole warps.
+ */
+__device__ inline void neighbours(const strip_result &c, int half, int part, float (&x)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float y[4];
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            y[n] = c[4 * part + n][2 * half + i];
+        turn_four(y);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            x[2 * j + i] = y[j];
+    }
+}
+
+/* Eight columns of a row's product to what they are in the result; dv also adds to z. */
 template <wide_result R, typename T>
-__device__ void finish_rows(const wide_arguments &a, const wide_unit &u, strip_result &c, int strip,
-                            int first, int valid, int panel, float scale, const extra_terms &terms)
+__device__ void finish_chunk(const wide_arguments &a, const row_scalars &s,
+                             const panel_rows<T> &input, const panel_rows<T> &old, int row, int col,
+                             int place, const extra_terms &terms, float (&x)[8], float &z)
+{
+    float in[8];
+    if constexpr (R != WIDE_OUT)
+        fetch_chunk(input, row, col, in);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+        x[e] *= s.factor;
+        if constexpr (gives_features<R>()) {
+            x[e] += terms.vectors[3][place + e];
+#pragma unroll
+            for (int k = 0; k < 3; k++)
+                x[e] = fmaf(s.weight[k], terms.vectors[k][place + e], x[e]);
+            x[e] *= wide_slope<T>(a.phi, in[e]);
+        }
+        if constexpr (R == WIDE_DV)
+            z = fmaf(x[e], in[e], z);
+    }
+    if constexpr (!rows_are_queries<R>())
+        if (a.round > 0) {
+            fetch_chunk(old, row, col, in);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                x[e] += in[e];
+        }
+}
+
+/* The strip's product to rows of the result before `end`; dv also gives z. */
+template <wide_result R, typename T>
+__device__ void finish_rows(const wide_arguments &a, const wide_unit &u, const strip_result &c,
+                            const panel_rows<T> &to, int first, int valid, int end, int panel,
+                            float scale, const extra_terms &terms)
 {
     const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
     const int64_t h = rows_are_queries<R>() ? u.h : u.kv_h;
@@ -253,33 +322,23 @@ __device__ void finish_rows(const wide_arguments &a, const wide_unit &u, strip_r
     const panel_rows<T> old(R == WIDE_DV ? a.dv : a.dk, u.b, u.kv_h, valid);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = first + strip + g + 8 * half;
+        const int row = first + g + 8 * half;
         const row_scalars s = scalars_of<R>(a, u, row, valid, scale);
         float z = 0.0F;
 #pragma unroll
-        for (int n = 0; n < 8; n++)
+        for (int part = 0; part < 2; part++) {
+            const int place = 32 * part + 8 * t, col = panel * kPanel + place;
+            float x[8];
+            neighbours(c, half, part, x);
+            if (s.exists)
+                finish_chunk<R, T>(a, s, input, old, row, col, place, terms, x, z);
+            else
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float &x = c[n][2 * half + i];
-                const int place = 8 * n + 2 * t + i, col = panel * kPanel + place;
-                if (!s.exists || (R != WIDE_OUT && col >= input.dim)) {
-                    x = 0.0F;
-                    continue;
-                }
-                x *= s.factor;
-                if constexpr (gives_features<R>()) {
-                    x += terms.vectors[3][place];
-#pragma unroll
-                    for (int k = 0; k < 3; k++)
-                        x = fmaf(s.weight[k], terms.vectors[k][place], x);
-                    x *= wide_slope<T>(a.phi, to_f32(*input.at(row, col)));
-                }
-                if constexpr (R == WIDE_DV)
-                    z = fmaf(x, to_f32(*input.at(row, col)), z);
-                if constexpr (!rows_are_queries<R>())
-                    if (a.round > 0)
-                        x += to_f32(*old.at(row, col));
-            }
+                for (int e = 0; e < 8; e++)
+                    x[e] = 0.0F;
+            if (row < end)
+                store_chunk(to, row, col, x);
+        }
         if constexpr (R == WIDE_DV) {
             z = sum_of_four(z);
             if (t == 0 && s.exists && panel * kPanel < a.value_dim)
@@ -296,23 +355,6 @@ template <wide_result R> __device__ const panel_tensor &rows_of_result(const wid
 template <wide_result R> __device__ const panel_tensor &result_of(const wide_arguments &a)
 {
     return R == WIDE_OUT ? a.out : R == WIDE_DV ? a.dv : R == WIDE_DQ ? a.dq : a.dk;
-}
-
-/* Two neighbours of a row to global memory. */
-template <typename T>
-__device__ void store_pair(const panel_rows<T> &to, int row, int col, float x0, float x1)
-{
-    struct alignas(2 * sizeof(T)) pair {
-        T x0, x1;
-    };
-    if (to.whole && col < to.dim) {
-        *reinterpret_cast<pair *>(to.at(row, col)) = {from_f32<T>(x0), from_f32<T>(x1)};
-    } else if (!to.whole) {
-        if (col < to.dim)
-            *to.at(row, col) = from_f32<T>(x0);
-        if (col + 1 < to.dim)
-            *to.at(row, col + 1) = from_f32<T>(x1);
-    }
 }
 
 /* How a block is made up: so many panels of rows times so many of the result,
@@ -399,11 +441,8 @@ __global__ void __launch_bounds__(result_form<P, Rows, Panels>::threads,
             P::multiply_turned(c, xs + own_row / kPanel * P::bytes, strip,
                                states + (own * x_panels + i) * P::bytes);
         }
-        finish_rows<R, T>(a, u, c, strip, first + own_row, valid, panel0 + own, scale, terms[own]);
-        each_pair(c, strip, [&](int row, int col, float x0, float x1) {
-            if (first + own_row + row < end)
-                store_pair(to, first + own_row + row, (panel0 + own) * kPanel + col, x0, x1);
-        });
+        finish_rows<R, T>(a, u, c, to, first + own_row + strip, valid, end, panel0 + own, scale,
+                          terms[own]);
     }
 }
 
@@ -436,9 +475,8 @@ enum fb_status launch_form(const wide_arguments &a, cudaStream_t stream, struct 
         return columns <= kPanel ? launch_result<P, T, R, 2, 1>(a, stream, error)
                                  : launch_result<P, T, R, 2, 2>(a, stream, error);
     } else {
-        return columns <= kPanel       ? launch_result<P, T, R, 2, 1>(a, stream, error)
-               : columns <= 2 * kPanel ? launch_result<P, T, R, 1, 2>(a, stream, error)
-                                       : launch_result<P, T, R, 1, 4>(a, stream, error);
+        return columns <= kPanel ? launch_result<P, T, R, 2, 1>(a, stream, error)
+                                 : launch_result<P, T, R, 1, 2>(a, stream, error);
     }
 }
 
