@@ -55,14 +55,14 @@ __device__ inline void load_matrices_turned(uint32_t (&r)[4], uint32_t address)
 }
 
 /*
- * Where a lane reads. Rows of a strip start at multiples of 16, so a chunk's place is an exclusive or
- * with the lane's own offset: address = tile + row * kRowBytes + (offset ^ chunks).
+ * Where a lane reads. Rows of a strip start at multiples of 16, so a chunk's place is an exclusive
+ * or with the lane's own offset: address = tile + row * kRowBytes + (offset ^ chunks).
  */
 struct lane_places {
     uint32_t straight, turned, result;
-    __device__ lane_places()
+    __device__ explicit lane_places(int lane = (int)(threadIdx.x % 32))
     {
-        const int lane = threadIdx.x % 32, matrix = lane / 8;
+        const int matrix = lane / 8;
         straight = chunk_offset(lane % 16, lane / 16);
         turned = chunk_offset(lane % 8 + matrix / 2 * 8, matrix % 2);
         result = chunk_offset(lane / 4, 0) + (uint32_t)(4 * (lane % 4));
@@ -89,8 +89,8 @@ __device__ inline void load_b(uint32_t (&b)[4], uint32_t strip, const lane_place
     load_matrices_turned(b, strip + (at.straight ^ (uint32_t)(block << 5)));
 }
 
-/* b turned: the strip's 16 rows as columns, 16 columns from 16 `step` as depth: {b[0], b[1]} for the
- * first eight rows, {b[2], b[3]} for the others. */
+/* b turned: the strip's 16 rows as columns, 16 columns from 16 `step` as depth: {b[0], b[1]} for
+ * the first eight rows, {b[2], b[3]} for the others. */
 __device__ inline void load_b_turned(uint32_t (&b)[4], uint32_t strip, const lane_places &at,
                                      int step)
 {

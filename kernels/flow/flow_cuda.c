@@ -83,6 +83,8 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
                                                &call->dq, &call->dk, &call->dv};
     const bool strips =
         plan.strips && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
+    if (problem->causal && strips && plan.sides_ranks > 0 && fb_flow_cuda_cluster_runs_here())
+        return fb_flow_cuda_causal_sides(problem, call, &plan, error);
     if (problem->causal)
         return fb_flow_cuda_causal_gradient(problem, call, &plan, strips, error);
     if (!strips)

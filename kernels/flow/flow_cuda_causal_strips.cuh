@@ -34,9 +34,9 @@ __host__ __device__ constexpr size_t chunk_bytes(int tiles)
 struct strip_place {
     lane_places at;
     int warp, lane, g, t, row;
-    __device__ strip_place()
-        : warp((int)threadIdx.x / 32), lane((int)threadIdx.x % 32), g(lane / 4), t(lane % 4),
-          row(16 * warp)
+    __device__ explicit strip_place(unsigned thread = threadIdx.x)
+        : at((int)(thread % 32)), warp((int)(thread / 32 % kChunkWarps)), lane((int)(thread % 32)),
+          g(lane / 4), t(lane % 4), row(16 * warp)
     {
     }
     __device__ char *own(char *tile) const
@@ -63,9 +63,9 @@ __device__ inline void fetch_tile(char *tile, const tensor_view &view, int64_t b
                                   const chunk_place &p)
 {
     const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, b, h, p.at);
-    const int chunk = (int)threadIdx.x % 8;
+    const int thread = (int)threadIdx.x % kChunkThreads, chunk = thread % 8;
 #pragma unroll
-    for (int row = (int)threadIdx.x / 8; row < kChunk; row += kChunkThreads / 8) {
+    for (int row = thread / 8; row < kChunk; row += kChunkThreads / 8) {
         const bool valid = row < p.rows;
         copy_chunk_async(shared_address(tile) + chunk_offset(row, chunk),
                          valid ? x.data + row * x.stride + 8 * chunk

@@ -35,6 +35,8 @@ enum {
     FB_FLOW_CUDA_CAUSAL_SQUADS_MAX = 2, /* of eight warps in a block, causal form */
     FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* squads of a cluster */
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
+    FB_FLOW_CUDA_SIDES_TOKENS = 64,     /* of a team, causal gradient in clusters */
+    FB_FLOW_CUDA_SIDES_RECORD = 576,    /* floats that are kept of them between two walks */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
     FB_FLOW_CUDA_GRADIENT_SCALARS = 11, /* per token */
@@ -77,7 +79,9 @@ struct fb_flow_cuda_plan {
     int64_t gradient_chunks;               /* of a head, causal gradient */
     int gradient_segment;                  /* chunks of a segment, whose states are kept */
     int64_t gradient_segments;
-    size_t lengths_bytes; /* of both lengths per batch element; 0 without lengths */
+    int sides_ranks;        /* teams of a cluster, causal gradient; 0: strips are faster */
+    int64_t sides_segments; /* 1: a head stays in the cluster's shared memory */
+    size_t lengths_bytes;   /* of both lengths per batch element; 0 without lengths */
     size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;
 };
 

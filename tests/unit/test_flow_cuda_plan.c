@@ -177,6 +177,40 @@ static void test_strips_cover_the_head_or_are_not_used(void **state)
             }
 }
 
+/* Where sides serve, their teams and segments cover the head, and scratch memory holds the states
+ * and records; few long heads are left to strips. */
+static void test_sides_cover_the_head_or_are_not_used(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+            problem.causal = true;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            assert_int_equal(plan.sides_ranks, 0); /* f32 */
+            problem.dtype = FB_BF16;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            if (heads == 1 && lengths[i] >= 100000)
+                assert_int_equal(plan.sides_ranks, 0);
+            if (heads >= 64 && lengths[i] >= 1000)
+                assert_true(plan.sides_ranks > 0);
+            if (plan.sides_ranks == 0)
+                continue;
+            assert_true(plan.sides_ranks >= 4 && plan.sides_ranks <= FB_FLOW_CUDA_RANKS_MAX);
+            assert_int_equal(plan.sides_ranks & (plan.sides_ranks - 1), 0);
+            const int64_t step = (int64_t)plan.sides_ranks * FB_FLOW_CUDA_SIDES_TOKENS;
+            assert_true(step * plan.sides_segments >= lengths[i]);
+            assert_true(step * (plan.sides_segments - 1) < lengths[i]);
+            const int64_t records =
+                (plan.sides_segments - 1) * plan.sides_ranks * FB_FLOW_CUDA_SIDES_RECORD;
+            if (plan.sides_segments > 1)
+                assert_true(plan.backward_bytes >=
+                            (size_t)(heads * (2 * 64 * 64 * 8 + records * 4)));
+        }
+}
+
 /* Of the bf16 tensors that a backward call reads and writes: a tenth for the causal form, whose
  * chunks and tokens leave sums and scalars, a twentieth for the scalars of the normal form. */
 static void test_gradients_need_little_memory(void **state)
@@ -275,6 +309,7 @@ int main(void)
         cmocka_unit_test(test_strips_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_strips_serve_both_forms),
+        cmocka_unit_test(test_sides_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_gradients_need_little_memory),
         cmocka_unit_test(test_wide_slices_cover_every_token_once),
     };

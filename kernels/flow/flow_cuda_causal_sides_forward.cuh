@@ -1,0 +1,224 @@
+/* What causal Flow-Attention's gradient in clusters needs of the forward pass, and the records that
+ * it keeps of a chunk. */
+#ifndef FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
+#define FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
+
+#include "flow_cuda_causal_sides_products.cuh"
+
+namespace
+{
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* The lane's rows: n, a or b, c / n or E (negative where the clamp acts), and of keys Z. */
+struct side_scalars {
+    strip_dots n, flow, x, z;
+};
+
+__device__ inline chunk_place chunk_of(const sides_gradient &a, const sides_block &x, int64_t chunk)
+{
+    chunk_place place = {};
+    place.head.b = x.b;
+    place.head.h = place.head.kv_h = x.h;
+    place.chunk = chunk;
+    place.at = chunk * kChunk;
+    place.rows = (int)max((int64_t)0, min((int64_t)kChunk, a.round.s.q_len - place.at));
+    return place;
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+__device__ inline const tensor_view &own_view(const sides_gradient &a, int side)
+{
+    return side == QUERIES ? a.round.s.q : a.round.s.k;
+}
+
+__device__ inline const tensor_view &value_view(const sides_gradient &a, int side)
+{
+    return side == QUERIES ? a.round.dout : a.round.s.v;
+}
+
+__device__ inline void fetch_chunk(const sides_block &x, const sides_gradient &a,
+                                   const chunk_place &p, bool values)
+{
+    fetch_tile(x.tile(OWN_TILE, x.side), own_view(a, x.side), x.b, x.h, p);
+    commit_copies();
+    if (values)
+        fetch_tile(x.tile(VALUE_TILE, x.side), value_view(a, x.side), x.b, x.h, p);
+    commit_copies();
+}
+
+/* The rows of the next chunk on their way into the L2 cache, one a thread. */
+__device__ inline void announce_chunk(const sides_block &x, const sides_gradient &a,
+                                      const chunk_place &p)
+{
+    const int row = x.thread % kChunk;
+    const tensor_view &view = x.thread < kChunk ? own_view(a, x.side) : value_view(a, x.side);
+    if (row < p.rows)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(
+            rows_of<__nv_bfloat16>(view, x.b, x.h, p.at + row).data));
+}
+
+/* phi of the side's strips, and their halves in its tiles; the block is in step after. */
+__device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
+{
+    strip_values phi;
+    wait_copies<1>();
+    x.step_side();
+    chunk_phi(phi, x.tile(OWN_TILE, x.side), x.s, p);
+    put_halves(x.tile(OWN_TILE, x.side), x.tile(LOW_TILE, x.side), phi, x.s);
+}
+
+/* ---- forward again --------------------------------------------------------------------------- */
+
+/* x / y; the reciprocal's last bit may be wrong. */
+__device__ inline strip_dots quotient(strip_dots x, strip_dots y)
+{
+    return {x.low * reciprocal(y.low), x.high * reciprocal(y.high)};
+}
+
+__device__ inline strip_dots product(strip_dots x, strip_dots y)
+{
+    return {x.low * y.low, x.high * y.high};
+}
+
+/* 1 / (1 + exp(-x)) by the form that keeps its digits. */
+__device__ inline float share_of(float x)
+{
+    return reciprocal(1.0F + __expf(-x));
+}
+
+__device__ inline strip_dots share_of(strip_dots x)
+{
+    return {share_of(x.low), share_of(x.high)};
+}
+
+__device__ inline strip_dots positive(strip_dots n, strip_dots x)
+{
+    return {n.low > 0.0F ? x.low : 0.0F, n.high > 0.0F ? x.high : 0.0F};
+}
+
+/* The strip's sum of a number per row, as its part of the first entry of a vector. */
+__device__ inline void leave_total(float *part, strip_dots x, const strip_place &s)
+{
+    float sum = x.low + x.high;
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2)
+        sum += __shfl_xor_sync(0xffffffffU, sum, step);
+    if (s.lane == 0)
+        *part = sum;
+}
+
+/* r or p. */
+__device__ inline strip_dots weight_of(const sides_block &x, const side_scalars &v)
+{
+    if (x.side == QUERIES)
+        return positive(v.n, quotient(share_of(v.x), v.flow));
+    return positive(v.n, product(v.n, quotient({fabsf(v.x.low), fabsf(v.x.high)}, v.z)));
+}
+
+__device__ inline void put_weight(const sides_block &x, const side_scalars &v)
+{
+    x.s.put(x.own->array[WEIGHT + x.side], weight_of(x, v));
+}
+
+/* With what eps adds to a product with the vector. */
+__device__ inline strip_dots lifted(strip_dots x, const float *vector)
+{
+    const float lift = eps_term(vector);
+    return {x.low + lift, x.high + lift};
+}
+
+/* a and b; leaves the parts of W and U. */
+__device__ inline void flow_strip(const sides_block &x, strip_values &c, side_scalars &v)
+{
+    score_tokens(c, true, x);
+    v.flow = sum_weighted(dot_packed(x), c, nullptr, x.s);
+    v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
+    const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
+    x.s.put(x.own->array[INVERSE + x.side], inverse);
+    sum_rows_of(x, 1, x.side, x.own->array[INVERSE + x.side]);
+}
+
+/* E and, from what other blocks have, Z; by the keys. */
+__device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
+{
+    const auto mark = [&](float o, float n, float &e) {
+        e = n > 0.0F ? __expf(fminf(fmaxf(o, -clamp), clamp)) : 0.0F;
+        return fabsf(o) <= clamp ? e : -e;
+    };
+    strip_dots e;
+    v.x.low = mark(v.x.low, v.n.low, e.low);
+    v.x.high = mark(v.x.high, v.n.high, e.high);
+    x.s.put(x.own->array[EXPONENTIAL], e);
+    leave_total(part_of(x, 0, 0), e, x.s);
+    x.step_side();
+    if (x.thread < x.ranks)
+        send_four(x, WEIGHTS, 0, 0, x.thread);
+    take_vectors<false>(x, WEIGHTS, 0, 0, 1, x.own->vectors[DU]);
+    if (x.s.warp == 0)
+        scan_tokens<false>(x.own->array[EXPONENTIAL], (double)x.own->vectors[DU][0],
+                           x.own->array[RUNNING], x.s.lane);
+    x.step_side();
+    v.z = x.s.of(x.own->array[RUNNING]);
+}
+
+/* Everything of the forward pass that a chunk's tokens need. The side is in step before. */
+__device__ inline void visit_forward(sides_block &x, float clamp, side_scalars &v)
+{
+    const bool queries = x.side == QUERIES;
+    const int other = kDim * (1 - x.side);
+    sum_rows_of(x, 0, x.side, nullptr);
+    x.step_team();
+    send_vectors(x, SUMS, 0);
+    take_vectors<false>(x, SUMS, 0, other, kDim, x.own->vectors[queries ? CK : CQ]);
+    strip_values c;
+    flow_strip(x, c, v);
+    x.step_team();
+    send_vectors(x, FLOWS, 1);
+    take_vectors<false>(x, FLOWS, 1, other, kDim, x.own->vectors[queries ? U : W]);
+    v.x = sum_weighted(dot_packed(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
+    v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
+    v.x = positive(v.n, quotient(v.x, v.n));
+    if (queries)
+        x.keep_step(3);
+    else
+        weigh_keys(x, clamp, v);
+    put_weight(x, v);
+}
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+__device__ inline float *record_of(const sides_gradient &a, const sides_block &x,
+                                   const chunk_place &p)
+{
+    return a.records + (blockIdx.y * (a.segments - 1) * x.ranks + p.chunk) * kRecord;
+}
+
+__device__ inline void keep_record(const sides_block &x, float *record, const side_scalars &v)
+{
+    float *own = record + (x.side == QUERIES ? 0 : 2 * kChunk);
+    x.s.put(own, v.flow);
+    x.s.put(own + kChunk, v.x);
+    if (x.side == KEYS)
+        x.s.put(own + 2 * kChunk, v.z);
+    record[kRecordScalars + x.index] = (&x.own->vectors[0][0])[x.index];
+}
+
+__device__ inline void take_record(const sides_block &x, const float *record, side_scalars &v)
+{
+    const float *own = record + (x.side == QUERIES ? 0 : 2 * kChunk);
+    v.flow = x.s.of(own);
+    v.x = x.s.of(own + kChunk);
+    if (x.side == KEYS)
+        v.z = x.s.of(own + 2 * kChunk);
+    (&x.own->vectors[0][0])[x.index] = record[kRecordScalars + x.index];
+    x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
+    put_weight(x, v);
+}
+
+#endif
+
+} // namespace
+
+#endif

@@ -1,0 +1,373 @@
+/* Products of the strips of a chunk, and of its parts of the states, for causal Flow-Attention's
+ * gradient in clusters. */
+#ifndef FB_FLOW_CUDA_CAUSAL_SIDES_PRODUCTS_CUH
+#define FB_FLOW_CUDA_CAUSAL_SIDES_PRODUCTS_CUH
+
+#include "flow_cuda_causal_sides.cuh"
+
+namespace
+{
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* ---- triangles ------------------------------------------------------------------------------- */
+
+/* Whether the strip's rows see a block of 16 columns: those before it and its own, or after. */
+__device__ inline bool is_seen(bool before, int block, const strip_place &s)
+{
+    return before ? block <= s.warp : block >= s.warp;
+}
+
+/* Zero on the other side of the diagonal, in the strip's own block. */
+__device__ inline void cut_block(float (&low)[4], float (&high)[4], bool before,
+                                 const strip_place &s)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = s.g + i / 2 * 8, col = 2 * s.t + i % 2;
+        low[i] = (before ? col <= row : col >= row) ? low[i] : 0.0F;
+        high[i] = (before ? col + 8 <= row : col + 8 >= row) ? high[i] : 0.0F;
+    }
+}
+
+__device__ inline void cut_triangle(strip_values &c, bool before, const strip_place &s)
+{
+#pragma unroll
+    for (int block = 0; block < 4; block++)
+        if (block == s.warp) {
+            cut_block(c[2 * block], c[2 * block + 1], before, s);
+        } else if (!is_seen(before, block, s)) {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                c[2 * block + i / 4][i % 4] = 0.0F;
+        }
+}
+
+/* Two fragments b for a block of 16 columns, high and low. */
+struct split_block {
+    uint32_t high[4], low[4];
+};
+
+/* c += a b of some blocks from `first` on, all in halves: three products for one, those that wait
+ * for one another as far apart as can be. */
+template <int Blocks>
+__device__ void multiply_split(strip_values &c, const uint32_t (&a)[4], const uint32_t (&a_low)[4],
+                               const split_block *b, int first)
+{
+#pragma unroll
+    for (int product = 0; product < 3; product++)
+#pragma unroll
+        for (int i = 0; i < Blocks; i++) {
+            const uint32_t(&of)[4] = product == 1 ? b[i].low : b[i].high;
+            multiply(c[2 * (first + i)], product == 0 ? a_low : a, of[0], of[1]);
+            multiply(c[2 * (first + i) + 1], product == 0 ? a_low : a, of[2], of[3]);
+        }
+}
+
+/* The lane's part of phi's rows times the side's packed vector: to be summed over the quad. */
+__device__ inline strip_dots dot_packed(const sides_block &x)
+{
+    const strip_place &s = x.s;
+    uint4 even = {}, odd = {};
+    if (s.g < 2) {
+        const uint4 *from = reinterpret_cast<const uint4 *>(x.own->packed[x.side][s.g]) + 2 * s.t;
+        even = from[0];
+        odd = from[1];
+    }
+    const uint32_t b[8] = {even.x, even.y, even.z, even.w, odd.x, odd.y, odd.z, odd.w};
+    float sum[4] = {}, low[4] = {};
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        uint32_t a[4], a_low[4];
+        load_a(a, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at, step);
+        load_a(a_low, shared_address(s.own(x.tile(LOW_TILE, x.side))), s.at, step);
+        multiply(low, a_low, b[2 * step], b[2 * step + 1]);
+        multiply(sum, a, b[2 * step], b[2 * step + 1]);
+    }
+    return {sum[0] + sum[1] + (low[0] + low[1]), sum[2] + sum[3] + (low[2] + low[3])};
+}
+
+/* phi y^T of the tokens before, or after, y the other side's phi. */
+__device__ inline void score_tokens(strip_values &c, bool before, const sides_block &x)
+{
+    const uint32_t y = shared_address(x.tile(OWN_TILE, 1 - x.side)),
+                   y_low = shared_address(x.tile(LOW_TILE, 1 - x.side));
+    clear_strip(c);
+#pragma unroll 1
+    for (int step = 0; step < 4; step++) {
+        uint32_t a[4], a_low[4];
+        load_a(a, shared_address(x.s.own(x.tile(OWN_TILE, x.side))), x.s.at, step);
+        load_a(a_low, shared_address(x.s.own(x.tile(LOW_TILE, x.side))), x.s.at, step);
+        /* two blocks at a time; of two one may be beyond the diagonal, and is cut off */
+#pragma unroll
+        for (int first = 0; first < 4; first += 2) {
+            if (!is_seen(before, first, x.s) && !is_seen(before, first + 1, x.s))
+                continue;
+            split_block b[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                load_b_turned(b[i].high, y + (first + i) * 16 * kRowBytes, x.s.at, step);
+                load_b_turned(b[i].low, y_low + (first + i) * 16 * kRowBytes, x.s.at, step);
+            }
+            multiply_split<2>(c, a, a_low, b, first);
+        }
+    }
+    cut_triangle(c, before, x.s);
+}
+
+/* Sums of the strip's rows of c, its columns weighted (NULL: 1), in all lanes, on top of the lane's
+ * part of a sum. */
+__device__ inline strip_dots sum_weighted(strip_dots sum, const strip_values &c,
+                                          const float *weight, const strip_place &s)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        float2 w = {1.0F, 1.0F};
+        if (weight != nullptr)
+            w = *reinterpret_cast<const float2 *>(weight + 8 * n + 2 * s.t);
+        sum.low = fmaf(w.x, c[n][0], fmaf(w.y, c[n][1], sum.low));
+        sum.high = fmaf(w.x, c[n][2], fmaf(w.y, c[n][3], sum.high));
+    }
+    return over_quad(sum);
+}
+
+/* c, its columns weighted, as operand a. */
+__device__ inline void pack_weighted(uint32_t (&a)[4][4], const strip_values &c,
+                                     const float *weight, const strip_place &s)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float2 w = *reinterpret_cast<const float2 *>(weight + 8 * n + 2 * s.t);
+        a[n / 2][n % 2 * 2] = pack_bf16(w.x * c[n][0], w.y * c[n][1]);
+        a[n / 2][n % 2 * 2 + 1] = pack_bf16(w.x * c[n][2], w.y * c[n][3]);
+    }
+}
+
+/* y += a times the rows of a tile that the strip sees. */
+__device__ inline void multiply_seen(strip_values &y, const uint32_t (&a)[4][4], const char *tile,
+                                     bool before, const strip_place &s)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        if (!is_seen(before, step, s))
+            continue;
+#pragma unroll
+        for (int block = 0; block < 4; block++) {
+            uint32_t b[4];
+            load_b(b, shared_address(tile) + step * 16 * kRowBytes, s.at, block);
+            multiply(y[2 * block], a[step], b[0], b[1]);
+            multiply(y[2 * block + 1], a[step], b[2], b[3]);
+        }
+    }
+}
+
+/* y += the strip's rows of x times a tile, or its transpose; its blocks that are seen. */
+template <bool Turned>
+__device__ void multiply_rows(strip_values &y, const char *x, const char *tile, bool before,
+                              bool all, const strip_place &s)
+{
+#pragma unroll 1
+    for (int step = 0; step < 4; step++) {
+        uint32_t a[4];
+        load_a(a, shared_address(s.own(const_cast<char *>(x))), s.at, step);
+#pragma unroll
+        for (int block = 0; block < 4; block++) {
+            if (!all && !is_seen(before, block, s))
+                continue;
+            uint32_t b[4];
+            if (Turned)
+                load_b_turned(b, shared_address(tile) + block * 16 * kRowBytes, s.at, step);
+            else
+                load_b(b, shared_address(tile) + step * 16 * kRowBytes, s.at, block);
+            multiply(y[2 * block], a, b[0], b[1]);
+            multiply(y[2 * block + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+/* The lane's phi in halves, as a product's result would lie: visit(block of 8 columns, first of two
+ * places in it, phi, phi). */
+template <typename Visit> __device__ void each_phi(const sides_block &x, Visit visit)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        uint32_t a[4], a_low[4];
+        load_a(a, shared_address(x.s.own(x.tile(OWN_TILE, x.side))), x.s.at, step);
+        load_a(a_low, shared_address(x.s.own(x.tile(LOW_TILE, x.side))), x.s.at, step);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            visit(2 * step + i / 2, i % 2 * 2, bf16_low(a[i]) + bf16_low(a_low[i]),
+                  bf16_high(a[i]) + bf16_high(a_low[i]));
+    }
+}
+
+/* ---- states ---------------------------------------------------------------------------------- */
+
+/* The chunk's own part of the side's state: phi^T (weight value), to the blocks that join its rows,
+ * 64 / ranks each. The side is in step before. */
+__device__ inline void send_parts(const sides_block &x, exchange_name name)
+{
+    const strip_place &s = x.s;
+    char *staging = x.tile(STATE_OF, x.side);
+    const int share = 1 << x.share_bits;
+    strip_values state = {};
+    add_chunk(state, x.tile(OWN_TILE, x.side), x.own->array[WEIGHT + x.side],
+              x.tile(VALUE_TILE, x.side), s);
+    put_strip(s.own(staging), state, s.at);
+    __syncwarp();
+    const uint32_t barrier = shared_address(&x.own->barriers[name]);
+    const uint32_t parts = shared_address(x.tile(PARTS_OF, x.side)) + x.rank * share * kRowBytes;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = s.row + 4 * i + s.lane / 8, chunk = s.lane % 8, owner = row >> x.share_bits;
+        send_chunk(x.of_team(parts + (row & (share - 1)) * kRowBytes + 16 * chunk, owner),
+                   x.of_team(barrier, owner),
+                   *reinterpret_cast<const uint4 *>(staging + chunk_offset(row, chunk)));
+    }
+}
+
+struct eight_sums {
+    float x[8];
+    __device__ void add(uint4 pairs)
+    {
+        const uint32_t p[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] += bf16_low(p[i]);
+            x[2 * i + 1] += bf16_high(p[i]);
+        }
+    }
+    __device__ uint4 rounded() const
+    {
+        return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
+                          pack_bf16(x[6], x[7]));
+    }
+};
+
+/* Eight columns of one of this block's rows of a state, as the blocks' parts of them lie: as many
+ * of them as threads for four blocks each. */
+struct joined_chunk {
+    int side, first, row, chunk; /* first: of the four blocks, in the order of the sum */
+    const char *parts;
+    double *carried;
+    int step;
+    __device__ joined_chunk(const sides_block &x, double *states)
+    {
+        const int share = 1 << x.share_bits, index = x.index & (16 * share - 1);
+        side = index >= 8 * share ? KEYS : QUERIES;
+        first = x.index >> (x.share_bits + 4) << 2;
+        chunk = index % 8;
+        row = index / 8 & (share - 1);
+        parts = x.tile(PARTS_OF, side) + row * kRowBytes + 16 * chunk;
+        row += x.rank * share;
+        carried = states + (side * kDim + row) * kDim + 8 * chunk;
+        step = share * kRowBytes;
+    }
+    __device__ uint4 part(int rank) const
+    {
+        return *reinterpret_cast<const uint4 *>(parts + rank * step);
+    }
+    __device__ void read(double (&to)[8]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const double2 pair = reinterpret_cast<const double2 *>(carried)[i];
+            to[2 * i] = pair.x;
+            to[2 * i + 1] = pair.y;
+        }
+    }
+    __device__ void write(const double (&from)[8]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            reinterpret_cast<double2 *>(carried)[i] = make_double2(from[2 * i], from[2 * i + 1]);
+    }
+};
+
+/* What is carried of the thread's columns, zero where nothing is. */
+__device__ inline void read_carried(const sides_block &x, double *states, double (&carried)[8],
+                                    bool keys, bool queries)
+{
+    const joined_chunk c(x, states);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        carried[i] = 0.0;
+    if (c.side == KEYS ? keys : queries)
+        c.read(carried);
+}
+
+/* M of the segment to what is carried; by one thread for all blocks. */
+__device__ inline void join_product(sides_block &x, double *states, double (&carried)[8])
+{
+    const joined_chunk c(x, states);
+    x.await_exchange(PRODUCT);
+    if (x.index == 0)
+        x.ready(PRODUCT);
+    if (c.side == QUERIES || c.first > 0)
+        return;
+    eight_sums sum = {};
+#pragma unroll 1
+    for (int rank = 0; rank < x.ranks; rank++)
+        sum.add(c.part(rank));
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        carried[i] += (double)sum.x[i];
+    c.write(carried);
+}
+
+/* What comes before (M) or after (R) each of the cluster's chunks, to their blocks. M before the
+ * last segment is what was carried forwards; before others their sum is taken off it. */
+__device__ inline void join_states(sides_block &x, double *states, double (&carried)[8], bool last)
+{
+    const joined_chunk c(x, states);
+    const bool keys = c.side == KEYS;
+    const auto order = [&](int k) { return keys ? k : x.ranks - 1 - k; };
+    x.step_team(); /* nobody joins before all have read what is carried */
+    x.await_exchange(PARTS);
+    if (x.index == 0)
+        x.ready(PARTS);
+    eight_sums sum = {};
+    if (keys && !last) {
+#pragma unroll 1
+        for (int k = 0; k < x.ranks; k++)
+            sum.add(c.part(k));
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            carried[i] -= (double)sum.x[i];
+        if (c.first == 0)
+            c.write(carried);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        sum.x[i] = (float)carried[i];
+#pragma unroll 1
+    for (int k = 0; k < c.first; k++)
+        sum.add(c.part(order(k)));
+    const uint32_t to = shared_address(x.tile(STATE_OF, c.side) + chunk_offset(c.row, c.chunk));
+    const uint32_t barrier = shared_address(&x.own->barriers[STATES]);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const int other = order(c.first + k);
+        send_chunk(x.of_team(to, other), x.of_team(barrier, other), sum.rounded());
+        sum.add(c.part(other));
+    }
+    if (!x.alone && !keys && c.first + 4 == x.ranks) {
+        eight_sums all = {};
+#pragma unroll 1
+        for (int k = 0; k < x.ranks; k++)
+            all.add(c.part(k));
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            carried[i] += (double)all.x[i];
+        c.write(carried);
+    }
+    x.await_exchange(STATES);
+    if (x.index == 0)
+        x.ready(STATES);
+}
+
+#endif
+
+} // namespace
+
+#endif
