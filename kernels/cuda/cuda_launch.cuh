@@ -1,4 +1,4 @@
-/* What launchers share: shared memory beyond the default, lengths of a padded batch. */
+/* What launchers share: shared memory beyond the default, clusters, lengths of a padded batch. */
 #ifndef FB_CUDA_LAUNCH_CUH
 #define FB_CUDA_LAUNCH_CUH
 
@@ -30,6 +30,49 @@ static inline bool fb_cuda_is_hopper()
     int major = 0;
     return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
            major == 9;
+}
+
+/* How kernels that run in clusters are launched: clusters of `blocks` blocks, one for each head. */
+struct cluster_launch {
+    const char *name; /* what errors call it */
+    int blocks, threads;
+    int64_t heads;
+    size_t shared_bytes;
+    bool most_shared; /* all memory of a multiprocessor that can be shared is: kernels that follow
+                         one another with other shares wait until it is idle */
+    void *stream;
+};
+
+template <typename Arguments>
+enum fb_status fb_cuda_launch_clusters(const cluster_launch &launch, void (*kernel)(Arguments),
+                                       const Arguments &arguments, struct fb_error *error)
+{
+    const void *const address = (const void *)kernel;
+    enum fb_status status = fb_cuda_allow_shared(address, launch.shared_bytes, launch.name, error);
+    if (status == FB_OK && launch.most_shared)
+        status = fb_cuda_status(cudaFuncSetAttribute(address,
+                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                     cudaSharedmemCarveoutMaxShared),
+                                launch.name, error);
+    if (status == FB_OK && launch.blocks > 8)
+        status = fb_cuda_status(
+            cudaFuncSetAttribute(address, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+            "allowing clusters of 16 blocks", error);
+    if (status != FB_OK)
+        return status;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)launch.blocks;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)launch.blocks, (unsigned)launch.heads);
+    config.blockDim = dim3((unsigned)launch.threads);
+    config.dynamicSmemBytes = launch.shared_bytes;
+    config.stream = (cudaStream_t)launch.stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return fb_cuda_status(cudaLaunchKernelEx(&config, kernel, arguments), launch.name, error);
 }
 
 /* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and

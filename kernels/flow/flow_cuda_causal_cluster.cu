@@ -201,24 +201,14 @@ extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p
     arguments.segments = plan->causal_segments;
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.carried = (float *)call->scratch;
-    const void *kernel = (const void *)causal_cluster_kernel;
-    const size_t bytes = (size_t)plan->causal_squads * kSquadBytes;
-    const enum fb_status status =
-        fb_cuda_allow_shared(kernel, bytes, "causal flow's cluster", error);
-    if (status != FB_OK)
-        return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->causal_blocks;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->causal_blocks, (unsigned)plan->heads);
-    config.blockDim = dim3((unsigned)(plan->causal_squads * kThreads));
-    config.dynamicSmemBytes = bytes;
-    config.stream = (cudaStream_t)call->stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, causal_cluster_kernel, arguments),
-                          "causal flow's cluster", error);
+    const cluster_launch launch = {
+        .name = "causal flow's cluster",
+        .blocks = plan->causal_blocks,
+        .threads = plan->causal_squads * kThreads,
+        .heads = plan->heads,
+        .shared_bytes = (size_t)plan->causal_squads * kSquadBytes,
+        .most_shared = false,
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, causal_cluster_kernel, arguments, error);
 }

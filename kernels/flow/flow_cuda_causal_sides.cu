@@ -400,23 +400,14 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
     a.segments = plan->sides_segments;
     a.carried = (double *)call->scratch;
     a.records = (float *)(a.carried + plan->heads * 2 * kDim * kDim);
-    const void *kernel = (const void *)causal_sides_kernel;
-    const enum fb_status status =
-        fb_cuda_allow_shared(kernel, kSidesBytes, "causal flow's gradient", error);
-    if (status != FB_OK)
-        return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->sides_ranks / kTeams;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->sides_ranks / kTeams, (unsigned)plan->heads);
-    config.blockDim = dim3(kSidesThreads);
-    config.dynamicSmemBytes = kSidesBytes;
-    config.stream = (cudaStream_t)call->stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, causal_sides_kernel, a),
-                          "causal flow's gradient", error);
+    const cluster_launch launch = {
+        .name = "causal flow's gradient",
+        .blocks = plan->sides_ranks / kTeams,
+        .threads = kSidesThreads,
+        .heads = plan->heads,
+        .shared_bytes = kSidesBytes,
+        .most_shared = false,
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, causal_sides_kernel, a, error);
 }

@@ -108,27 +108,14 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.saved = (float *)call->saved;
     arguments.saved_count = plan->totals_count;
-    const void *kernel = (const void *)cluster_kernel;
-    const size_t bytes = shared_bytes(plan->cluster_tokens);
-    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's cluster", error);
-    if (status == FB_OK && plan->cluster_ranks > 8)
-        status = fb_cuda_status(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-            "allowing clusters of 16 blocks", error);
-    if (status != FB_OK)
-        return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->cluster_ranks;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->cluster_ranks, (unsigned)plan->heads);
-    config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = bytes;
-    config.stream = (cudaStream_t)call->stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, cluster_kernel, arguments), "flow's cluster",
-                          error);
+    const cluster_launch launch = {
+        .name = "flow's cluster",
+        .blocks = plan->cluster_ranks,
+        .threads = kThreads,
+        .heads = plan->heads,
+        .shared_bytes = shared_bytes(plan->cluster_tokens),
+        .most_shared = false,
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, cluster_kernel, arguments, error);
 }

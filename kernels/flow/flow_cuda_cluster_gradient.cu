@@ -151,33 +151,15 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
     arguments.saved = (const float *)call->saved;
     arguments.saved_count = plan->totals_count;
     const bool wide = plan->gradient_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
-    const auto launched = wide ? cluster_gradient<16> : cluster_gradient<8>;
-    const void *kernel = (const void *)launched;
-    const size_t bytes = wide ? kGradientBytes<16> : kGradientBytes<8>;
-    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's gradient", error);
-    if (status == FB_OK)
-        status = fb_cuda_status(cudaFuncSetAttribute(kernel,
-                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                     cudaSharedmemCarveoutMaxShared),
-                                "flow's gradient", error);
-    if (status == FB_OK && plan->gradient_strips.ranks > 8)
-        status = fb_cuda_status(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-            "allowing clusters of 16 blocks", error);
-    if (status != FB_OK)
-        return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->gradient_strips.ranks;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->gradient_strips.ranks, (unsigned)plan->heads);
-    config.blockDim = dim3((unsigned)(2 * plan->gradient_strips.tokens));
-    config.dynamicSmemBytes = bytes;
-    config.stream = (cudaStream_t)call->stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, launched, arguments), "flow's gradient",
-                          error);
+    const cluster_launch launch = {
+        .name = "flow's gradient",
+        .blocks = plan->gradient_strips.ranks,
+        .threads = 2 * plan->gradient_strips.tokens,
+        .heads = plan->heads,
+        .shared_bytes = wide ? kGradientBytes<16> : kGradientBytes<8>,
+        .most_shared = true,
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, wide ? cluster_gradient<16> : cluster_gradient<8>,
+                                   arguments, error);
 }

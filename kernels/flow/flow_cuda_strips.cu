@@ -406,32 +406,15 @@ extern "C" enum fb_status fb_flow_cuda_strips(const struct fb_problem *p,
     arguments.saved = (float *)call->saved;
     arguments.saved_count = plan->totals_count;
     const bool wide = plan->forward_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
-    const auto launched = wide ? strips_kernel<16> : strips_kernel<8>;
-    const void *kernel = (const void *)launched;
-    const size_t bytes = wide ? kStripsBytes<16> : kStripsBytes<8>;
-    enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "flow's strips", error);
-    if (status == FB_OK) /* as the gradient: a change of it would wait for an idle multiprocessor */
-        status = fb_cuda_status(cudaFuncSetAttribute(kernel,
-                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                     cudaSharedmemCarveoutMaxShared),
-                                "flow's strips", error);
-    if (status == FB_OK && plan->forward_strips.ranks > 8)
-        status = fb_cuda_status(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-            "allowing clusters of 16 blocks", error);
-    if (status != FB_OK)
-        return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->forward_strips.ranks;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)plan->forward_strips.ranks, (unsigned)plan->heads);
-    config.blockDim = dim3((unsigned)(2 * plan->forward_strips.tokens));
-    config.dynamicSmemBytes = bytes;
-    config.stream = (cudaStream_t)call->stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, launched, arguments), "flow's strips", error);
+    const cluster_launch launch = {
+        .name = "flow's strips",
+        .blocks = plan->forward_strips.ranks,
+        .threads = 2 * plan->forward_strips.tokens,
+        .heads = plan->heads,
+        .shared_bytes = wide ? kStripsBytes<16> : kStripsBytes<8>,
+        .most_shared = true, /* as the gradient that may follow */
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, wide ? strips_kernel<16> : strips_kernel<8>, arguments,
+                                   error);
 }
