@@ -67,6 +67,10 @@ stage_cuda() {
         return 0
     fi
     ./bench test -R cuda --no-tests=error
+    if cmake --build build | grep 'Building CUDA object'; then
+        echo "device code that has not changed is compiled again"
+        return 1
+    fi
     ./bench list mechanisms | grep 'cuda:'
     if ! ./bench verify --device cuda tests/golden/golden-flow-0.safetensors; then
         echo "skipped for want of a GPU: verify --device cuda, test_kernels_* on device variants," \

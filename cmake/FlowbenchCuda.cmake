@@ -45,19 +45,18 @@ function(fb_room_cuda_sources room)
     cmake_parse_arguments(CU "" "" "SOURCES;INCLUDE" ${ARGN})
     set(include)
     foreach(folder kernels kernels/base kernels/cuda ${CU_INCLUDE})
-        list(APPEND include -I${folder})
+        list(APPEND include -I${PROJECT_SOURCE_DIR}/${folder})
     endforeach()
-    file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
     foreach(source ${CU_SOURCES})
         get_filename_component(name ${source} NAME)
         set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
-        # Relative paths from the source tree: a compiler cache then serves every checkout.
+        # Names in the dependency file count from the build folder: paths that are relative to another
+        # one would name files that do not exist, and every build would compile everything.
         add_custom_command(OUTPUT ${object}
             COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${FLOWBENCH_NVCC} ${FB_NVCC_FLAGS} ${include}
-                -MD -MF ${object}.d -c ${folder}/${source} -o ${object}
+                -MD -MF ${object}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object}
             DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source}
             DEPFILE ${object}.d
-            WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
             COMMENT "Building CUDA object ${name}.o" VERBATIM)
         set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
         target_sources(${room} PRIVATE ${object})
