@@ -85,9 +85,7 @@ size_t shared_bytes(int tokens)
 
 extern "C" bool fb_flow_cuda_cluster_runs_here(void)
 {
-    int major = 0;
-    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
-           major == 9;
+    return fb_cuda_is_hopper();
 }
 
 extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,

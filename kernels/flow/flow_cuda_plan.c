@@ -44,33 +44,50 @@ static bool can_reside(const struct fb_problem *p)
            !(options.extra_eps > 0.0F);
 }
 
-/* Measured on an H100: what a round of blocks of so many tokens takes, and how many clusters run at
- * once, by twos of blocks: larger ones leave multiprocessors idle. Returns us; 0: none serves. */
-static double choose_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
+/* A size of blocks: what a round of their clusters takes, and how many clusters of 1, 2, 4, 8 and
+ * 16 blocks run at once, 0 for those that do not; those of four and more leave multiprocessors
+ * idle. Measured on an H100; constants, so that results are the same bits on every device. */
+enum { CLUSTER_SIZES = 5, BLOCK_SIZES = 2, RESIDENT_SIZES = 3 };
+struct block_size {
+    int tokens;
+    double round_us;
+    int at_once[CLUSTER_SIZES];
+};
+
+static const struct block_size resident_sizes[RESIDENT_SIZES] = {
+    {128, 13.0, {132, 66, 30, 15, 7}},
+    {256, 16.0, {132, 66, 30, 15, 7}},
+    {512, 22.0, {132, 66, 30, 15, 7}},
+};
+static const struct block_size forward_sizes[BLOCK_SIZES] = {
+    {128, 12.9, {264, 132, 62, 30, 0}},
+    {256, 16.0, {132, 66, 30, 15, 7}},
+};
+static const struct block_size gradient_sizes[BLOCK_SIZES] = {
+    {128, 18.4, {264, 132, 62, 30, 0}},
+    {256, 22.0, {132, 66, 30, 15, 7}},
+};
+
+/* The best blocks for the heads, and what all take; without ranks where none serves. */
+static struct fb_flow_blocks choose_blocks(const struct fb_problem *p, int64_t heads,
+                                           const struct block_size *sizes, int count,
+                                           double *best_us)
 {
-    static const struct {
-        int tokens;
-        double round_us;
-    } sizes[] = {{128, 13.0}, {256, 16.0}, {512, 22.0}};
-    static const int64_t at_once[] = {132, 66, 30, 15, 7};
     const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
-    double best_us = 0.0;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        int ranks = 1, twos = 0;
-        while ((int64_t)ranks * sizes[i].tokens < longest && ranks <= FB_FLOW_CUDA_RANKS_MAX) {
-            ranks *= 2;
-            twos++;
-        }
-        if (ranks > FB_FLOW_CUDA_RANKS_MAX)
+    struct fb_flow_blocks best = {0, 0};
+    for (int i = 0; i < count; i++) {
+        int step = 0;
+        while (step < CLUSTER_SIZES && ((int64_t)sizes[i].tokens << step) < longest)
+            step++;
+        if (step == CLUSTER_SIZES || sizes[i].at_once[step] == 0)
             continue;
-        const double us = (double)divide_up(plan->heads, at_once[twos]) * sizes[i].round_us;
-        if (plan->cluster_ranks == 0 || us < best_us) {
-            best_us = us;
-            plan->cluster_ranks = ranks;
-            plan->cluster_tokens = sizes[i].tokens;
+        const double us = (double)divide_up(heads, sizes[i].at_once[step]) * sizes[i].round_us;
+        if (best.ranks == 0 || us < *best_us) {
+            *best_us = us;
+            best = (struct fb_flow_blocks){1 << step, sizes[i].tokens};
         }
     }
-    return best_us;
+    return best;
 }
 
 /*
@@ -106,59 +123,24 @@ static double choose_team(const struct fb_problem *p, struct fb_flow_cuda_plan *
 /* The faster of the two. Returns us. */
 static double choose_resident(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    const double cluster_us = choose_cluster(p, plan), team_us = choose_team(p, plan);
-    if (plan->cluster_ranks == 0 || team_us < cluster_us)
-        plan->cluster_ranks = plan->cluster_tokens = 0;
-    else
-        plan->team_ranks = plan->team_tiles = plan->team_kept = 0;
-    return plan->team_ranks > 0 ? team_us : cluster_us;
-}
-
-/* A size of blocks: what a round of their clusters takes, and how many clusters of 1, 2, 4, 8 and
- * 16 blocks run at once, 0 for those that do not; those of four and more leave multiprocessors
- * idle. Measured on an H100; constants, so that results are the same bits on every device. */
-enum { CLUSTER_SIZES = 5, BLOCK_SIZES = 2 };
-struct block_size {
-    int tokens;
-    double round_us;
-    int at_once[CLUSTER_SIZES];
-};
-
-static const struct block_size forward_sizes[BLOCK_SIZES] = {
-    {128, 12.9, {264, 132, 62, 30, 0}},
-    {256, 16.0, {132, 66, 30, 15, 7}},
-};
-static const struct block_size gradient_sizes[BLOCK_SIZES] = {
-    {128, 18.4, {264, 132, 62, 30, 0}},
-    {256, 22.0, {132, 66, 30, 15, 7}},
-};
-
-/* The best blocks for the heads, and what all take. */
-static struct fb_flow_strips choose_strips(const struct fb_problem *p, int64_t heads,
-                                           const struct block_size *sizes, double *best_us)
-{
-    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
-    struct fb_flow_strips best = {0, 0};
-    for (int i = 0; i < BLOCK_SIZES; i++) {
-        int step = 0;
-        while (step < CLUSTER_SIZES && ((int64_t)sizes[i].tokens << step) < longest)
-            step++;
-        if (step == CLUSTER_SIZES || sizes[i].at_once[step] == 0)
-            continue;
-        const double us = (double)divide_up(heads, sizes[i].at_once[step]) * sizes[i].round_us;
-        if (best.ranks == 0 || us < *best_us) {
-            *best_us = us;
-            best = (struct fb_flow_strips){1 << step, sizes[i].tokens};
-        }
-    }
-    return best;
+    const double team_us = choose_team(p, plan);
+    double cluster_us = 0.0;
+    const struct fb_flow_blocks cluster =
+        choose_blocks(p, plan->heads, resident_sizes, RESIDENT_SIZES, &cluster_us);
+    if (cluster.ranks == 0 || team_us < cluster_us)
+        return team_us;
+    plan->cluster_ranks = cluster.ranks;
+    plan->cluster_tokens = cluster.tokens;
+    plan->team_ranks = plan->team_tiles = plan->team_kept = 0;
+    return cluster_us;
 }
 
 static void choose_forward(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     double strips_us = 0.0;
     const double us = choose_resident(p, plan);
-    const struct fb_flow_strips strips = choose_strips(p, plan->heads, forward_sizes, &strips_us);
+    const struct fb_flow_blocks strips =
+        choose_blocks(p, plan->heads, forward_sizes, BLOCK_SIZES, &strips_us);
     if (strips.ranks > 0 && strips_us <= us)
         plan->forward_strips = strips;
 }
@@ -283,7 +265,7 @@ static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
 {
     double us = 0.0;
     if (plan->strips)
-        plan->gradient_strips = choose_strips(p, plan->heads, gradient_sizes, &us);
+        plan->gradient_strips = choose_blocks(p, plan->heads, gradient_sizes, BLOCK_SIZES, &us);
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
     if (team_bytes(plan) > plan->forward_bytes)

@@ -44,8 +44,8 @@ enum {
     FB_FLOW_CUDA_VECTORS = 4            /* per head: sums of phi(k) and phi(q), u, w */
 };
 
-/* Blocks that hold a head in their shared memory, 16 tokens at a time to a warp. */
-struct fb_flow_strips {
+/* Blocks that hold a head in their shared memory. */
+struct fb_flow_blocks {
     int ranks;  /* of the head's cluster, a power of two; 0: none */
     int tokens; /* of a block */
 };
@@ -72,8 +72,8 @@ struct fb_flow_cuda_plan {
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
     bool strips; /* bf16, heads of 64, the core module's options: what the tuned gradient serves */
-    struct fb_flow_strips forward_strips;  /* normal form, bf16, heads of 64 */
-    struct fb_flow_strips gradient_strips; /* those that `strips` are for, and that fit */
+    struct fb_flow_blocks forward_strips;  /* normal form, bf16, heads of 64 */
+    struct fb_flow_blocks gradient_strips; /* those that `strips` are for, and that fit */
     int gradient_rows;                     /* tokens of a chunk, causal gradient */
     int64_t gradient_part_count;           /* floats that a slice leaves, strips */
     int64_t gradient_chunks;               /* of a head, causal gradient */

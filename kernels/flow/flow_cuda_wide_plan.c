@@ -39,12 +39,12 @@ static void cut(int64_t pieces, int64_t step, int64_t most, const struct pass *p
     int64_t best = INT64_MAX;
     for (int64_t wanted = 1; wanted <= most && wanted <= pieces; wanted++) {
         const int64_t size = divide_up(divide_up(pieces, wanted), step) * step;
+        if (size > SLICE_PANELS_MOST && wanted < most && wanted < pieces)
+            continue;
         const int64_t made = divide_up(pieces, size);
         int64_t cost = 0;
         for (int i = 0; i < count; i++)
             cost += waves(&passes[i], made, size);
-        if (size > SLICE_PANELS_MOST && wanted < most && wanted < pieces)
-            continue;
         if (best == INT64_MAX || cost < best - best / 32) { /* fewer slices leave fewer parts */
             best = cost;
             *slices = (int)made;

@@ -141,7 +141,7 @@ static void test_teams_need_little_memory(void **state)
     }
 }
 
-static void expect_strips(const struct fb_flow_strips *strips, int64_t length)
+static void expect_strips(const struct fb_flow_blocks *strips, int64_t length)
 {
     assert_int_equal(strips->ranks & (strips->ranks - 1), 0);
     assert_true(strips->ranks <= FB_FLOW_CUDA_RANKS_MAX);
