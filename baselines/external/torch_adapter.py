@@ -6,8 +6,9 @@ Each variant is attention as a PyTorch user writes or calls it, on tensors of Py
   torch-official   Flow-Attention in PyTorch operations as its authors published it: bidirectional
                    through two matrix products; causal through the cumulative sum of all outer
                    products, N x d x d numbers per head
-  torch-chunked    causal Flow-Attention and causal linear attention as a careful user would write
-                   them: the same normalisers, then chunks of 128 tokens instead of N outer products
+  torch-chunked    causal Flow-Attention, linear attention and Performer as a careful user would
+                   write them: the same normalisers, then chunks of 128 tokens instead of N outer
+                   products
   torch-linear     linear attention, elu(x) + 1, in PyTorch operations; causal as torch-official
   torch-performer  FAVOR+ in PyTorch operations
   torch-compiled   torch-official through torch.compile; likewise torch-chunked-compiled,

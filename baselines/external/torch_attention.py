@@ -112,21 +112,40 @@ def linear_causal_chunked(q, k, v):
     return (chunked_sums(q * normaliser[..., None], k, v, dtype)).to(dtype)
 
 
-def performer(projection):
+def performer_features(projection):
+    """The features of queries and keys, as functions of either."""
+
     def exponents(x):
         x = x * x.shape[-1] ** -0.25
         projected = (x @ projection.to(x.dtype).transpose(0, 1)).float()
         return projected, projected - 0.5 * x.float().square().sum(-1, keepdim=True)
 
+    def features(x, over):
+        projected, exponent = exponents(x)
+        highest = projected.amax(over, keepdim=True).detach()
+        return (torch.exp(exponent - highest) + FEATURE_EPSILON).to(x.dtype)
+
+    return (lambda q: features(q, -1)), (lambda k: features(k, (-2, -1)))
+
+
+def performer(projection):
+    queries, keys = performer_features(projection)
+
     def attend(q, k, v):
-        projected, exponent = exponents(q)
-        highest = projected.amax(-1, keepdim=True).detach()
-        q = (torch.exp(exponent - highest) + FEATURE_EPSILON).to(v.dtype)
-        projected, exponent = exponents(k)
-        highest = projected.amax((-2, -1), keepdim=True).detach()
-        k = (torch.exp(exponent - highest) + FEATURE_EPSILON).to(v.dtype)
+        q, k = queries(q), keys(k)
         normaliser = (q * k.sum(2, keepdim=True)).sum(-1, keepdim=True)
         return (q @ (k.transpose(-2, -1) @ v)) / normaliser
+
+    return attend
+
+
+def performer_causal_chunked(projection):
+    queries, keys = performer_features(projection)
+
+    def attend(q, k, v):
+        q, k = queries(q).float(), keys(k).float()
+        normaliser = 1.0 / (q * k.cumsum(2)).sum(-1)
+        return chunked_sums(q * normaliser[..., None], k, v, v.dtype).to(v.dtype)
 
     return attend
 
@@ -215,6 +234,11 @@ LINEARS = {
     ("torch-chunked", True): linear_causal_chunked,
 }
 
+PERFORMERS = {
+    ("torch-performer", False): performer,
+    ("torch-chunked", True): performer_causal_chunked,
+}
+
 SOFTMAX_BACKENDS = {
     "torch-sdpa": None,
     "torch-cudnn": "CUDNN_ATTENTION",
@@ -231,8 +255,8 @@ def find_plain(case, variant, projection):
         return LINEARS.get((variant, causal))
     if mechanism == "softmax" and variant in SOFTMAX_BACKENDS:
         return softmax(causal, SOFTMAX_BACKENDS[variant])
-    if mechanism == "performer" and variant == "torch-performer" and not causal:
-        return performer(projection)
+    if mechanism == "performer" and (variant, causal) in PERFORMERS:
+        return PERFORMERS[variant, causal](projection)
     if mechanism == "local" and variant == "torch-window":
         return window(causal, case["params"]["window"])
     if mechanism == "local" and variant == "torch-flex":
