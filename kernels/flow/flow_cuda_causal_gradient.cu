@@ -645,7 +645,7 @@ extern "C" enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *
     a.vectors = (float *)((char *)call->scratch + plan.lengths_bytes);
     a.running = a.vectors + units * CHUNK_VECTORS * a.chunks * cols;
     a.scalars = a.running + units * 2 * a.chunks;
-    a.matrices = a.scalars + units * TOKEN_SCALARS * a.chunks * a.rows;
+    a.matrices = a.scalars + units * kKeptScalars * a.chunks * a.rows;
     a.turned = a.round.dk;
     if (strips)
         return flow_cuda_causal_strips(a, units, stream, error);

@@ -13,8 +13,9 @@ static_assert((int)CHUNK_VECTORS == FB_FLOW_CUDA_GRADIENT_VECTORS, "the plan cou
 
 /* Per token: a, b, sigmoid(c), E (negative where the clamp acts), its running sum Z, and gradients:
  * dr, dp, those of c and o divided by n, of a and b; 1 / n times the slope of the sigmoid. */
-enum token_scalar { A, B, S, E, Z, DR, DP, DC, DO, DA, DB, TOKEN_SCALARS };
-static_assert((int)TOKEN_SCALARS == FB_FLOW_CUDA_GRADIENT_SCALARS, "the plan counts the scalars");
+enum token_scalar { A, B, S, E, Z, DR, DP, DC, DB, DO, DA, TOKEN_SCALARS };
+constexpr int kKeptScalars = DO; /* the last two take the places of what they are computed from */
+static_assert(kKeptScalars == FB_FLOW_CUDA_GRADIENT_SCALARS, "the plan counts the scalars");
 
 struct causal_gradient {
     gradient_round round;
@@ -23,7 +24,7 @@ struct causal_gradient {
     int segment;        /* chunks of a segment */
     float *vectors;     /* [units][CHUNK_VECTORS][chunks][cols] */
     float *running;     /* [units][2][chunks]: E before the chunk, p dp / Z after it */
-    float *scalars;     /* [units][TOKEN_SCALARS][chunks * rows] */
+    float *scalars;     /* [units][kKeptScalars][chunks * rows] */
     float *matrices;    /* [units][2][segments][cols * value_cols]: M before, R after the segment */
     tensor_view turned; /* p t: dk, or a buffer in f32 when dk has other heads' gradients */
 };
@@ -62,7 +63,8 @@ __device__ inline float *vector_of(const causal_gradient &a, const chunk_place &
 __device__ inline float *scalar_of(const causal_gradient &a, const chunk_place &p,
                                    token_scalar name)
 {
-    return a.scalars + (p.unit * TOKEN_SCALARS + name) * a.chunks * a.rows + p.at;
+    const int place = name == DO ? DP : name == DA ? DR : name;
+    return a.scalars + (p.unit * kKeptScalars + place) * a.chunks * a.rows + p.at;
 }
 
 __device__ inline float &running_of(const causal_gradient &a, const chunk_place &p, int which)

@@ -205,8 +205,10 @@ static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_
 {
     const int64_t units = p->batch * p->kv_heads, cols = plan->cols;
     plan->gradient_chunks = divide_up(p->q_len, plan->gradient_rows);
-    const int64_t wanted = divide_up(units * plan->gradient_chunks, GRADIENT_BLOCKS);
-    plan->gradient_segment = (int)(wanted < 2 ? 2 : wanted > 16 ? 16 : wanted);
+    const int64_t blocks = units < GRADIENT_BLOCKS ? GRADIENT_BLOCKS / units : 1; /* of a head */
+    const int64_t wanted = divide_up(plan->gradient_chunks, blocks);
+    const int64_t most = FB_FLOW_CUDA_GRADIENT_SEGMENT;
+    plan->gradient_segment = (int)(wanted < 2 ? 2 : wanted > most ? most : wanted);
     plan->gradient_segments = divide_up(plan->gradient_chunks, plan->gradient_segment);
     const int64_t tokens = plan->gradient_chunks * plan->gradient_rows;
     int64_t count = plan->gradient_chunks * (FB_FLOW_CUDA_GRADIENT_VECTORS * cols + 2) +

@@ -39,7 +39,8 @@ enum {
     FB_FLOW_CUDA_SIDES_RECORD = 576,    /* floats that are kept of them between two walks */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
-    FB_FLOW_CUDA_GRADIENT_SCALARS = 11, /* per token */
+    FB_FLOW_CUDA_GRADIENT_SCALARS = 9,  /* per token, at a time */
+    FB_FLOW_CUDA_GRADIENT_SEGMENT = 64, /* chunks between two states that are kept, at most */
     FB_FLOW_CUDA_SLOT_VECTORS = 6,      /* per slice of the normal gradient */
     FB_FLOW_CUDA_VECTORS = 4            /* per head: sums of phi(k) and phi(q), u, w */
 };
