@@ -18,7 +18,7 @@
  * backwards for the rest. M before a segment is what was carried less what the segment adds, in
  * f64: nothing that grows with the length but the records.
  *
- * grid (ranks, units), cluster (ranks), block 256: two blocks per multiprocessor, so that one
+ * grid (blocks, units), cluster (blocks), block 512: two teams, each with a chunk, so that one
  * computes while the other waits. Sums are taken in the order of warps, ranks and segments: same
  * bits every time. What the eps of second factors would add within a chunk is left out: 1e-6 of
  * terms rounded by 4e-3.
@@ -30,24 +30,32 @@
 namespace
 {
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* h or t, and its product with phi. */
-__device__ inline strip_dots pull_strip(const sides_block &x, strip_values &h)
+/* dout v^T of the tokens before (v dout^T of those after), weighted: what h (t) needs of the chunk
+ * itself. */
+__device__ inline void weigh_values(const sides_block &x, uint32_t (&operand)[4][4])
 {
-    const bool before = x.side == QUERIES;
-    const char *value = x.tile(VALUE_TILE, x.side);
-    uint32_t operand[4][4];
     strip_values c;
     clear_strip(c);
-    multiply_rows<true>(c, value, x.tile(VALUE_TILE, 1 - x.side), before, false, x.s);
-    cut_triangle(c, before, x.s);
+    begin_products(c);
+    add_turned(c, x.tile(VALUE_TILE, x.side), x.tile(VALUE_TILE, 1 - x.side));
+    end_products(c);
+    cut_triangle(c, x.side == QUERIES, x.s);
     pack_weighted(operand, c, x.own->array[WEIGHT + 1 - x.side], x.s);
+}
+
+/* h or t, and its product with phi. */
+__device__ inline strip_dots pull_strip(const sides_block &x, const uint32_t (&operand)[4][4],
+                                        strip_values &h)
+{
     clear_strip(h);
-    multiply_rows<true>(h, value, x.tile(STATE_OF, 1 - x.side), before, true, x.s);
-    multiply_seen(h, operand, x.tile(OWN_TILE, 1 - x.side), before, x.s);
+    begin_products(h);
+    add_product(h, operand, x.tile(OWN_TILE, 1 - x.side));
+    add_turned(h, x.tile(VALUE_TILE, x.side), x.tile(STATE_OF, 1 - x.side));
+    end_products(h);
     strip_dots sum = {};
     each_phi(x, [&](int n, int i, float first, float second) {
         float &to = i == 0 ? sum.low : sum.high;
@@ -70,7 +78,26 @@ __device__ inline void park_strip(const sides_block &x, strip_values &h)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             h[n][i] *= i < 2 ? w.low : w.high;
-    put_strip(x.s.own(parked_tile(x)), h, x.s.at);
+    store_strip(parked_tile(x), h, x.s);
+}
+
+/* The strip's rows through the strip's rows of a tile. */
+__device__ inline void write_rows(const tensor_view &to, const sides_block &x, const chunk_place &p,
+                                  char *tile, const strip_values &y)
+{
+    __syncwarp();
+    store_strip(tile, y, x.s);
+    __syncwarp();
+    const int row = x.s.row + x.s.lane / 8, chunk = x.s.lane % 8;
+    const head_rows<__nv_bfloat16> rows = rows_of<__nv_bfloat16>(to, x.b, x.h, p.at + row);
+    __nv_bfloat16 *out = rows.data + 8 * chunk;
+    const char *from = tile + chunk_offset(row, chunk), *odd = tile + chunk_offset(row + 4, chunk);
+#pragma unroll
+    for (int i = 0; i < 4; i++, out += 4 * rows.stride)
+        if (row + 4 * i < p.rows)
+            *reinterpret_cast<uint4 *>(out) =
+                *reinterpret_cast<const uint4 *>((i % 2 == 0 ? from : odd) + i / 2 * 8 * kRowBytes);
+    __syncwarp();
 }
 
 /* dv = p (k R + (r tril A)^T dout); c: the strip of A^T. */
@@ -78,22 +105,29 @@ __device__ inline void write_values(const sides_block &x, const sides_gradient &
                                     const chunk_place &p, const strip_values &c)
 {
     strip_values y;
-    uint32_t operand[4][4];
+    uint32_t operand[4][4], keys[4][4];
     pack_weighted(operand, c, x.own->array[WEIGHT + QUERIES], x.s);
+    load_strip(keys, shared_address(x.s.own(x.tile(OWN_TILE, KEYS))), x.s.at);
     clear_strip(y);
-    multiply_seen(y, operand, x.tile(VALUE_TILE, QUERIES), false, x.s);
-    multiply_rows<false>(y, x.tile(OWN_TILE, KEYS), x.tile(STATE_OF, QUERIES), false, true, x.s);
+    begin_products(y);
+    add_product(y, operand, x.tile(VALUE_TILE, QUERIES));
+    add_product(y, keys, x.tile(STATE_OF, QUERIES));
+    end_products(y);
     x.step_side(); /* R is spent */
-    leave_strip(rows_of<__nv_bfloat16>(a.round.dv, x.b, x.h, p.at), x.tile(STATE_OF, QUERIES), y,
-                x.s.of(x.own->array[WEIGHT + KEYS]), x.s, p.rows);
+    const strip_dots w = x.s.of(x.own->array[WEIGHT + KEYS]);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[n][i] *= i < 2 ? w.low : w.high;
+    write_rows(a.round.dv, x, p, x.tile(STATE_OF, QUERIES), y);
 }
 
 /* What a row's gradient is made of: weights of the other side's tokens, X = x y + z of those up to
  * it, x_after y_after + z_after of those from it on, and of vectors. */
 struct output_terms {
     strip_dots x, z, x_after;
-    const float *y, *y_after, *z_after;               /* of tokens */
-    const float *of_x, *of_z, *of_after, *unweighted; /* vectors */
+    const float *y, *y_after, *z_after; /* of tokens */
 };
 
 /* 16 columns of X as operand a, in halves. */
@@ -137,31 +171,21 @@ __device__ inline void mix_block(uint32_t (&a)[4], uint32_t (&a_low)[4], const o
         split_pair(a[i], a_low[i], sum[i / 2][i % 2 * 2], sum[i / 2][i % 2 * 2 + 1]);
 }
 
-/* Adds what is parked and the weighted vectors, and multiplies by the slope of phi. */
-__device__ inline void finish_strip(const sides_block &x, strip_values &y, const char *parked,
-                                    const output_terms &o)
+/* The rows' weights of the side's vectors as operand a, the vectors being rows of its terms: the
+ * lane with t = 0, 1 and 2 has x, z and x_after, the last has 1; halves twice, each for both halves
+ * of the vector. */
+__device__ inline void weigh_terms(uint32_t (&a)[4], const output_terms &o, const strip_place &s)
 {
-    const strip_place &s = x.s;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const char *from = parked + s.row * kRowBytes + (s.at.result ^ (uint32_t)(n << 4));
-        const uint32_t low = *reinterpret_cast<const uint32_t *>(from);
-        const uint32_t high = *reinterpret_cast<const uint32_t *>(from + 8 * kRowBytes);
-        const float waiting[4] = {bf16_low(low), bf16_high(low), bf16_low(high), bf16_high(high)};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int col = 8 * n + 2 * s.t + i % 2;
-            float sum = y[n][i] + waiting[i] + o.unweighted[col];
-            sum = fmaf(i < 2 ? o.x.low : o.x.high, o.of_x[col] + kEps, sum);
-            sum = fmaf(i < 2 ? o.z.low : o.z.high, o.of_z[col] + kEps, sum);
-            sum = fmaf(i < 2 ? o.x_after.low : o.x_after.high, o.of_after[col], sum);
-            y[n][i] = sum;
-        }
-    }
-    each_phi(x, [&](int n, int i, float first, float second) {
-        y[n][i] *= slope_from(first);
-        y[n][i + 1] *= slope_from(second);
-    });
+    const auto one_of = [&](float x, float z, float x_after) {
+        return s.t == 0 ? x : s.t == 1 ? z : s.t == 2 ? x_after : 1.0F;
+    };
+    const float low = one_of(o.x.low, o.z.low, o.x_after.low),
+                high = one_of(o.x.high, o.z.high, o.x_after.high);
+    a[0] = pack_bf16(low, low);
+    a[1] = pack_bf16(high, high);
+    const float rest = low - bf16_low(a[0]), rest_high = high - bf16_low(a[1]);
+    a[2] = pack_bf16(rest, rest);
+    a[3] = pack_bf16(rest_high, rest_high);
 }
 
 __device__ inline output_terms terms_of(const sides_block &x)
@@ -169,26 +193,10 @@ __device__ inline output_terms terms_of(const sides_block &x)
     const sides_shared &own = *x.own;
     const strip_dots inverse = x.s.of(own.array[INVERSE + x.side]);
     if (x.side == QUERIES)
-        return {x.s.of(own.array[OF_C]),
-                x.s.of(own.array[OF_A]),
-                inverse,
-                own.array[INVERSE + KEYS],
-                own.array[OF_O],
-                own.array[OF_B],
-                own.vectors[U],
-                own.vectors[CK],
-                own.vectors[DW],
-                own.vectors[BS]};
-    return {x.s.of(own.array[OF_O]),
-            x.s.of(own.array[OF_B]),
-            inverse,
-            own.array[INVERSE + QUERIES],
-            own.array[OF_C],
-            own.array[OF_A],
-            own.vectors[W],
-            own.vectors[CQ],
-            own.vectors[DU],
-            own.vectors[AS]};
+        return {x.s.of(own.array[OF_C]),   x.s.of(own.array[OF_A]), inverse,
+                own.array[INVERSE + KEYS], own.array[OF_O],         own.array[OF_B]};
+    return {x.s.of(own.array[OF_O]),      x.s.of(own.array[OF_B]), inverse,
+            own.array[INVERSE + QUERIES], own.array[OF_C],         own.array[OF_A]};
 }
 
 /* dq or dk. */
@@ -196,29 +204,30 @@ __device__ inline void write_output(const sides_block &x, const sides_gradient &
                                     const chunk_place &p)
 {
     const output_terms o = terms_of(x);
-    const uint32_t other = shared_address(x.tile(OWN_TILE, 1 - x.side)),
-                   other_low = shared_address(x.tile(LOW_TILE, 1 - x.side));
-    strip_values y;
-    clear_strip(y);
-#pragma unroll 1
-    for (int step = 0; step < 4; step++) {
-        uint32_t w[4], w_low[4];
-        mix_block(w, w_low, o, step, x.s);
-#pragma unroll
-        for (int first = 0; first < 4; first += 2) {
-            split_block b[2];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                load_b(b[i].high, other + step * 16 * kRowBytes, x.s.at, first + i);
-                load_b(b[i].low, other_low + step * 16 * kRowBytes, x.s.at, first + i);
-            }
-            multiply_split<2>(y, w, w_low, b, first);
-        }
-    }
+    const char *other = x.tile(OWN_TILE, 1 - x.side);
     char *parked = parked_tile(x);
-    finish_strip(x, y, parked, o);
-    const tensor_view &view = x.side == QUERIES ? a.round.dq : a.round.dk;
-    leave_strip(rows_of<__nv_bfloat16>(view, x.b, x.h, p.at), parked, y, {1.0F, 1.0F}, x.s, p.rows);
+    strip_values y;
+    uint32_t w[4][4], w_low[4][4], of_terms[4];
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        mix_block(w[step], w_low[step], o, step, x.s);
+    weigh_terms(of_terms, o, x.s);
+    {
+        uint32_t waiting[4][4];
+        load_strip(waiting, shared_address(x.s.own(parked)), x.s.at);
+        unpack_strip(y, waiting);
+    }
+    begin_products(y);
+    add_product(y, w_low, other);
+    add_product(y, w, x.tile(LOW_TILE, 1 - x.side));
+    add_product(y, w, other);
+    wgmma_add<__nv_bfloat16>(y, of_terms, described(x.own->terms[x.side]));
+    end_products(y);
+    each_phi(x, [&](int n, int i, float first, float second) {
+        y[n][i] *= fmaf(-first, first, first);
+        y[n][i + 1] *= fmaf(-second, second, second);
+    });
+    write_rows(x.side == QUERIES ? a.round.dq : a.round.dk, x, p, parked, y);
 }
 
 /* dc's part of the vectors, dq. */
@@ -227,15 +236,16 @@ __device__ inline void visit_sinks(sides_block &x, const sides_gradient &a, cons
 {
     strip_values c;
     score_tokens(c, false, x);
-    x.keep_step(2);
+    x.keep_step(3);
     x.step_team(); /* do, db */
     send_vectors(x, AFTER_O, 1);
-    take_vectors<true>(x, AFTER_O, 1, 0, 2 * kDim, x.own->vectors[BS]);
+    take_vectors<true>(x, AFTER_O, 1, 0, 2 * kDim, BS);
     const strip_dots flow = sum_weighted(dot_packed(x), c, x.own->array[OF_O], x.s);
     const strip_dots sum = plus(product(share_of(v.x), dr), product(v.n, flow));
     const strip_dots da = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
     x.s.put(x.own->array[OF_A], da);
-    sum_rows_of(x, 0, 0, x.own->array[OF_A]);
+    put_weights(x, FIRST_WEIGHTS, da);
+    sum_columns(x, 0, 0, FIRST_WEIGHTS, 1);
     x.step_team(); /* for the keys */
     send_vectors(x, AFTER_A, 0);
     x.keep_step(2);
@@ -248,16 +258,16 @@ __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, co
 {
     sides_shared &own = *x.own;
     strip_values c;
-    take_vectors<true>(x, AFTER_C, 0, 0, kDim + 1, own.vectors[DU]);
+    score_tokens(c, false, x);
+    take_vectors<true>(x, AFTER_C, 0, 0, kDim + 1, DU);
     if (x.s.warp == 0)
         scan_tokens<true>(own.array[EXPONENTIAL], (double)own.vectors[BS][0], own.array[RUNNING],
                           x.s.lane);
-    score_tokens(c, false, x);
     const strip_dots flow = sum_weighted(dot_packed(x), c, own.array[OF_C], x.s);
     const strip_dots sum = product(v.n, flow);
     const strip_dots db = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
     x.s.put(own.array[OF_B], db);
-    sum_rows_of(x, 1, 0, own.array[OF_B]);
+    put_weights(x, FIRST_WEIGHTS, db);
     x.step_side();
     const strip_dots after = x.s.of(own.array[RUNNING]);
     const auto of = [](float e, float z, float dp, float after, float n) {
@@ -266,14 +276,15 @@ __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, co
     const strip_dots dflow = positive(v.n, {of(v.x.low, v.z.low, dp.low, after.low, v.n.low),
                                             of(v.x.high, v.z.high, dp.high, after.high, v.n.high)});
     x.s.put(own.array[OF_O], dflow);
-    sum_rows_of(x, 1, 1, own.array[OF_O]);
+    put_weights(x, SECOND_WEIGHTS, dflow);
+    sum_columns(x, 1, 0, FIRST_WEIGHTS, 2);
     x.step_team(); /* for the queries */
     send_vectors(x, AFTER_O, 1);
-    x.keep_step(1);
+    x.keep_step(2);
     x.step_team(); /* da */
     send_vectors(x, AFTER_A, 0);
     write_values(x, a, p, c);
-    take_vectors<true>(x, AFTER_A, 0, 0, kDim, own.vectors[AS]);
+    take_vectors<true>(x, AFTER_A, 0, 0, kDim, AS);
     write_output(x, a, p);
 }
 
@@ -283,19 +294,23 @@ __device__ inline void visit_backward(sides_block &x, const sides_gradient &a, c
                                       double (&carried)[8])
 {
     strip_values h;
+    uint32_t operand[4][4];
     send_parts(x, PARTS);
+    weigh_values(x, operand);
     join_states(x, states, carried, last);
-    const strip_dots d = pull_strip(x, h);
+    const strip_dots d = pull_strip(x, operand, h);
     if (x.side == QUERIES) {
         const strip_dots slope = product(share_of(v.x), share_of(strip_dots{-v.x.low, -v.x.high}));
         const strip_dots dc = positive(v.n, quotient(product(slope, d), product(v.n, v.flow)));
         x.s.put(x.own->array[OF_C], dc);
-        sum_rows_of(x, 0, 0, x.own->array[OF_C]);
+        put_weights(x, FIRST_WEIGHTS, dc);
+        sum_columns(x, 0, 0, FIRST_WEIGHTS, 1);
     } else {
         const strip_dots w = x.s.of(x.own->array[WEIGHT + KEYS]);
         const strip_dots term = positive(v.n, quotient(product(w, d), v.z));
         x.s.put(x.own->array[EXPONENTIAL], term);
-        leave_total(part_of(x, 0, 1), term, x.s);
+        leave_total(x, 1, term);
+        x.keep_step(1);
     }
     x.step_team();
     send_vectors(x, AFTER_C, 0);
@@ -313,7 +328,7 @@ __device__ inline void visit_backward(sides_block &x, const sides_gradient &a, c
 __global__ void __launch_bounds__(kSidesThreads, 1)
     causal_sides_kernel(const __grid_constant__ sides_gradient a)
 {
-#if __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
     sides_block x;
     x.place();
     x.rank = (int)blockIdx.x * kTeams + x.team;
@@ -325,6 +340,8 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
     x.rounds = 0;
     for (int i = x.index; i < kCarried; i += kTeamThreads)
         x.own->carried[i] = {0.0F, 0.0F};
+    if (x.thread < kChunk)
+        put_weight(x, ONES, x.thread, 1.0F);
     if (x.index == 0) {
 #pragma unroll 1
         for (int name = 0; name < kExchanges; name++)
@@ -349,8 +366,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
         if (segment == 0) /* every block's barriers stand before anything is sent */
             asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
         visit_forward(x, a.round.s.clamp, v);
-        wait_copies<0>();
-        x.step_team();
+        take_values(x);
         if (last)
             break;
         keep_record(x, record_of(a, x, p), v);
@@ -370,8 +386,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
             v.n = numbers_of(p, x.s);
             take_record(x, record_of(a, x, p), v);
             take_chunk(x, p);
-            wait_copies<0>();
-            x.step_team();
+            take_values(x);
         }
         read_carried(x, states, carried, !x.alone, !last);
         if (segment > 0)

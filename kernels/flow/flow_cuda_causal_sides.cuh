@@ -12,6 +12,7 @@
 #define FB_FLOW_CUDA_CAUSAL_SIDES_CUH
 
 #include "cuda_exchange.cuh"
+#include "cuda_wgmma.cuh"
 #include "flow_cuda_causal_strips.cuh"
 
 namespace
@@ -67,8 +68,11 @@ constexpr int kCarried = 8 * kDim + 2;
 /* Behind the tiles. Buffers are used in turns: before a block sends into one again, all blocks have
  * sent something that they send after reading it. */
 struct sides_shared {
+    /* Operands of products, hence first. Of a side: columns of weights of its tokens, in halves,
+     * and four vectors, in halves, twice. */
+    char weights[2][8 * kRowBytes], terms[2][16 * kRowBytes];
     alignas(16) float arrived[2][kSidesRanks][2][kDim];
-    alignas(16) float part[2][2][kChunkWarps][kDim]; /* of the strips, for two vectors */
+    alignas(16) float part[2][2][kDim];          /* the chunk's sums, two vectors */
     alignas(16) uint32_t packed[2][2][kDim / 2]; /* a vector of each side, in halves, by lanes */
     float vectors[CHUNK_VECTORS][kDim];
     float array[SIDES_ARRAYS][kChunk];
@@ -80,8 +84,9 @@ struct sides_shared {
 constexpr size_t kTeamBytes =
     ((size_t)SIDES_TILES * kChunkTile + sizeof(sides_shared) + 1023) / 1024 * 1024;
 constexpr size_t kSidesBytes = kTeams * kTeamBytes;
+static_assert(kSidesBytes <= 227 * 1024, "both teams fit");
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 __device__ inline void step_threads(int barrier, int threads)
 {
@@ -206,10 +211,7 @@ struct sides_block {
     }
 };
 
-__device__ inline float *part_of(const sides_block &x, int buffer, int which)
-{
-    return x.own->part[buffer][which][x.s.warp];
-}
+constexpr uint64_t kStepColumns = 2, kStepRows = 16 * kRowBytes / 16; /* of a described tile */
 
 /* A pair of numbers as bf16, and what they leave. */
 __device__ inline void split_pair(uint32_t &high, uint32_t &low, float x, float y)
@@ -218,43 +220,80 @@ __device__ inline void split_pair(uint32_t &high, uint32_t &low, float x, float 
     low = pack_bf16(x - bf16_low(high), y - bf16_high(high));
 }
 
-/* Sums over the strip's rows of weight (NULL: 1) phi, from their halves, as the strip's part of a
- * vector. Row 0 of an operand holds the weights. */
-__device__ inline void sum_rows_of(const sides_block &x, int buffer, int which, const float *weight)
-{
-    const strip_place &s = x.s;
-    const uint32_t high = shared_address(s.own(x.tile(OWN_TILE, x.side))),
-                   low = shared_address(s.own(x.tile(LOW_TILE, x.side)));
-    uint32_t w[4] = {}, w_low[4] = {};
-    __syncwarp(); /* phi and weights of other lanes */
-    if (s.g == 0) {
-        float2 even = {1.0F, 1.0F}, odd = even;
-        if (weight != nullptr) {
-            even = *reinterpret_cast<const float2 *>(weight + s.row + 2 * s.t);
-            odd = *reinterpret_cast<const float2 *>(weight + s.row + 2 * s.t + 8);
-        }
-        split_pair(w[0], w_low[0], even.x, even.y);
-        split_pair(w[2], w_low[2], odd.x, odd.y);
+/* ---- sums over tokens ------------------------------------------------------------------------ */
+
+struct half_pair {
+    __nv_bfloat16 high, low;
+    __device__ explicit half_pair(float x)
+        : high(__float2bfloat16_rn(x)), low(__float2bfloat16_rn(x - __bfloat162float(high)))
+    {
     }
-    __syncwarp();
-    float *to = part_of(x, buffer, which) + 2 * s.t;
-#pragma unroll
-    for (int block = 0; block < 4; block++) {
-        uint32_t b[4], b_low[4];
-        load_b(b, high, s.at, block);
-        load_b(b_low, low, s.at, block);
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float sum[4] = {};
-            multiply(sum, w_low, b[2 * half], b[2 * half + 1]);
-            multiply(sum, w, b_low[2 * half], b_low[2 * half + 1]);
-            multiply(sum, w, b[2 * half], b[2 * half + 1]);
-            if (s.g == 0)
-                *reinterpret_cast<float2 *>(to + 16 * block + 8 * half) =
-                    make_float2(sum[0], sum[1]);
-        }
+};
+
+__device__ inline __nv_bfloat16 &entry_of(char *tile, int row, int col)
+{
+    return *reinterpret_cast<__nv_bfloat16 *>(tile + chunk_offset(row, col / 8) + col % 8 * 2);
+}
+
+/* Columns of the side's weights: what is to be summed, and ones. */
+enum { FIRST_WEIGHTS, SECOND_WEIGHTS, ONES = 3 };
+
+__device__ inline void put_weight(const sides_block &x, int column, int token, float weight)
+{
+    const half_pair w(weight);
+    entry_of(x.own->weights[x.side], 2 * column, token) = w.high;
+    entry_of(x.own->weights[x.side], 2 * column + 1, token) = w.low;
+}
+
+/* Numbers of the lane's rows as weights, for sum_columns. */
+__device__ inline void put_weights(const sides_block &x, int column, strip_dots w)
+{
+    if (x.s.t == 0) {
+        put_weight(x, column, x.s.row + x.s.g, w.low);
+        put_weight(x, column, x.s.row + x.s.g + 8, w.high);
     }
 }
+
+/* c[64][8] += a[16][64]^T b[8][16]^T: rows of a along the depth. */
+__device__ inline void add_columns(float (&c)[1][4], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, "
+                 "1, 1, 1, 1, 0;"
+                 : FB_WGMMA_C1(0)
+                 : "l"(a), "l"(b));
+}
+
+/* The side's sums over tokens of weight phi, in halves, of `count` columns of weights from `first`
+ * on, as the chunk's part of vectors. The weights are published here. */
+__device__ inline void sum_columns(const sides_block &x, int buffer, int vector, int first,
+                                   int count)
+{
+    float sum[1][4] = {};
+    publish_shared();
+    x.step_side();
+    const uint64_t high = wgmma_tile(shared_address(x.tile(OWN_TILE, x.side))),
+                   low = wgmma_tile(shared_address(x.tile(LOW_TILE, x.side))),
+                   weights = wgmma_tile(shared_address(x.own->weights[x.side]));
+    wgmma_hold(sum);
+    wgmma_begin();
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        add_columns(sum, low + step * kStepRows, weights + step * kStepColumns);
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        add_columns(sum, high + step * kStepRows, weights + step * kStepColumns);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(sum);
+    const int column = x.s.t - first;
+    if (column < 0 || column >= count)
+        return;
+    float *to = x.own->part[buffer][vector + column] + x.s.row + x.s.g;
+    to[0] = sum[0][0] + sum[0][1];
+    to[8] = sum[0][2] + sum[0][3];
+}
+
+/* ---- exchanges ------------------------------------------------------------------------------- */
 
 __device__ inline void send_chunk(uint32_t to, uint32_t barrier, uint4 x)
 {
@@ -264,21 +303,15 @@ __device__ inline void send_chunk(uint32_t to, uint32_t barrier, uint4 x)
                  : "memory");
 }
 
-/* Sends four entries of the chunk's sums to another block; the strips have left theirs. */
+/* Sends four entries of the chunk's sums to another block, which the side has left; of a sum of
+ * numbers the strips have left a part each. */
 __device__ inline void send_four(const sides_block &x, exchange_name name, int buffer, int four,
                                  int other)
 {
     const int which = four / (kDim / 4), col = four % (kDim / 4) * 4;
-    float4 total = {};
-#pragma unroll
-    for (int warp = 0; warp < kChunkWarps; warp++) {
-        const float4 part =
-            *reinterpret_cast<const float4 *>(&x.own->part[buffer][which][warp][col]);
-        total.x += part.x;
-        total.y += part.y;
-        total.z += part.z;
-        total.w += part.w;
-    }
+    float4 total = *reinterpret_cast<const float4 *>(&x.own->part[buffer][which][col]);
+    if (name == WEIGHTS || (name == AFTER_C && which == 1))
+        total.x = (total.x + total.y) + (total.z + total.w);
     const uint4 bits = {__float_as_uint(total.x), __float_as_uint(total.y),
                         __float_as_uint(total.z), __float_as_uint(total.w)};
     send_chunk(x.of_team(shared_address(&x.own->arrived[buffer][x.rank][which][col]), other),
@@ -296,22 +329,36 @@ __device__ inline void send_vectors(const sides_block &x, exchange_name name, in
         send_four(x, name, buffer, four, other);
 }
 
-/* Takes `count` entries from `first` on, by this side, as what comes before the chunk (or after
- * it). The side is in step after. */
 /* An entry of the side's vector, as b of a product with two columns, its halves: a lane's numbers,
  * two of each 8 columns, stand together. */
-__device__ inline void put_packed(const sides_block &x, int col, float value)
+__device__ inline void put_packed(const sides_block &x, int col, half_pair value)
 {
     const int at = 2 * (col % 8 / 2 * 8 + col / 8) + col % 2;
-    const __nv_bfloat16 high = __float2bfloat16_rn(value);
-    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][0])[at] = high;
-    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][1])[at] =
-        __float2bfloat16_rn(value - __bfloat162float(high));
+    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][0])[at] = value.high;
+    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][1])[at] = value.low;
 }
 
+/* An entry of a vector that the rows of an output are weighted sums of, see weigh_terms. */
+__device__ inline void put_term(const sides_block &x, int vector, int col, half_pair value)
+{
+    constexpr uint32_t of_keys = 1U << CQ | 1U << W | 1U << DU | 1U << AS;
+    const int term = vector == U || vector == W     ? 0
+                     : vector == CK || vector == CQ ? 1
+                     : vector == DW || vector == DU ? 2
+                                                    : 3;
+    char *tile = x.own->terms[of_keys >> vector & 1U];
+#pragma unroll
+    for (int twice = 0; twice < 2; twice++) {
+        entry_of(tile + twice * 8 * kRowBytes, 2 * term, col) = value.high;
+        entry_of(tile + twice * 8 * kRowBytes, 2 * term + 1, col) = value.low;
+    }
+}
+
+/* Takes `count` entries from `first` on, by this side, as what comes before the chunk (or after
+ * it): vectors from `to` on. The side is in step after. */
 template <bool After>
 __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int first, int count,
-                             float *vectors)
+                             chunk_vector to)
 {
     const bool by_keys = name == WEIGHTS || name == AFTER_C || name == AFTER_A;
     x.await_exchange(name);
@@ -334,14 +381,17 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
         }
         careful_sum &carried = x.own->carried[carried_of(name, x.side) + x.thread];
         before += x.alone ? 0.0F : carried.value;
-        vectors[x.thread] = before;
-        if (name == AFTER_O && x.thread >= kDim)
-            put_packed(x, x.thread - kDim, before);
-        else if (name != AFTER_O && name != WEIGHTS && x.thread < kDim)
-            put_packed(x, x.thread, After ? before : before + kEps);
+        x.own->vectors[to][x.thread] = before;
+        if (name != WEIGHTS && (name == AFTER_O || x.thread < kDim)) {
+            const half_pair halves(After ? before : before + kEps);
+            put_term(x, to + x.thread / kDim, x.thread % kDim, halves);
+            if (name != AFTER_O || x.thread >= kDim)
+                put_packed(x, x.thread % kDim, halves);
+        }
         if (!x.alone)
             carried.add(all);
     }
+    publish_shared();
     x.step_side();
 }
 

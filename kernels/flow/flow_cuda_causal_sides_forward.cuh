@@ -8,7 +8,7 @@
 namespace
 {
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 /* The lane's rows: n, a or b, c / n or E (negative where the clamp acts), and of keys Z. */
 struct side_scalars {
@@ -38,13 +38,31 @@ __device__ inline const tensor_view &value_view(const sides_gradient &a, int sid
     return side == QUERIES ? a.round.dout : a.round.s.v;
 }
 
+/* The chunk's rows on their way into a tile, by the side. */
+__device__ inline void fetch_rows(const sides_block &x, char *tile, const tensor_view &view,
+                                  const chunk_place &p)
+{
+    if (p.rows < kChunk) {
+        fetch_tile(tile, view, x.b, x.h, p);
+        return;
+    }
+    constexpr int step = kChunkThreads / 8;
+    const int row = x.thread / 8, chunk = x.thread % 8;
+    const head_rows<__nv_bfloat16> rows = rows_of<__nv_bfloat16>(view, x.b, x.h, p.at + row);
+    const __nv_bfloat16 *from = rows.data + 8 * chunk;
+    const uint32_t to = shared_address(tile) + chunk_offset(row, chunk);
+#pragma unroll
+    for (int i = 0; i < kChunk / step; i++, from += step * rows.stride)
+        copy_chunk_async(to + (uint32_t)(i * step * kRowBytes), from, true);
+}
+
 __device__ inline void fetch_chunk(const sides_block &x, const sides_gradient &a,
                                    const chunk_place &p, bool values)
 {
-    fetch_tile(x.tile(OWN_TILE, x.side), own_view(a, x.side), x.b, x.h, p);
+    fetch_rows(x, x.tile(OWN_TILE, x.side), own_view(a, x.side), p);
     commit_copies();
     if (values)
-        fetch_tile(x.tile(VALUE_TILE, x.side), value_view(a, x.side), x.b, x.h, p);
+        fetch_rows(x, x.tile(VALUE_TILE, x.side), value_view(a, x.side), p);
     commit_copies();
 }
 
@@ -59,14 +77,69 @@ __device__ inline void announce_chunk(const sides_block &x, const sides_gradient
             rows_of<__nv_bfloat16>(view, x.b, x.h, p.at + row).data));
 }
 
-/* phi of the side's strips, and their halves in its tiles; the block is in step after. */
+/* Sigmoids of a strip, as load_strip read it. Not below those of -20: products of four have to
+ * fit. */
+__device__ inline void map_limited(strip_values &phi, uint32_t (&raw)[4][4])
+{
+    constexpr float log2e = 1.44269504F;
+    const uint32_t least = 0xc1a0c1a0U; /* -20, twice */
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        asm("max.bf16x2 %0, %0, %1;" : "+r"(raw[i / 4][i % 4]) : "r"(least));
+    unpack_strip(phi, raw);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        float a[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = 1.0F + power_of_two(-log2e * phi[n][i]);
+        const float low = a[0] * a[1], high = a[2] * a[3];
+        const float all = reciprocal(low * high);
+        const float for_low = all * high, for_high = all * low;
+        phi[n][0] = for_low * a[1];
+        phi[n][1] = for_low * a[0];
+        phi[n][2] = for_high * a[3];
+        phi[n][3] = for_high * a[2];
+    }
+}
+
+/* phi of the side's strips, and their halves in its tiles, published; zero where no token is. */
 __device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
 {
+    const strip_place &s = x.s;
     strip_values phi;
+    uint32_t raw[4][4];
     wait_copies<1>();
     x.step_side();
-    chunk_phi(phi, x.tile(OWN_TILE, x.side), x.s, p);
-    put_halves(x.tile(OWN_TILE, x.side), x.tile(LOW_TILE, x.side), phi, x.s);
+    load_strip(raw, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at);
+    map_limited(phi, raw);
+    if (p.rows < kChunk) {
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                phi[n][i] = s.row + s.g + i / 2 * 8 < p.rows ? phi[n][i] : 0.0F;
+    }
+    __syncwarp();
+    store_strip(x.tile(OWN_TILE, x.side), phi, s);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            const uint32_t pair = pack_bf16(phi[n][i], phi[n][i + 1]);
+            phi[n][i] -= bf16_low(pair);
+            phi[n][i + 1] -= bf16_high(pair);
+        }
+    store_strip(x.tile(LOW_TILE, x.side), phi, s);
+    publish_shared();
+}
+
+/* The chunk's values have come. The team is in step after. */
+__device__ inline void take_values(const sides_block &x)
+{
+    wait_copies<0>();
+    publish_shared();
+    x.step_team();
 }
 
 /* ---- forward again --------------------------------------------------------------------------- */
@@ -98,15 +171,15 @@ __device__ inline strip_dots positive(strip_dots n, strip_dots x)
     return {n.low > 0.0F ? x.low : 0.0F, n.high > 0.0F ? x.high : 0.0F};
 }
 
-/* The strip's sum of a number per row, as its part of the first entry of a vector. */
-__device__ inline void leave_total(float *part, strip_dots x, const strip_place &s)
+/* The strip's sum of a number per row, as its part of a sum of numbers. */
+__device__ inline void leave_total(const sides_block &x, int which, strip_dots numbers)
 {
-    float sum = x.low + x.high;
+    float sum = numbers.low + numbers.high;
 #pragma unroll
     for (int step = 4; step < 32; step *= 2)
         sum += __shfl_xor_sync(0xffffffffU, sum, step);
-    if (s.lane == 0)
-        *part = sum;
+    if (x.s.lane == 0)
+        x.own->part[0][which][x.s.warp] = sum;
 }
 
 /* r or p. */
@@ -117,7 +190,7 @@ __device__ inline strip_dots weight_of(const sides_block &x, const side_scalars 
     return positive(v.n, product(v.n, quotient({fabsf(v.x.low), fabsf(v.x.high)}, v.z)));
 }
 
-__device__ inline void put_weight(const sides_block &x, const side_scalars &v)
+__device__ inline void leave_weight(const sides_block &x, const side_scalars &v)
 {
     x.s.put(x.own->array[WEIGHT + x.side], weight_of(x, v));
 }
@@ -130,14 +203,14 @@ __device__ inline strip_dots lifted(strip_dots x, const float *vector)
 }
 
 /* a and b; leaves the parts of W and U. */
-__device__ inline void flow_strip(const sides_block &x, strip_values &c, side_scalars &v)
+__device__ inline void flow_strip(const sides_block &x, const strip_values &c, side_scalars &v)
 {
-    score_tokens(c, true, x);
     v.flow = sum_weighted(dot_packed(x), c, nullptr, x.s);
     v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
     const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
     x.s.put(x.own->array[INVERSE + x.side], inverse);
-    sum_rows_of(x, 1, x.side, x.own->array[INVERSE + x.side]);
+    put_weights(x, FIRST_WEIGHTS, inverse);
+    sum_columns(x, 1, x.side, FIRST_WEIGHTS, 1);
 }
 
 /* E and, from what other blocks have, Z; by the keys. */
@@ -151,11 +224,11 @@ __device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
     v.x.low = mark(v.x.low, v.n.low, e.low);
     v.x.high = mark(v.x.high, v.n.high, e.high);
     x.s.put(x.own->array[EXPONENTIAL], e);
-    leave_total(part_of(x, 0, 0), e, x.s);
+    leave_total(x, 0, e);
     x.step_side();
     if (x.thread < x.ranks)
         send_four(x, WEIGHTS, 0, 0, x.thread);
-    take_vectors<false>(x, WEIGHTS, 0, 0, 1, x.own->vectors[DU]);
+    take_vectors<false>(x, WEIGHTS, 0, 0, 1, DU);
     if (x.s.warp == 0)
         scan_tokens<false>(x.own->array[EXPONENTIAL], (double)x.own->vectors[DU][0],
                            x.own->array[RUNNING], x.s.lane);
@@ -168,15 +241,16 @@ __device__ inline void visit_forward(sides_block &x, float clamp, side_scalars &
 {
     const bool queries = x.side == QUERIES;
     const int other = kDim * (1 - x.side);
-    sum_rows_of(x, 0, x.side, nullptr);
+    sum_columns(x, 0, x.side, ONES, 1);
     x.step_team();
     send_vectors(x, SUMS, 0);
-    take_vectors<false>(x, SUMS, 0, other, kDim, x.own->vectors[queries ? CK : CQ]);
     strip_values c;
+    score_tokens(c, true, x);
+    take_vectors<false>(x, SUMS, 0, other, kDim, queries ? CK : CQ);
     flow_strip(x, c, v);
     x.step_team();
     send_vectors(x, FLOWS, 1);
-    take_vectors<false>(x, FLOWS, 1, other, kDim, x.own->vectors[queries ? U : W]);
+    take_vectors<false>(x, FLOWS, 1, other, kDim, queries ? U : W);
     v.x = sum_weighted(dot_packed(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
     v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
     v.x = positive(v.n, quotient(v.x, v.n));
@@ -184,7 +258,7 @@ __device__ inline void visit_forward(sides_block &x, float clamp, side_scalars &
         x.keep_step(3);
     else
         weigh_keys(x, clamp, v);
-    put_weight(x, v);
+    leave_weight(x, v);
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -212,9 +286,9 @@ __device__ inline void take_record(const sides_block &x, const float *record, si
     v.x = x.s.of(own + kChunk);
     if (x.side == KEYS)
         v.z = x.s.of(own + 2 * kChunk);
-    (&x.own->vectors[0][0])[x.index] = record[kRecordScalars + x.index];
+    put_term(x, x.index / kDim, x.index % kDim, half_pair(record[kRecordScalars + x.index] + kEps));
     x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
-    put_weight(x, v);
+    leave_weight(x, v);
 }
 
 #endif

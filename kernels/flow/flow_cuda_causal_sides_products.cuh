@@ -8,7 +8,7 @@
 namespace
 {
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 /* ---- triangles ------------------------------------------------------------------------------- */
 
@@ -33,35 +33,59 @@ __device__ inline void cut_block(float (&low)[4], float (&high)[4], bool before,
 __device__ inline void cut_triangle(strip_values &c, bool before, const strip_place &s)
 {
 #pragma unroll
-    for (int block = 0; block < 4; block++)
-        if (block == s.warp) {
+    for (int block = 0; block < 4; block++) {
+        int warp = s.warp;
+        asm volatile("" : "+r"(warp)); /* no array indexed by it, which would not be in registers */
+        if (block == warp) {
             cut_block(c[2 * block], c[2 * block + 1], before, s);
-        } else if (!is_seen(before, block, s)) {
+        } else if (before ? block > warp : block < warp) {
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 c[2 * block + i / 4][i % 4] = 0.0F;
         }
+    }
 }
 
-/* Two fragments b for a block of 16 columns, high and low. */
-struct split_block {
-    uint32_t high[4], low[4];
-};
+/* ---- products of tiles ------------------------------------------------------------------------
+ */
 
-/* c += a b of some blocks from `first` on, all in halves: three products for one, those that wait
- * for one another as far apart as can be. */
-template <int Blocks>
-__device__ void multiply_split(strip_values &c, const uint32_t (&a)[4], const uint32_t (&a_low)[4],
-                               const split_block *b, int first)
+/* By the four warps of a side together, a warp has its strip of the result. What they read has been
+ * published; they end with end_products. */
+
+__device__ inline uint64_t described(const char *tile)
 {
+    return wgmma_tile(shared_address(tile));
+}
+
+__device__ inline void begin_products(strip_values &c)
+{
+    wgmma_hold(c);
+    wgmma_begin();
+}
+
+__device__ inline void end_products(strip_values &c)
+{
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(c);
+}
+
+/* c += x y^T. */
+__device__ inline void add_turned(strip_values &c, const char *x, const char *y)
+{
+    const uint64_t a = described(x), b = described(y);
 #pragma unroll
-    for (int product = 0; product < 3; product++)
+    for (int step = 0; step < 4; step++)
+        wgmma_turned<__nv_bfloat16>(c, a + step * kStepColumns, b + step * kStepColumns, false);
+}
+
+/* c += a y, the strip's rows in registers. */
+__device__ inline void add_product(strip_values &c, const uint32_t (&a)[4][4], const char *y)
+{
+    const uint64_t b = described(y);
 #pragma unroll
-        for (int i = 0; i < Blocks; i++) {
-            const uint32_t(&of)[4] = product == 1 ? b[i].low : b[i].high;
-            multiply(c[2 * (first + i)], product == 0 ? a_low : a, of[0], of[1]);
-            multiply(c[2 * (first + i) + 1], product == 0 ? a_low : a, of[2], of[3]);
-        }
+    for (int step = 0; step < 4; step++)
+        wgmma_add<__nv_bfloat16>(c, a[step], b + step * kStepRows);
 }
 
 /* The lane's part of phi's rows times the side's packed vector: to be summed over the quad. */
@@ -90,28 +114,13 @@ __device__ inline strip_dots dot_packed(const sides_block &x)
 /* phi y^T of the tokens before, or after, y the other side's phi. */
 __device__ inline void score_tokens(strip_values &c, bool before, const sides_block &x)
 {
-    const uint32_t y = shared_address(x.tile(OWN_TILE, 1 - x.side)),
-                   y_low = shared_address(x.tile(LOW_TILE, 1 - x.side));
+    const char *own = x.tile(OWN_TILE, x.side), *other = x.tile(OWN_TILE, 1 - x.side);
     clear_strip(c);
-#pragma unroll 1
-    for (int step = 0; step < 4; step++) {
-        uint32_t a[4], a_low[4];
-        load_a(a, shared_address(x.s.own(x.tile(OWN_TILE, x.side))), x.s.at, step);
-        load_a(a_low, shared_address(x.s.own(x.tile(LOW_TILE, x.side))), x.s.at, step);
-        /* two blocks at a time; of two one may be beyond the diagonal, and is cut off */
-#pragma unroll
-        for (int first = 0; first < 4; first += 2) {
-            if (!is_seen(before, first, x.s) && !is_seen(before, first + 1, x.s))
-                continue;
-            split_block b[2];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                load_b_turned(b[i].high, y + (first + i) * 16 * kRowBytes, x.s.at, step);
-                load_b_turned(b[i].low, y_low + (first + i) * 16 * kRowBytes, x.s.at, step);
-            }
-            multiply_split<2>(c, a, a_low, b, first);
-        }
-    }
+    begin_products(c);
+    add_turned(c, x.tile(LOW_TILE, x.side), other);
+    add_turned(c, own, x.tile(LOW_TILE, 1 - x.side));
+    add_turned(c, own, other);
+    end_products(c);
     cut_triangle(c, before, x.s);
 }
 
@@ -143,46 +152,18 @@ __device__ inline void pack_weighted(uint32_t (&a)[4][4], const strip_values &c,
     }
 }
 
-/* y += a times the rows of a tile that the strip sees. */
-__device__ inline void multiply_seen(strip_values &y, const uint32_t (&a)[4][4], const char *tile,
-                                     bool before, const strip_place &s)
+/* A strip into its rows of a tile. */
+__device__ inline void store_strip(char *tile, const strip_values &y, const strip_place &s)
 {
+    uint32_t a[4][4];
+    pack_strip(a, y);
+    const uint32_t rows = shared_address(s.own(tile));
 #pragma unroll
-    for (int step = 0; step < 4; step++) {
-        if (!is_seen(before, step, s))
-            continue;
-#pragma unroll
-        for (int block = 0; block < 4; block++) {
-            uint32_t b[4];
-            load_b(b, shared_address(tile) + step * 16 * kRowBytes, s.at, block);
-            multiply(y[2 * block], a[step], b[0], b[1]);
-            multiply(y[2 * block + 1], a[step], b[2], b[3]);
-        }
-    }
-}
-
-/* y += the strip's rows of x times a tile, or its transpose; its blocks that are seen. */
-template <bool Turned>
-__device__ void multiply_rows(strip_values &y, const char *x, const char *tile, bool before,
-                              bool all, const strip_place &s)
-{
-#pragma unroll 1
-    for (int step = 0; step < 4; step++) {
-        uint32_t a[4];
-        load_a(a, shared_address(s.own(const_cast<char *>(x))), s.at, step);
-#pragma unroll
-        for (int block = 0; block < 4; block++) {
-            if (!all && !is_seen(before, block, s))
-                continue;
-            uint32_t b[4];
-            if (Turned)
-                load_b_turned(b, shared_address(tile) + block * 16 * kRowBytes, s.at, step);
-            else
-                load_b(b, shared_address(tile) + step * 16 * kRowBytes, s.at, block);
-            multiply(y[2 * block], a, b[0], b[1]);
-            multiply(y[2 * block + 1], a, b[2], b[3]);
-        }
-    }
+    for (int step = 0; step < 4; step++)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                         rows + (s.at.straight ^ (uint32_t)(step << 5))),
+                     "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3])
+                     : "memory");
 }
 
 /* The lane's phi in halves, as a product's result would lie: visit(block of 8 columns, first of two
@@ -203,6 +184,20 @@ template <typename Visit> __device__ void each_phi(const sides_block &x, Visit v
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
+/* 16 columns of a tile as rows of an operand, its rows weighted. */
+__device__ inline void load_weighted(uint32_t (&a)[4][4], const char *tile, const float *weight,
+                                     const strip_place &s)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        load_a_turned(a[step], shared_address(tile) + step * 16 * kRowBytes, s.at, s.warp);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[step][i] = scale_two(a[step][i], *reinterpret_cast<const float2 *>(
+                                                   weight + 16 * step + i / 2 * 8 + 2 * s.t));
+    }
+}
+
 /* The chunk's own part of the side's state: phi^T (weight value), to the blocks that join its rows,
  * 64 / ranks each. The side is in step before. */
 __device__ inline void send_parts(const sides_block &x, exchange_name name)
@@ -210,10 +205,14 @@ __device__ inline void send_parts(const sides_block &x, exchange_name name)
     const strip_place &s = x.s;
     char *staging = x.tile(STATE_OF, x.side);
     const int share = 1 << x.share_bits;
-    strip_values state = {};
-    add_chunk(state, x.tile(OWN_TILE, x.side), x.own->array[WEIGHT + x.side],
-              x.tile(VALUE_TILE, x.side), s);
-    put_strip(s.own(staging), state, s.at);
+    strip_values state;
+    uint32_t weighted[4][4];
+    load_weighted(weighted, x.tile(OWN_TILE, x.side), x.own->array[WEIGHT + x.side], s);
+    clear_strip(state);
+    begin_products(state);
+    add_product(state, weighted, x.tile(VALUE_TILE, x.side));
+    end_products(state);
+    store_strip(staging, state, s);
     __syncwarp();
     const uint32_t barrier = shared_address(&x.own->barriers[name]);
     const uint32_t parts = shared_address(x.tile(PARTS_OF, x.side)) + x.rank * share * kRowBytes;
@@ -364,6 +363,7 @@ __device__ inline void join_states(sides_block &x, double *states, double (&carr
     x.await_exchange(STATES);
     if (x.index == 0)
         x.ready(STATES);
+    publish_shared();
 }
 
 #endif
