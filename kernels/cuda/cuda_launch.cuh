@@ -38,8 +38,9 @@ struct cluster_launch {
     int blocks, threads;
     int64_t heads;
     size_t shared_bytes;
-    bool most_shared; /* all memory of a multiprocessor that can be shared is: kernels that follow
-                         one another with other shares wait until it is idle */
+    bool most_shared;   /* all memory of a multiprocessor that can be shared is: kernels that follow
+                           one another with other shares wait until it is idle */
+    bool early = false; /* blocks may start while the kernel before ends, and wait for it */
     void *stream;
 };
 
@@ -60,18 +61,20 @@ enum fb_status fb_cuda_launch_clusters(const cluster_launch &launch, void (*kern
             "allowing clusters of 16 blocks", error);
     if (status != FB_OK)
         return status;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)launch.blocks;
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim.x = (unsigned)launch.blocks;
+    attributes[0].val.clusterDim.y = 1;
+    attributes[0].val.clusterDim.z = 1;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)launch.blocks, (unsigned)launch.heads);
     config.blockDim = dim3((unsigned)launch.threads);
     config.dynamicSmemBytes = launch.shared_bytes;
     config.stream = (cudaStream_t)launch.stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+    config.attrs = attributes;
+    config.numAttrs = launch.early ? 2 : 1;
     return fb_cuda_status(cudaLaunchKernelEx(&config, kernel, arguments), launch.name, error);
 }
 

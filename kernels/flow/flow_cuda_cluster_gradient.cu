@@ -23,7 +23,7 @@
 namespace
 {
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 /* The block's tokens. */
 struct head_place {
@@ -77,9 +77,10 @@ template <int Warps>
 __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     cluster_gradient(const __grid_constant__ cluster_gradient_arguments a)
 {
-#if __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
     extern __shared__ __align__(1024) char gradient_tiles[];
     const gradient_block<Warps> x = carve_gradient<Warps>(gradient_tiles);
+    asm volatile("griddepcontrol.wait;" ::: "memory"); /* what the stream did before is done */
     const head_place head = place_of(a, x.rank * 16 * Warps);
     const int row = (int)threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4;
     const lane_places at;
@@ -89,11 +90,13 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     sink_gradients sinks =
         gather_sinks(x, (float)a.q_len / (float)a.kv_len, head.valid_q, packed, at);
     const strip_dots da = sinks.da;
-    float product[32 / Warps][4] = {};
-    multiply_tiles<Warps>(product, x.q, x.g, 16 * Warps, at);
     /* every block's barriers stand before anything is sent */
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-    send_product<Warps>(x, product, PRODUCT);
+    if (threadIdx.x < 32 * kProductWarps<Warps>) {
+        product_part<Warps> product = {};
+        multiply_tiles<Warps>(product, x.q, x.g);
+        send_product<Warps>(x, product, PRODUCT);
+    }
     send_columns<kDim, Warps>(x, x.own->du[0], PRODUCT);
     wait_copies<0>();
     __syncthreads(); /* k and v are there; r g has been read */
@@ -158,6 +161,7 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
         .heads = plan->heads,
         .shared_bytes = wide ? kGradientBytes<16> : kGradientBytes<8>,
         .most_shared = true,
+        .early = true,
         .stream = call->stream,
     };
     return fb_cuda_launch_clusters(launch, wide ? cluster_gradient<16> : cluster_gradient<8>,

@@ -63,7 +63,7 @@ template <int Warps>
 constexpr size_t kGradientBytes = (size_t)5 * kGradientTile<Warps> + kDim *kRowBytes +
                                   sizeof(gradient_shared<Warps>);
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 template <int Warps> __device__ gradient_block<Warps> carve_gradient(char *shared)
 {
@@ -189,6 +189,7 @@ __device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float rat
     uint32_t weights[4];
     weight_operand(weights, s.dc.low, s.dc.high);
     weigh_rows<1>(x.own->parts[warp], weights, shared_address(queries), at);
+    publish_shared();
     __syncthreads(); /* nobody needs M any more */
     put_strip(x.slope + row * kRowBytes, phi, at);
     return y;

@@ -7,12 +7,13 @@
 #define FB_FLOW_CUDA_CLUSTER_STRIPS_CUH
 
 #include "cuda_exchange.cuh"
+#include "cuda_wgmma.cuh"
 #include "flow_cuda_strip_values.cuh"
 
 namespace
 {
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 /* Rows of a head, a multiple of 16 Warps; those beyond the valid ones become zero. */
 template <int Warps>
@@ -65,29 +66,33 @@ __device__ void add_columns(const Block &x, const float *slots, int name, float 
 
 /* ---- a product of 64 x 64 -------------------------------------------------------------------- */
 
-/* The transpose of one tile times the other: a warp computes 16 rows and 256 / Warps columns. */
+/* Columns of a warpgroup's part: the first one computes all of them in blocks of 16 warps, two
+ * halve them in blocks of 8. */
+template <int Warps> constexpr int kProductColumns = Warps == 16 ? 64 : 32;
+template <int Warps> constexpr int kProductWarps = 4 * kDim / kProductColumns<Warps>;
+template <int Warps> using product_part = float[kProductColumns<Warps> / 8][4];
+
+/* The transpose of one tile times the other, by the first kProductWarps: a warp computes 16 rows.
+ * What the tiles hold has been published. */
 template <int Warps>
-__device__ void multiply_tiles(float (&sum)[32 / Warps][4], const char *turned,
-                               const char *straight, int rows, const lane_places &at)
+__device__ void multiply_tiles(product_part<Warps> &sum, const char *turned, const char *straight)
 {
-    const int warp = threadIdx.x / 32;
-    const uint32_t x = shared_address(turned), y = shared_address(straight);
-#pragma unroll 4
-    for (int row = 0; row < rows; row += 16) {
-        uint32_t a[4], b[16 / Warps][4];
-        load_a_turned(a, x + row * kRowBytes, at, warp % 4);
+    const uint64_t x = wgmma_tile(shared_address(turned));
+    const uint64_t y = wgmma_tile(shared_address(straight)) +
+                       threadIdx.x / 128 * (kProductColumns<Warps> * 2 / 16);
+    wgmma_hold(sum);
+    wgmma_begin();
 #pragma unroll
-        for (int i = 0; i < 16 / Warps; i++)
-            load_b(b[i], y + row * kRowBytes, at, warp / 4 * (16 / Warps) + i);
-#pragma unroll
-        for (int n = 0; n < 32 / Warps; n++)
-            multiply(sum[n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
-    }
+    for (int strip = 0; strip < Warps; strip++)
+        wgmma_add_turned(sum, x + 128 * strip, y + 128 * strip);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(sum);
 }
 
 /* The warp's part of that product to the blocks that add it up: each an equal share of it. */
 template <int Warps, typename Block>
-__device__ void send_product(const Block &x, const float (&sum)[32 / Warps][4], int name)
+__device__ void send_product(const Block &x, const product_part<Warps> &sum, int name)
 {
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const uint32_t barrier = shared_address(&x.own->barriers[name]);
@@ -98,9 +103,10 @@ __device__ void send_product(const Block &x, const float (&sum)[32 / Warps][4], 
         const uint32_t remote = remote_address(slot, first);
         const uint32_t remote_barrier = remote_address(barrier, first);
 #pragma unroll
-        for (int n = 0; n < 32 / Warps; n++) {
+        for (int n = 0; n < kProductColumns<Warps> / 8; n++) {
             /* a row belongs to one block, since no share is less than four rows */
-            const int i = row * kDim + warp / 4 * (256 / Warps) + 8 * n + 2 * t - first * x.share;
+            const int i =
+                row * kDim + warp / 4 * kProductColumns<Warps> + 8 * n + 2 * t - first * x.share;
             send_pair(remote + 4 * (uint32_t)i, remote_barrier, __float_as_uint(sum[n][2 * half]),
                       __float_as_uint(sum[n][2 * half + 1]));
         }

@@ -109,6 +109,33 @@ __device__ inline strip_dots dot_pair(const strip_values &x, const strip_values 
     return over_quad(sum);
 }
 
+/* Sums of columns over the strip's rows, given each lane's of its own two rows: a lane gets those
+ * of the columns 8 g + 2 t and the next. Each step halves what is left to add. */
+__device__ inline float2 fold_columns(float (&x)[8][2])
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) {
+        const bool upper = (lane & (4 * half)) != 0;
+#pragma unroll
+        for (int n = 0; n < half; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float send = upper ? x[n][i] : x[n + half][i];
+                const float keep = upper ? x[n + half][i] : x[n][i];
+                x[n][i] = keep + __shfl_xor_sync(0xffffffffU, send, 4 * half);
+            }
+    }
+    return make_float2(x[0][0], x[0][1]);
+}
+
+__device__ inline void leave_columns(float *part, float (&x)[8][2])
+{
+    const int lane = threadIdx.x % 32;
+    const float2 sum = fold_columns(x);
+    *reinterpret_cast<float2 *>(part + lane / 4 * 8 + lane % 4 * 2) = sum;
+}
+
 /* The strip in the tile times the matrix, or its transpose. */
 template <bool Turned>
 __device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], const char *matrix,

@@ -59,7 +59,7 @@ template <int Warps> struct strips_block {
 template <int Warps>
 constexpr size_t kStripsBytes = (size_t)3 * 16 * Warps *kRowBytes + sizeof(strips_shared<Warps>);
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
 
 template <int Warps> __device__ strips_block<Warps> carve_strips(char *shared)
 {
@@ -118,33 +118,6 @@ __device__ inline strip_dots dot_packed(const uint32_t (&x)[4][4], const float *
         multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
     return {c[0] + d[0] + constant, c[2] + d[2] + constant};
-}
-
-/* Sums of columns over the strip's rows, given each lane's of its own two rows: a lane gets those
- * of the columns 8 g + 2 t and the next. Each step halves what is left to add. */
-__device__ inline float2 fold_columns(float (&x)[8][2])
-{
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 4; half > 0; half /= 2) {
-        const bool upper = (lane & (4 * half)) != 0;
-#pragma unroll
-        for (int n = 0; n < half; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const float send = upper ? x[n][i] : x[n + half][i];
-                const float keep = upper ? x[n + half][i] : x[n][i];
-                x[n][i] = keep + __shfl_xor_sync(0xffffffffU, send, 4 * half);
-            }
-    }
-    return make_float2(x[0][0], x[0][1]);
-}
-
-__device__ inline void leave_columns(float *part, float (&x)[8][2])
-{
-    const int lane = threadIdx.x % 32;
-    const float2 sum = fold_columns(x);
-    *reinterpret_cast<float2 *>(part + lane / 4 * 8 + lane % 4 * 2) = sum;
 }
 
 /* phi of the warp's rows, zero beyond the valid ones, and its sums of columns. */
@@ -305,17 +278,17 @@ __device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &
     const int valid_q = a.q_len - first, valid_k = a.kv_len - first; /* may be negative */
     const int low = row + threadIdx.x % 32 / 4, high = low + 8;
     fetch_rows<Warps>(x.k, a.k, b, kv_h, first, rows, valid_k);
-    commit_copies();
     fetch_rows<Warps>(x.q, a.q, b, h, first, rows, valid_q);
     commit_copies();
+    /* the gradient's blocks may take the places that become free */
+    asm volatile("griddepcontrol.launch_dependents;");
+    wait_copies<0>();
+    __syncthreads();
+    /* not before: what is waited for would come later */
     fetch_rows<Warps>(x.v, a.v, b, kv_h, first, rows, valid_k);
     commit_copies();
-    wait_copies<2>();
-    __syncthreads();
     map_packed(keys, x.k + row * kRowBytes, low < valid_k, high < valid_k, x.own->parts[warp][0],
                at);
-    wait_copies<1>();
-    __syncthreads();
     map_packed(queries, x.q + row * kRowBytes, low < valid_q, high < valid_q, x.own->parts[warp][1],
                at);
     __syncthreads();
@@ -354,7 +327,7 @@ template <int Warps>
 __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     strips_kernel(const __grid_constant__ strips_arguments a)
 {
-#if __CUDA_ARCH__ >= 900
+#if FB_HAVE_WGMMA
     extern __shared__ __align__(1024) char forward_tiles[];
     const strips_block<Warps> x = carve_strips<Warps>(forward_tiles);
     const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
@@ -369,11 +342,14 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
 
     compete_strip(x, keys, a.clamp, low < valid_k, high < valid_k, at);
     wait_copies<0>();
+    publish_shared();
     __syncthreads();
     send_normaliser(x);
-    float product[32 / Warps][4] = {};
-    multiply_tiles<Warps>(product, x.k, x.v, 16 * Warps, at);
-    send_product<Warps>(x, product, PRODUCT);
+    if (threadIdx.x < 32 * kProductWarps<Warps>) {
+        product_part<Warps> product = {};
+        multiply_tiles<Warps>(product, x.k, x.v);
+        send_product<Warps>(x, product, PRODUCT);
+    }
     const float ratio = (float)a.q_len / (float)a.kv_len;
     const strip_dots c = dot_packed(queries, x.own->flow[0]);
     const strip_dots weight = {sigmoid_of(c.low * ratio) * alpha.low,
