@@ -81,9 +81,19 @@ __device__ inline void park_strip(const sides_block &x, strip_values &h)
     store_strip(parked_tile(x), h, x.s);
 }
 
+/* Eight numbers of a row that starts anywhere. */
+__device__ inline void write_entries(__nv_bfloat16 *to, uint4 x)
+{
+    uint16_t *bits = reinterpret_cast<uint16_t *>(to);
+    const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        bits[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
+}
+
 /* The strip's rows through the strip's rows of a tile. */
 __device__ inline void write_rows(const tensor_view &to, const sides_block &x, const chunk_place &p,
-                                  char *tile, const strip_values &y)
+                                  char *tile, const strip_values &y, bool whole)
 {
     __syncwarp();
     store_strip(tile, y, x.s);
@@ -93,10 +103,14 @@ __device__ inline void write_rows(const tensor_view &to, const sides_block &x, c
     __nv_bfloat16 *out = rows.data + 8 * chunk;
     const char *from = tile + chunk_offset(row, chunk), *odd = tile + chunk_offset(row + 4, chunk);
 #pragma unroll
-    for (int i = 0; i < 4; i++, out += 4 * rows.stride)
-        if (row + 4 * i < p.rows)
-            *reinterpret_cast<uint4 *>(out) =
-                *reinterpret_cast<const uint4 *>((i % 2 == 0 ? from : odd) + i / 2 * 8 * kRowBytes);
+    for (int i = 0; i < 4; i++, out += 4 * rows.stride) {
+        const uint4 bits =
+            *reinterpret_cast<const uint4 *>((i % 2 == 0 ? from : odd) + i / 2 * 8 * kRowBytes);
+        if (row + 4 * i < p.rows && whole)
+            *reinterpret_cast<uint4 *>(out) = bits;
+        else if (row + 4 * i < p.rows)
+            write_entries(out, bits);
+    }
     __syncwarp();
 }
 
@@ -120,7 +134,7 @@ __device__ inline void write_values(const sides_block &x, const sides_gradient &
 #pragma unroll
         for (int i = 0; i < 4; i++)
             y[n][i] *= i < 2 ? w.low : w.high;
-    write_rows(a.round.dv, x, p, x.tile(STATE_OF, QUERIES), y);
+    write_rows(a.round.dv, x, p, x.tile(STATE_OF, QUERIES), y, a.whole);
 }
 
 /* What a row's gradient is made of: weights of the other side's tokens, X = x y + z of those up to
@@ -199,19 +213,17 @@ __device__ inline output_terms terms_of(const sides_block &x)
             own.array[INVERSE + QUERIES], own.array[OF_C],         own.array[OF_A]};
 }
 
-/* dq or dk. */
-__device__ inline void write_output(const sides_block &x, const sides_gradient &a,
-                                    const chunk_place &p)
+/* dq or dk. What the keys still have to be told they await when only its part is left to add. */
+__device__ inline void write_output(sides_block &x, const sides_gradient &a, const chunk_place &p)
 {
     const output_terms o = terms_of(x);
     const char *other = x.tile(OWN_TILE, 1 - x.side);
     char *parked = parked_tile(x);
     strip_values y;
-    uint32_t w[4][4], w_low[4][4], of_terms[4];
+    uint32_t w[4][4], w_low[4][4];
 #pragma unroll
     for (int step = 0; step < 4; step++)
         mix_block(w[step], w_low[step], o, step, x.s);
-    weigh_terms(of_terms, o, x.s);
     {
         uint32_t waiting[4][4];
         load_strip(waiting, shared_address(x.s.own(parked)), x.s.at);
@@ -221,21 +233,25 @@ __device__ inline void write_output(const sides_block &x, const sides_gradient &
     add_product(y, w_low, other);
     add_product(y, w, x.tile(LOW_TILE, 1 - x.side));
     add_product(y, w, other);
+    end_products(y);
+    if (x.side == KEYS)
+        take_vectors<true>(x, AFTER_A, 0, 0, kDim, AS);
+    uint32_t of_terms[4];
+    weigh_terms(of_terms, o, x.s);
+    begin_products(y);
     wgmma_add<__nv_bfloat16>(y, of_terms, described(x.own->terms[x.side]));
     end_products(y);
     each_phi(x, [&](int n, int i, float first, float second) {
         y[n][i] *= fmaf(-first, first, first);
         y[n][i + 1] *= fmaf(-second, second, second);
     });
-    write_rows(x.side == QUERIES ? a.round.dq : a.round.dk, x, p, parked, y);
+    write_rows(x.side == QUERIES ? a.round.dq : a.round.dk, x, p, parked, y, a.whole);
 }
 
-/* dc's part of the vectors, dq. */
-__device__ inline void visit_sinks(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                                   const side_scalars &v, strip_dots dr)
+/* dc's part of the vectors; da. */
+__device__ inline void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr,
+                                   const strip_values &c)
 {
-    strip_values c;
-    score_tokens(c, false, x);
     x.keep_step(3);
     x.step_team(); /* do, db */
     send_vectors(x, AFTER_O, 1);
@@ -246,19 +262,16 @@ __device__ inline void visit_sinks(sides_block &x, const sides_gradient &a, cons
     x.s.put(x.own->array[OF_A], da);
     put_weights(x, FIRST_WEIGHTS, da);
     sum_columns(x, 0, 0, FIRST_WEIGHTS, 1);
-    x.step_team(); /* for the keys */
-    send_vectors(x, AFTER_A, 0);
-    x.keep_step(2);
-    write_output(x, a, p);
+    x.step_side();
+    x.tell_keys();
+    send_vectors(x, AFTER_A, 0, false);
 }
 
-/* db, do, dv, dk. */
+/* db, do, dv. */
 __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                                     const side_scalars &v, strip_dots dp)
+                                     const side_scalars &v, strip_dots dp, const strip_values &c)
 {
     sides_shared &own = *x.own;
-    strip_values c;
-    score_tokens(c, false, x);
     take_vectors<true>(x, AFTER_C, 0, 0, kDim + 1, DU);
     if (x.s.warp == 0)
         scan_tokens<true>(own.array[EXPONENTIAL], (double)own.vectors[BS][0], own.array[RUNNING],
@@ -280,15 +293,12 @@ __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, co
     sum_columns(x, 1, 0, FIRST_WEIGHTS, 2);
     x.step_team(); /* for the queries */
     send_vectors(x, AFTER_O, 1);
-    x.keep_step(2);
-    x.step_team(); /* da */
-    send_vectors(x, AFTER_A, 0);
     write_values(x, a, p, c);
-    take_vectors<true>(x, AFTER_A, 0, 0, kDim, AS);
-    write_output(x, a, p);
+    x.keep_step(1);
+    x.await_queries(); /* da */
 }
 
-/* The block is in step before. */
+/* The team is in step before. */
 __device__ inline void visit_backward(sides_block &x, const sides_gradient &a, const chunk_place &p,
                                       bool last, const side_scalars &v, double *states,
                                       double (&carried)[8])
@@ -316,10 +326,13 @@ __device__ inline void visit_backward(sides_block &x, const sides_gradient &a, c
     send_vectors(x, AFTER_C, 0);
     park_strip(x, h);
     x.place();
+    strip_values c;
+    score_tokens(c, false, x);
     if (x.side == QUERIES)
-        visit_sinks(x, a, p, v, d);
+        visit_sinks(x, v, d, c);
     else
-        visit_sources(x, a, p, v, d);
+        visit_sources(x, a, p, v, d, c);
+    write_output(x, a, p);
 }
 
 #endif
@@ -363,6 +376,8 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
             announce_chunk(x, a, chunk_of(a, x, p.chunk + x.ranks));
         v.n = numbers_of(p, x.s);
         take_chunk(x, p);
+        if (segment > 0)
+            join_product(x, states, segment > 1);
         if (segment == 0) /* every block's barriers stand before anything is sent */
             asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
         visit_forward(x, a.round.s.clamp, v);
@@ -370,10 +385,8 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
         if (last)
             break;
         keep_record(x, record_of(a, x, p), v);
-        read_carried(x, states, carried, segment > 0, false);
         if (x.side == KEYS)
             send_parts(x, PRODUCT);
-        join_product(x, states, carried);
     }
 #pragma unroll 1
     for (int64_t segment = a.segments - 1; segment >= 0; segment--) {
@@ -384,8 +397,9 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
             x.step_team();
             fetch_chunk(x, a, p, true);
             v.n = numbers_of(p, x.s);
-            take_record(x, record_of(a, x, p), v);
+            const float entry = read_record(x, record_of(a, x, p), v);
             take_chunk(x, p);
+            use_record(x, v, entry);
             take_values(x);
         }
         read_carried(x, states, carried, !x.alone, !last);
@@ -403,7 +417,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
 extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
                                                     const struct fb_call *call,
                                                     const struct fb_flow_cuda_plan *plan,
-                                                    struct fb_error *error)
+                                                    bool whole, struct fb_error *error)
 {
     sides_gradient a = {};
     a.round.s = flow_cuda_shape_of(p, call, *plan);
@@ -412,6 +426,7 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
     a.round.dk = view_of(call->dk);
     a.round.dv = view_of(call->dv);
     a.round.kv_heads = (int)p->kv_heads;
+    a.whole = whole;
     a.segments = plan->sides_segments;
     a.carried = (double *)call->scratch;
     a.records = (float *)(a.carried + plan->heads * 2 * kDim * kDim);

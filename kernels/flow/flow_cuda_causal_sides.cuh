@@ -40,6 +40,7 @@ static_assert(kRecord == FB_FLOW_CUDA_SIDES_RECORD, "the plan makes room for rec
 
 struct sides_gradient {
     gradient_round round;
+    bool whole;       /* every row starts on 16 bytes */
     int64_t segments; /* stretches of ranks * kChunk tokens */
     float *records;   /* [units][(segments - 1) * ranks][kRecord] */
     double *carried;  /* [units][2][kDim * kDim]: R after, M before the segment */
@@ -177,6 +178,15 @@ struct sides_block {
     __device__ void step_side() const
     {
         step_threads(2 + 3 * team + side, kChunkThreads);
+    }
+    /* The keys wait for what the queries have left before; these go on. */
+    __device__ void tell_keys() const
+    {
+        asm volatile("bar.arrive %0, %1;" ::"r"(7 + team), "n"(kTeamThreads) : "memory");
+    }
+    __device__ void await_queries() const
+    {
+        step_threads(7 + team, kTeamThreads);
     }
     /* Steps with the other side, which has something to wait for: racecheck of compute-sanitizer
      * loses count of a team whose sides step unevenly. */
@@ -318,14 +328,16 @@ __device__ inline void send_four(const sides_block &x, exchange_name name, int b
                x.of_team(shared_address(&x.own->barriers[name]), other), bits);
 }
 
-/* The same for all entries and blocks, by the whole block, which is in step. */
-__device__ inline void send_vectors(const sides_block &x, exchange_name name, int buffer)
+/* The same for all entries and blocks, by the whole team, which is in step, or by a side. */
+__device__ inline void send_vectors(const sides_block &x, exchange_name name, int buffer,
+                                    bool by_team = true)
 {
     const int four = x.index % 32;
     if (four >= fours_of(name))
         return;
 #pragma unroll 1
-    for (int other = x.index / 32; other < x.ranks; other += kTeamWarps)
+    for (int other = (by_team ? x.index : x.thread) / 32; other < x.ranks;
+         other += by_team ? kTeamWarps : kChunkWarps)
         send_four(x, name, buffer, four, other);
 }
 
@@ -364,9 +376,11 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
     x.await_exchange(name);
     if (x.thread == 0 && x.side == (by_keys ? KEYS : QUERIES))
         x.ready(name);
+    careful_sum &carried = x.own->carried[carried_of(name, x.side) + x.thread % (2 * kDim)];
+    float all = 0.0F;
     if (x.thread < count) {
         const float *from = &x.own->arrived[buffer][0][0][0] + first + x.thread;
-        float before = 0.0F, all = 0.0F;
+        float before = 0.0F;
 #pragma unroll 1
         for (int i = 0; i < x.ranks; i += 4) { /* four reads at a time */
             float sum[4];
@@ -379,7 +393,6 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
                 all += sum[k];
             }
         }
-        careful_sum &carried = x.own->carried[carried_of(name, x.side) + x.thread];
         before += x.alone ? 0.0F : carried.value;
         x.own->vectors[to][x.thread] = before;
         if (name != WEIGHTS && (name == AFTER_O || x.thread < kDim)) {
@@ -388,11 +401,11 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
             if (name != AFTER_O || x.thread >= kDim)
                 put_packed(x, x.thread % kDim, halves);
         }
-        if (!x.alone)
-            carried.add(all);
     }
     publish_shared();
     x.step_side();
+    if (x.thread < count && !x.alone)
+        carried.add(all);
 }
 
 #endif

@@ -38,31 +38,48 @@ __device__ inline const tensor_view &value_view(const sides_gradient &a, int sid
     return side == QUERIES ? a.round.dout : a.round.s.v;
 }
 
-/* The chunk's rows on their way into a tile, by the side. */
-__device__ inline void fetch_rows(const sides_block &x, char *tile, const tensor_view &view,
-                                  const chunk_place &p)
+/* Eight numbers of a row that starts anywhere. */
+__device__ inline uint4 read_entries(const __nv_bfloat16 *from)
 {
-    if (p.rows < kChunk) {
-        fetch_tile(tile, view, x.b, x.h, p);
-        return;
-    }
-    constexpr int step = kChunkThreads / 8;
-    const int row = x.thread / 8, chunk = x.thread % 8;
+    const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
+    uint32_t pairs[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        pairs[i] = (uint32_t)bits[2 * i] | (uint32_t)bits[2 * i + 1] << 16;
+    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+/* The strip's rows of the chunk on their way into a tile, zero beyond the valid ones. */
+__device__ inline void fetch_strip(const sides_block &x, char *tile, const tensor_view &view,
+                                   const chunk_place &p, bool whole)
+{
+    const int row = x.s.row + x.s.lane / 8, chunk = x.s.lane % 8;
     const head_rows<__nv_bfloat16> rows = rows_of<__nv_bfloat16>(view, x.b, x.h, p.at + row);
     const __nv_bfloat16 *from = rows.data + 8 * chunk;
-    const uint32_t to = shared_address(tile) + chunk_offset(row, chunk);
+    const uint32_t even = shared_address(tile) + chunk_offset(row, chunk),
+                   odd = shared_address(tile) + chunk_offset(row + 4, chunk);
+    if (!whole) {
+#pragma unroll 1
+        for (int i = 0; i < 4; i++, from += 4 * rows.stride)
+            *reinterpret_cast<uint4 *>(tile + chunk_offset(row + 4 * i, chunk)) =
+                row + 4 * i < p.rows ? read_entries(from) : make_uint4(0, 0, 0, 0);
+        return;
+    }
 #pragma unroll
-    for (int i = 0; i < kChunk / step; i++, from += step * rows.stride)
-        copy_chunk_async(to + (uint32_t)(i * step * kRowBytes), from, true);
+    for (int i = 0; i < 4; i++, from += 4 * rows.stride) {
+        const bool valid = row + 4 * i < p.rows;
+        copy_chunk_async((i % 2 == 0 ? even : odd) + (uint32_t)(i / 2 * 8 * kRowBytes),
+                         valid ? from : static_cast<__nv_bfloat16 *>(view.data), valid);
+    }
 }
 
 __device__ inline void fetch_chunk(const sides_block &x, const sides_gradient &a,
                                    const chunk_place &p, bool values)
 {
-    fetch_rows(x, x.tile(OWN_TILE, x.side), own_view(a, x.side), p);
+    fetch_strip(x, x.tile(OWN_TILE, x.side), own_view(a, x.side), p, a.whole);
     commit_copies();
     if (values)
-        fetch_rows(x, x.tile(VALUE_TILE, x.side), value_view(a, x.side), p);
+        fetch_strip(x, x.tile(VALUE_TILE, x.side), value_view(a, x.side), p, a.whole);
     commit_copies();
 }
 
@@ -110,7 +127,7 @@ __device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
     strip_values phi;
     uint32_t raw[4][4];
     wait_copies<1>();
-    x.step_side();
+    __syncwarp();
     load_strip(raw, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at);
     map_limited(phi, raw);
     if (p.rows < kChunk) {
@@ -279,14 +296,20 @@ __device__ inline void keep_record(const sides_block &x, float *record, const si
     record[kRecordScalars + x.index] = (&x.own->vectors[0][0])[x.index];
 }
 
-__device__ inline void take_record(const sides_block &x, const float *record, side_scalars &v)
+/* Its numbers of the lane's rows, and the thread's entry of its vectors. */
+__device__ inline float read_record(const sides_block &x, const float *record, side_scalars &v)
 {
     const float *own = record + (x.side == QUERIES ? 0 : 2 * kChunk);
     v.flow = x.s.of(own);
     v.x = x.s.of(own + kChunk);
     if (x.side == KEYS)
         v.z = x.s.of(own + 2 * kChunk);
-    put_term(x, x.index / kDim, x.index % kDim, half_pair(record[kRecordScalars + x.index] + kEps));
+    return record[kRecordScalars + x.index];
+}
+
+__device__ inline void use_record(const sides_block &x, const side_scalars &v, float entry)
+{
+    put_term(x, x.index / kDim, x.index % kDim, half_pair(entry + kEps));
     x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
     leave_weight(x, v);
 }

@@ -295,10 +295,12 @@ __device__ inline void read_carried(const sides_block &x, double *states, double
         c.read(carried);
 }
 
-/* M of the segment to what is carried; by one thread for all blocks. */
-__device__ inline void join_product(sides_block &x, double *states, double (&carried)[8])
+/* M of a segment to what is carried, if anything is; by one thread for all blocks. */
+__device__ inline void join_product(sides_block &x, double *states, bool carries)
 {
     const joined_chunk c(x, states);
+    double carried[8];
+    read_carried(x, states, carried, carries, false);
     x.await_exchange(PRODUCT);
     if (x.index == 0)
         x.ready(PRODUCT);

@@ -258,8 +258,7 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
     if (!plan->strips)
         return;
     choose_sides(p, plan);
-    const size_t bytes = sides_bytes(plan);
-    plan->backward_bytes = bytes > plan->backward_bytes ? bytes : plan->backward_bytes;
+    plan->sides_bytes = sides_bytes(plan);
 }
 
 /* Whether strips serve a call depends on its tensors, too. */

@@ -82,6 +82,7 @@ struct fb_flow_cuda_plan {
     int64_t gradient_segments;
     int sides_ranks;        /* teams of a cluster, causal gradient; 0: strips are faster */
     int64_t sides_segments; /* 1: a head stays in the cluster's shared memory */
+    size_t sides_bytes;     /* all that a backward call needs of memory where they serve */
     size_t lengths_bytes;   /* of both lengths per batch element; 0 without lengths */
     size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;
 };
