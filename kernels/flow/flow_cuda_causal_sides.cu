@@ -252,7 +252,7 @@ __device__ inline void write_output(sides_block &x, const sides_gradient &a, con
 __device__ inline void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr,
                                    const strip_values &c)
 {
-    x.keep_step(3);
+    x.keep_step(2);
     x.step_team(); /* do, db */
     send_vectors(x, AFTER_O, 1);
     take_vectors<true>(x, AFTER_O, 1, 0, 2 * kDim, BS);
@@ -272,17 +272,16 @@ __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, co
                                      const side_scalars &v, strip_dots dp, const strip_values &c)
 {
     sides_shared &own = *x.own;
+    if (x.s.warp == kChunkWarps - 1)
+        scan_chunk<true>(own.array[EXPONENTIAL], own.array[RUNNING], x.s.lane);
     take_vectors<true>(x, AFTER_C, 0, 0, kDim + 1, DU);
-    if (x.s.warp == 0)
-        scan_tokens<true>(own.array[EXPONENTIAL], (double)own.vectors[BS][0], own.array[RUNNING],
-                          x.s.lane);
     const strip_dots flow = sum_weighted(dot_packed(x), c, own.array[OF_C], x.s);
     const strip_dots sum = product(v.n, flow);
     const strip_dots db = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
     x.s.put(own.array[OF_B], db);
     put_weights(x, FIRST_WEIGHTS, db);
-    x.step_side();
-    const strip_dots after = x.s.of(own.array[RUNNING]);
+    const float beyond = own.vectors[BS][0]; /* p dp / Z of the chunks after */
+    const strip_dots after = plus({beyond, beyond}, x.s.of(own.array[RUNNING]));
     const auto of = [](float e, float z, float dp, float after, float n) {
         return e > 0.0F ? e * (reciprocal(z) * dp - reciprocal(n) * after) : 0.0F;
     };

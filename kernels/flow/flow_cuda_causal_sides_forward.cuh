@@ -230,6 +230,22 @@ __device__ inline void flow_strip(const sides_block &x, const strip_values &c, s
     sum_columns(x, 1, x.side, FIRST_WEIGHTS, 1);
 }
 
+/* Sums of a number per token, from the chunk's first to each, or from its last; by one warp. */
+template <bool Backwards> __device__ void scan_chunk(const float *from, float *to, int lane)
+{
+    const int first = Backwards ? kChunk - 1 - 2 * lane : 2 * lane,
+              second = first + (Backwards ? -1 : 1);
+    const float x = from[first], both = x + from[second];
+    float sum = both;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const float before = __shfl_up_sync(0xffffffffU, sum, step);
+        sum += lane >= step ? before : 0.0F;
+    }
+    to[first] = (sum - both) + x;
+    to[second] = sum;
+}
+
 /* E and, from what other blocks have, Z; by the keys. */
 __device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
 {
@@ -245,12 +261,11 @@ __device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
     x.step_side();
     if (x.thread < x.ranks)
         send_four(x, WEIGHTS, 0, 0, x.thread);
+    if (x.s.warp == kChunkWarps - 1)
+        scan_chunk<false>(x.own->array[EXPONENTIAL], x.own->array[RUNNING], x.s.lane);
     take_vectors<false>(x, WEIGHTS, 0, 0, 1, DU);
-    if (x.s.warp == 0)
-        scan_tokens<false>(x.own->array[EXPONENTIAL], (double)x.own->vectors[DU][0],
-                           x.own->array[RUNNING], x.s.lane);
-    x.step_side();
-    v.z = x.s.of(x.own->array[RUNNING]);
+    const float before = x.own->vectors[DU][0];
+    v.z = plus({before, before}, x.s.of(x.own->array[RUNNING]));
 }
 
 /* Everything of the forward pass that a chunk's tokens need. The side is in step before. */
@@ -272,7 +287,7 @@ __device__ inline void visit_forward(sides_block &x, float clamp, side_scalars &
     v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
     v.x = positive(v.n, quotient(v.x, v.n));
     if (queries)
-        x.keep_step(3);
+        x.keep_step(2);
     else
         weigh_keys(x, clamp, v);
     leave_weight(x, v);

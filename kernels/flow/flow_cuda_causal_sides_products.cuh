@@ -12,22 +12,21 @@ namespace
 
 /* ---- triangles ------------------------------------------------------------------------------- */
 
-/* Whether the strip's rows see a block of 16 columns: those before it and its own, or after. */
-__device__ inline bool is_seen(bool before, int block, const strip_place &s)
-{
-    return before ? block <= s.warp : block >= s.warp;
-}
-
-/* Zero on the other side of the diagonal, in the strip's own block. */
+/* Zero on the other side of the diagonal, in the strip's own block: a quarter of it is beyond, two
+ * quarters are cut. */
 __device__ inline void cut_block(float (&low)[4], float (&high)[4], bool before,
                                  const strip_place &s)
 {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int row = s.g + i / 2 * 8, col = 2 * s.t + i % 2;
-        low[i] = (before ? col <= row : col >= row) ? low[i] : 0.0F;
-        high[i] = (before ? col + 8 <= row : col + 8 >= row) ? high[i] : 0.0F;
-    }
+    const int col = 2 * s.t - s.g; /* less the row */
+    const bool even = before ? col <= 0 : col >= 0, odd = before ? col < 0 : col >= -1;
+    low[0] = even ? low[0] : 0.0F;
+    low[1] = odd ? low[1] : 0.0F;
+    low[2] = before ? low[2] : 0.0F;
+    low[3] = before ? low[3] : 0.0F;
+    high[0] = before ? 0.0F : high[0];
+    high[1] = before ? 0.0F : high[1];
+    high[2] = even ? high[2] : 0.0F;
+    high[3] = odd ? high[3] : 0.0F;
 }
 
 __device__ inline void cut_triangle(strip_values &c, bool before, const strip_place &s)
