@@ -54,6 +54,11 @@ struct fused_arguments {
     float *key_base;      /* [batch kv_heads][kv_len]; likewise */
     float *weights;       /* [batch heads][q_len] w */
     float *totals, *back; /* [batch kv_heads][fused_total_count(features)]: of keys, queries */
+    /* causal, see performer_cuda_causal.cuh */
+    int chunks;
+    char *key_marks, *query_marks; /* [heads of keys, of queries][chunks] */
+    float *mark_tops;              /* [batch kv_heads][chunks][features]: maxima of the chunk's u */
+    float *tops;                   /* [batch kv_heads]: of the head's, times log2(e) */
 };
 
 /* Of a slice: the state [features][64], sums of features, their maxima; of keys the sum of v. */
@@ -80,11 +85,32 @@ struct fused_total {
     }
 };
 
+constexpr int kFusedTokens = 128; /* of a tile of sums without a mask */
+
+/* With a mask: tokens of a chunk. */
+constexpr int kChunk = 3 * kPanel;
+constexpr int kMarkStateBytes = kFusedFeaturesMost * kRowBytes;
+constexpr int kMarkBytes = kMarkStateBytes + (kFusedFeaturesMost + kFusedDim) * (int)sizeof(float);
+
+/* A state as tiles of bf16 [features][64], sums of features, of keys the sum of v: of a chunk, and
+ * later of what lies before it, of queries behind it. */
+struct fused_mark {
+    char *state;
+    float *z, *values;
+    __device__ fused_mark(char *marks, int64_t mark)
+        : state(marks + mark * kMarkBytes), z(reinterpret_cast<float *>(state + kMarkStateBytes)),
+          values(z + kFusedFeaturesMost)
+    {
+    }
+};
+
 enum fused_rows { FUSED_OUT, FUSED_DQ, FUSED_DK_DV };
 
-/* performer_cuda_fused_sums.cu: how sums are cut into slices; the sums of slices and their totals.
- */
-void fused_cut_slices(fused_arguments &a);
+/* performer_cuda_fused_sums.cu: how sums are cut into slices of tiles of so many tokens; the sums
+ * of slices and their totals; those of chunks, as marks. */
+void fused_cut_slices(fused_arguments &a, int tokens);
+enum fb_status fused_cuda_sum_chunks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
+                                     struct fb_error *error);
 enum fb_status fused_cuda_sums(const fused_arguments &a, bool of_queries, cudaStream_t stream,
                                struct fb_error *error);
 /* performer_cuda_fused_rows.cu */
@@ -124,6 +150,17 @@ struct fused_unit {
         kv_valid = a.lengths == nullptr ? a.kv_len : a.lengths[a.batch + b];
     }
 };
+
+__device__ inline int group_of_thread()
+{
+    return (int)threadIdx.x / kGroupThreads;
+}
+
+/* The first of a thread's two rows of its warpgroup's tile: g; the other is g + 8. */
+__device__ inline int strip_of_thread()
+{
+    return (int)threadIdx.x % kGroupThreads / 32 * 16;
+}
 
 __device__ inline float power_of_two(float x)
 {

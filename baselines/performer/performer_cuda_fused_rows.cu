@@ -2,7 +2,7 @@
  * Performer's results by rows, features formed on the way: every warpgroup of a block brings tiles
  * of 64 tokens of its own, while the one before is worked on. See performer_cuda_fused.cuh.
  */
-#include "performer_cuda_fused.cuh"
+#include "performer_cuda_fused_gradient.cuh"
 
 namespace
 {
@@ -35,20 +35,9 @@ template <fused_rows What> size_t shared_bytes(const fused_arguments &a)
 
 typedef panel_rows<__nv_bfloat16> rows;
 
-__device__ inline int group_of_thread()
-{
-    return (int)threadIdx.x / kGroupThreads;
-}
-
 __device__ inline void sync_group()
 {
     asm volatile("bar.sync %0, %1;" ::"r"(1 + group_of_thread()), "n"(kGroupThreads) : "memory");
-}
-
-/* The first of a thread's two rows of its warpgroup's tile: g; the other is g + 8. */
-__device__ inline int strip_of_thread()
-{
-    return (int)threadIdx.x % kGroupThreads / 32 * 16;
 }
 
 /* What a block keeps: s, the state behind it. */
@@ -117,21 +106,6 @@ __device__ inline void write_strip_of(char *tile, const float (&c)[8][4], const 
             *reinterpret_cast<uint4 *>(place + 4 * i * to.stride) =
                 *reinterpret_cast<const uint4 *>(tile + chunk_offset(row, lane % 8));
     }
-}
-
-/* c - factor x, of the tile x. */
-__device__ inline void take_away(float (&c)[8][4], const char *x, const float (&factors)[2])
-{
-    const int row = strip_of_thread() + (int)threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const uint32_t pair =
-                *reinterpret_cast<const uint32_t *>(x + chunk_offset(row + 8 * half, n) + 4 * t);
-            c[n][2 * half] = fmaf(-factors[half], bf16_low(pair), c[n][2 * half]);
-            c[n][2 * half + 1] = fmaf(-factors[half], bf16_high(pair), c[n][2 * half + 1]);
-        }
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
@@ -232,12 +206,6 @@ __device__ inline void out_tile(const fused_arguments &a, const fused_unit &unit
 
 /* ---- gradients ------------------------------------------------------------------------------- */
 
-/* The numbers of a thread's two rows: what is subtracted from exponents, infinite where no token
- * is; of queries, w and eps / y. */
-struct row_numbers {
-    float base[2], weight[2], share[2];
-};
-
 template <fused_rows What>
 __device__ row_numbers row_numbers_of(const fused_arguments &a, const fused_unit &unit, int first,
                                       float top)
@@ -257,12 +225,6 @@ __device__ row_numbers row_numbers_of(const fused_arguments &a, const fused_unit
     }
     return r;
 }
-
-/* What a thread has of its rows: du s and the sums of du; of keys dv; of queries e s, the sums of e
- * and of what du has besides e. */
-struct gradient_rows {
-    float c[8][4], along[2], other[8][4], e[2], d[2];
-};
 
 /* x: q or k, y: dout or v */
 template <fused_rows What>
@@ -319,24 +281,6 @@ __device__ void add_features_gradient(uint64_t x, uint64_t y, const block_operan
     product_added(r.other, phi, What == FUSED_DQ ? s.high + at : s.state + at);
     finish_product(r.c);
     wgmma_hold(r.other);
-}
-
-/* Of queries: c of each row, and what it adds. */
-__device__ inline void join_sums(const row_numbers &rows, float features, gradient_rows &r)
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const float share = rows.share[half], e = sum_of_four(r.e[half]);
-        const float weights = fmaf(share, features, e),
-                    left = fmaf(share, sum_of_four(r.d[half]), sum_of_four(r.along[half]));
-        const float c = weights > 0.0F ? -left / weights : 0.0F;
-        r.along[half] = fmaf(c, r.e[half], r.along[half]);
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            r.c[n][2 * half] = fmaf(c, r.other[n][2 * half], r.c[n][2 * half]);
-            r.c[n][2 * half + 1] = fmaf(c, r.other[n][2 * half + 1], r.c[n][2 * half + 1]);
-        }
-    }
 }
 
 template <fused_rows What>

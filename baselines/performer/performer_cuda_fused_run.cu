@@ -1,7 +1,7 @@
 /* Which of Performer's fused kernels run, and where their buffers lie. See
  * performer_cuda_fused.cuh.
  */
-#include "performer_cuda_fused.cuh"
+#include "performer_cuda_causal.cuh"
 
 #include "kernel_support.h"
 #include "performer_cuda.h"
@@ -25,27 +25,69 @@ fused_arguments arguments_of(const struct fb_problem *p, int64_t features)
     a.kv_len = (int)p->kv_len;
     a.features = (int)features;
     a.scale = (float)pow((double)kFusedDim, -0.25);
-    fused_cut_slices(a);
+    fused_cut_slices(a, p->causal ? kChunk : kFusedTokens);
+    a.chunks = causal_chunks(a.q_len > a.kv_len ? a.q_len : a.kv_len);
     return a;
 }
 
-/* Lays out scratch and saved; with both NULL it only counts. */
+/* Numbers of queries that forward leaves to the way back. */
+void take_queries(const struct fb_problem *p, struct fb_scratch_cursor *kept, fused_arguments &a)
+{
+    const int64_t rows = p->batch * p->heads * p->q_len;
+    a.query_base = fb_scratch_take_f32(kept, rows);
+    a.query_share = fb_scratch_take_f32(kept, rows);
+}
+
+void take_lengths(const struct fb_problem *p, struct fb_scratch_cursor *here, fused_buffers &x,
+                  fused_arguments &a)
+{
+    if (p->q_lengths != nullptr || p->kv_lengths != nullptr)
+        x.lengths = (int32_t *)fb_scratch_take(here, 2 * p->batch, sizeof(int32_t));
+    a.lengths = x.lengths;
+}
+
+/* Lay out scratch and saved; with both NULL they only count. */
+fused_buffers lay_out_causal(const struct fb_problem *p, bool backward, void *scratch, void *saved,
+                             fused_arguments &a)
+{
+    const int64_t heads = p->batch * p->heads, units = p->batch * p->kv_heads;
+    struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
+    fused_buffers x = {};
+    take_queries(p, &kept, a);
+    const auto take_marks = [&](struct fb_scratch_cursor *from) {
+        a.key_marks = (char *)fb_scratch_take(from, units * a.chunks, kMarkBytes);
+        a.tops = fb_scratch_take_f32(from, units);
+    };
+    take_marks(&kept);
+    if (!backward && saved == nullptr)
+        take_marks(&here);
+    take_lengths(p, &here, x, a);
+    if (backward) {
+        a.query_marks = (char *)fb_scratch_take(&here, heads * a.chunks, kMarkBytes);
+        a.weights = fb_scratch_take_f32(&here, heads * p->q_len);
+    } else {
+        a.mark_tops = fb_scratch_take_f32(&here, units * a.chunks * kFusedFeaturesMost);
+    }
+    x.scratch_bytes = here.used_bytes;
+    x.saved_bytes = kept.used_bytes;
+    return x;
+}
+
 fused_buffers lay_out(const struct fb_problem *p, bool backward, void *scratch, void *saved,
                       fused_arguments &a)
 {
+    if (p->causal)
+        return lay_out_causal(p, backward, scratch, saved, a);
     const int64_t heads = p->batch * p->heads, units = p->batch * p->kv_heads;
     const int64_t totals = units * fused_total_count(a.features);
     struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
     fused_buffers x = {};
-    a.query_base = fb_scratch_take_f32(&kept, heads * p->q_len);
-    a.query_share = fb_scratch_take_f32(&kept, heads * p->q_len);
+    take_queries(p, &kept, a);
     a.key_base = fb_scratch_take_f32(&kept, units * p->kv_len);
     a.totals = fb_scratch_take_f32(&kept, totals);
     if (!backward && saved == nullptr)
         a.totals = fb_scratch_take_f32(&here, totals);
-    if (p->q_lengths != nullptr || p->kv_lengths != nullptr)
-        x.lengths = (int32_t *)fb_scratch_take(&here, 2 * p->batch, sizeof(int32_t));
-    a.lengths = x.lengths;
+    take_lengths(p, &here, x, a);
     const int64_t slots = backward ? heads * a.query_slices : units * a.key_slices;
     a.sums = fb_scratch_take_f32(&here, slots * fused_count(a.features));
     if (backward) {
@@ -71,12 +113,35 @@ enum fb_status begin(const struct fb_problem *p, const struct fb_call *call, boo
                : fb_cuda_put_lengths(p, x.lengths, (cudaStream_t)call->stream, error);
 }
 
+enum fb_status forward_causal(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    enum fb_status status = fused_cuda_sum_chunks(a, false, stream, error);
+    if (status == FB_OK)
+        status = causal_cuda_marks(a, false, stream, error);
+    return status == FB_OK ? causal_cuda_rows(a, false, stream, error) : status;
+}
+
+enum fb_status backward_causal(const fused_arguments &a, cudaStream_t stream,
+                               struct fb_error *error)
+{
+    enum fb_status status = fused_cuda_sum_chunks(a, true, stream, error);
+    if (status == FB_OK)
+        status = causal_cuda_marks(a, true, stream, error);
+    if (status == FB_OK)
+        status = causal_cuda_rows(a, true, stream, error);
+    if (status == FB_OK)
+        status = causal_cuda_slopes(a, false, stream, error);
+    return status == FB_OK ? causal_cuda_slopes(a, true, stream, error) : status;
+}
+
 } // namespace
 
 extern "C" bool fb_performer_cuda_is_fused(const struct fb_problem *p, int64_t features)
 {
-    return p->dtype == FB_BF16 && !p->causal && p->qk_dim == kFusedDim && p->v_dim == kFusedDim &&
-           features % kPanel == 0 && features <= kFusedFeaturesMost && fb_cuda_is_hopper();
+    const bool counts = p->causal ? features == kFusedFeaturesMost
+                                  : features % kPanel == 0 && features <= kFusedFeaturesMost;
+    return p->dtype == FB_BF16 && p->qk_dim == kFusedDim && p->v_dim == kFusedDim && counts &&
+           fb_cuda_is_hopper();
 }
 
 extern "C" void fb_performer_cuda_fused_sizes(const struct fb_problem *p, int64_t features,
@@ -97,6 +162,8 @@ extern "C" enum fb_status fb_performer_cuda_fused_forward(const struct fb_proble
     cudaStream_t stream = (cudaStream_t)call->stream;
     fused_arguments a = arguments_of(p, features);
     enum fb_status status = begin(p, call, false, a, error);
+    if (status == FB_OK && p->causal)
+        return forward_causal(a, stream, error);
     if (status == FB_OK)
         status = fused_cuda_sums(a, false, stream, error);
     return status == FB_OK ? fused_cuda_rows(a, FUSED_OUT, stream, error) : status;
@@ -114,6 +181,8 @@ extern "C" enum fb_status fb_performer_cuda_fused_backward(const struct fb_probl
     a.dq = panel_tensor_of(call->dq);
     a.dk = panel_tensor_of(call->dk);
     a.dv = panel_tensor_of(call->dv);
+    if (status == FB_OK && p->causal)
+        return backward_causal(a, stream, error);
     if (status == FB_OK)
         status = fused_cuda_sums(a, true, stream, error);
     if (status == FB_OK)

@@ -4,9 +4,15 @@
 namespace
 {
 
-constexpr int kTokens = 128; /* of a tile */
-constexpr int kStages = 3;   /* tiles under way, the one in use included */
-constexpr int kTokensBytes = kTokens * kRowBytes;
+/* A block's tiles of tokens: how many of them are under way, the one in use included. Kept: the
+ * sums of every tile are, as marks; otherwise those of the slice. */
+template <bool OfQueries, bool Kept> struct sums_plan {
+    static constexpr int tokens = Kept ? kChunk : kFusedTokens;
+    static constexpr int stages = OfQueries && Kept ? 2 : 3;
+    static constexpr int tile_bytes = tokens * kRowBytes;
+    static constexpr int stage_bytes = (OfQueries ? 3 : 2) * tile_bytes; /* k, v; q, dout, out */
+};
+
 constexpr int kSliceTilesMost = 32; /* after which sums in f32 are put away */
 constexpr int64_t kOverheadTiles = 2;
 constexpr int kTotalThreads = 256;
@@ -14,19 +20,14 @@ constexpr int kThreadsMost = kFusedFeaturesMost / kPanel * kGroupThreads;
 
 /* Numbers of a tile's tokens. Keys: base. Queries: base, eps / y, w. */
 struct token_numbers {
-    alignas(16) float base[kTokens], share[kTokens], weight[kTokens];
+    alignas(16) float base[kChunk], share[kChunk], weight[kChunk];
 };
 
-/* k and v, or q, dout and out. */
-template <bool OfQueries> constexpr int stage_bytes()
+template <bool OfQueries, bool Kept> size_t shared_bytes(const fused_arguments &a)
 {
-    return (OfQueries ? 3 : 2) * kTokensBytes;
-}
-
-template <bool OfQueries> size_t shared_bytes(const fused_arguments &a)
-{
+    typedef sums_plan<OfQueries, Kept> plan;
     return (size_t)2 * (a.features / kPanel) * kTileBytes +
-           (size_t)kStages * stage_bytes<OfQueries>() + kStages * sizeof(token_numbers) + 1024;
+           (size_t)plan::stages * (plan::stage_bytes + sizeof(token_numbers)) + 1024;
 }
 
 #if FB_HAVE_WGMMA
@@ -38,10 +39,11 @@ __device__ inline void copy_number_async(float *to, const float *from, bool exis
 }
 
 /* The numbers of a tile's queries on their way; the first threads of the block have one each. */
+template <int Tokens>
 __device__ inline void fetch_numbers(const fused_arguments &a, int64_t unit, token_numbers &to,
                                      int first, int valid)
 {
-    for (int i = threadIdx.x; i < kTokens; i += (int)blockDim.x) {
+    for (int i = threadIdx.x; i < Tokens; i += (int)blockDim.x) {
         const bool exists = first + i < valid;
         const int64_t at = unit * a.q_len + (exists ? first + i : 0);
         copy_number_async(&to.base[i], a.query_base + at, exists);
@@ -51,22 +53,22 @@ __device__ inline void fetch_numbers(const fused_arguments &a, int64_t unit, tok
 
 /* The same threads: no power of what does not exist. And w, by those who have brought dout and out;
  * also into global memory. */
-template <int Threads>
+template <int Tokens, int Threads>
 __device__ void finish_queries(const fused_arguments &a, int64_t unit, const char *tile,
                                token_numbers &to, int first, int valid)
 {
     const int step = (Threads > 0 ? Threads : (int)blockDim.x) / 8, chunk = (int)threadIdx.x % 8;
-    for (int i = threadIdx.x; i < kTokens; i += (int)blockDim.x)
+    for (int i = threadIdx.x; i < Tokens; i += (int)blockDim.x)
         if (first + i >= valid)
             to.base[i] = INFINITY;
 #pragma unroll
-    for (int k = 0; k < kTokens; k += step) {
+    for (int k = 0; k < Tokens; k += step) {
         const int row = (int)threadIdx.x / 8 + k;
-        if (Threads == 0 && row >= kTokens)
+        if (Threads == 0 && row >= Tokens)
             break;
         float x[8], y[8], w = 0.0F;
-        panel_bf16::get8(tile + kTokensBytes, row, chunk, x);
-        panel_bf16::get8(tile + 2 * kTokensBytes, row, chunk, y);
+        panel_bf16::get8(tile + Tokens * kRowBytes, row, chunk, x);
+        panel_bf16::get8(tile + 2 * Tokens * kRowBytes, row, chunk, y);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             w = fmaf(x[i], y[i], w);
@@ -81,18 +83,18 @@ __device__ void finish_queries(const fused_arguments &a, int64_t unit, const cha
 
 /* Bases of a tile's keys, by those who have brought them; also into global memory. The thread's
  * part of the sum of v. */
-template <int Threads>
+template <int Tokens, int Threads>
 __device__ void finish_keys(const fused_arguments &a, int64_t unit, const char *tile,
                             token_numbers &to, int first, int valid, float (&values)[8])
 {
     const int step = (Threads > 0 ? Threads : (int)blockDim.x) / 8, chunk = (int)threadIdx.x % 8;
 #pragma unroll
-    for (int k = 0; k < kTokens; k += step) {
+    for (int k = 0; k < Tokens; k += step) {
         const int row = (int)threadIdx.x / 8 + k;
-        if (Threads == 0 && row >= kTokens)
+        if (Threads == 0 && row >= Tokens)
             break;
         float e[8];
-        panel_bf16::get8(tile + kTokensBytes, row, chunk, e);
+        panel_bf16::get8(tile + Tokens * kRowBytes, row, chunk, e);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             values[i] += e[i];
@@ -201,20 +203,56 @@ __device__ inline void put_sums(const fused_arguments &a, float *to, const featu
     }
 }
 
-/* The sum of v, of which every thread has eight columns over its rows; the block is in step. */
-__device__ inline void put_values(char *shared, float *to, const float (&values)[8])
+/* A warp's part of the sum of v, of which every thread has eight columns over its rows. */
+__device__ inline void put_values(float *parts, const float (&values)[8])
 {
-    float *parts = reinterpret_cast<float *>(shared);
 #pragma unroll
-    for (int k = 0; k < 8; k++)
-        parts[threadIdx.x * 8 + k] = values[k];
-    __syncthreads();
+    for (int k = 0; k < 8; k++) {
+        float x = values[k];
+        x += __shfl_xor_sync(0xffffffffU, x, 8);
+        x += __shfl_xor_sync(0xffffffffU, x, 16);
+        if (threadIdx.x % 32 < 8)
+            parts[threadIdx.x / 32 * kFusedDim + threadIdx.x % 8 * 8 + k] = x;
+    }
+}
+
+/* The block is in step since. */
+__device__ inline void add_values(const float *parts, float *to)
+{
     if (threadIdx.x >= kFusedDim)
         return;
     float sum = 0.0F;
-    for (int i = 0; i < (int)blockDim.x / 8; i++)
+    for (int i = 0; i < (int)blockDim.x / 32; i++)
         sum += parts[i * kFusedDim + threadIdx.x];
     to[threadIdx.x] = sum;
+}
+
+/* A warpgroup's sums over a chunk to its mark, at the chunk's own maxima. */
+template <bool OfQueries>
+__device__ void put_mark(const fused_arguments &a, int64_t mark, const feature_sums &sums)
+{
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const fused_mark to(OfQueries ? a.query_marks : a.key_marks, mark);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int feature = (int)threadIdx.x / 32 * 16 + g + 8 * half;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<uint32_t *>(to.state + chunk_offset(feature, n) + 4 * t) =
+                pack_bf16(sums.state[n][2 * half], sums.state[n][2 * half + 1]);
+        const float z = sum_of_four(sums.z[half]);
+        if (t != 0)
+            continue;
+        to.z[feature] = z;
+        if constexpr (!OfQueries)
+            a.mark_tops[mark * kFusedFeaturesMost + feature] = sums.top[half];
+    }
+}
+
+__device__ inline void clear_sums(feature_sums &sums)
+{
+    sums = {};
+    sums.top[0] = sums.top[1] = -INFINITY;
 }
 
 #endif
@@ -222,12 +260,15 @@ __device__ inline void put_values(char *shared, float *to, const float (&values)
 /* grid (slices, heads), a warpgroup to 64 features: reads k and v (queries: q, dout and
  * out) once.
  * Threads: of a block, 0 when it is not one of the largest. */
-template <bool OfQueries, int Threads>
+template <bool OfQueries, bool Kept, int Threads>
 __global__ void __launch_bounds__(kThreadsMost, 1)
     sum_kernel(const __grid_constant__ fused_arguments a)
 {
 #if FB_HAVE_WGMMA
+    typedef sums_plan<OfQueries, Kept> plan;
+    constexpr int tokens = plan::tokens, stages = plan::stages;
     extern __shared__ char dynamic[];
+    __shared__ float parts[2][kThreadsMost / 32 * kFusedDim]; /* the other is still being added */
     char *shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
     const int64_t unit = blockIdx.y;
     const fused_unit u(a, unit, OfQueries);
@@ -235,62 +276,82 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
     const panel_rows<__nv_bfloat16> x(OfQueries ? a.q : a.k, u.b, u.h, valid);
     const panel_rows<__nv_bfloat16> z(OfQueries ? a.dout : a.v, u.b, u.h, valid);
     const int tiles = OfQueries ? a.query_tiles : a.key_tiles;
-    const int from = (int)blockIdx.x * tiles * kTokens, to = min(from + tiles * kTokens, valid);
-    const int count = from < to ? (to - from + kTokens - 1) / kTokens : 0;
+    const int from = (int)blockIdx.x * tiles * tokens, to = min(from + tiles * tokens, valid);
+    const int count = from < to ? (to - from + tokens - 1) / tokens : 0;
+    const int64_t mark = unit * a.chunks + blockIdx.x * tiles;
     const int panels = a.features / kPanel, group = (int)threadIdx.x / kGroupThreads;
-    constexpr int stages = stage_bytes<OfQueries>();
     char *ring = shared + 2 * panels * kTileBytes;
-    token_numbers *numbers = reinterpret_cast<token_numbers *>(ring + kStages * stages);
+    token_numbers *numbers = reinterpret_cast<token_numbers *>(ring + stages * plan::stage_bytes);
     const uint64_t high = wgmma_tile(shared_address(shared + group * kTileBytes)),
                    low = high + (uint64_t)(panels * kTileUnits);
-    feature_sums sums = {};
-    sums.top[0] = sums.top[1] = -INFINITY;
+    feature_sums sums;
+    clear_sums(sums);
     float values[8] = {};
     const auto start = [&](int n) {
-        char *stage = ring + n % kStages * stages;
+        char *stage = ring + n % stages * plan::stage_bytes;
         if (n < count) {
-            const int first = from + n * kTokens;
-            fetch_tile<kTokens, Threads>(stage, x, first, (int)threadIdx.x, (int)blockDim.x);
-            fetch_tile<kTokens, Threads>(stage + kTokensBytes, z, first, (int)threadIdx.x,
-                                         (int)blockDim.x);
+            const int first = from + n * tokens;
+            fetch_tile<tokens, Threads>(stage, x, first, (int)threadIdx.x, (int)blockDim.x);
+            fetch_tile<tokens, Threads>(stage + plan::tile_bytes, z, first, (int)threadIdx.x,
+                                        (int)blockDim.x);
             if constexpr (OfQueries) {
                 const panel_rows<__nv_bfloat16> out(a.out, u.b, u.h, valid);
-                fetch_tile<kTokens, Threads>(stage + 2 * kTokensBytes, out, first, (int)threadIdx.x,
-                                             (int)blockDim.x);
-                fetch_numbers(a, unit, numbers[n % kStages], first, valid);
+                fetch_tile<tokens, Threads>(stage + 2 * plan::tile_bytes, out, first,
+                                            (int)threadIdx.x, (int)blockDim.x);
+                fetch_numbers<tokens>(a, unit, numbers[n % stages], first, valid);
             }
         }
         commit_copies();
     };
-    for (int n = 0; n < kStages - 1; n++)
+    for (int n = 0; n < stages - 1; n++)
         start(n);
     load_projection(a, shared);
     for (int n = 0; n < count; n++) {
-        char *stage = ring + n % kStages * stages;
-        const int first = from + n * kTokens;
-        wait_copies<kStages - 2>();
+        char *stage = ring + n % stages * plan::stage_bytes;
+        const int first = from + n * tokens;
+        wait_copies<stages - 2>();
         if constexpr (OfQueries)
-            finish_queries<Threads>(a, unit, stage, numbers[n % kStages], first, valid);
+            finish_queries<tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid);
         else
-            finish_keys<Threads>(a, unit, stage, numbers[n % kStages], first, valid, values);
+            finish_keys<tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid, values);
         publish_shared();
         __syncthreads();
-        start(n + kStages - 1);
+        if (Kept && !OfQueries && n > 0)
+            add_values(parts[(n - 1) % 2], fused_mark(a.key_marks, mark + n - 1).values);
+        start(n + stages - 1);
         const uint64_t tile = wgmma_tile(shared_address(stage));
 #pragma unroll
-        for (int part = 0; part < kTokens / kPanel; part++)
+        for (int part = 0; part < tokens / kPanel; part++)
             add_tokens<OfQueries>(high, low, tile + (uint64_t)(part * kTileUnits),
-                                  tile + (uint64_t)((kTokens / kPanel + part) * kTileUnits),
-                                  numbers[n % kStages], part * kPanel, to - first - part * kPanel,
+                                  tile + (uint64_t)((tokens / kPanel + part) * kTileUnits),
+                                  numbers[n % stages], part * kPanel, to - first - part * kPanel,
                                   sums);
         finish_sum(sums.state, sums.e);
+        if constexpr (Kept) {
+            put_mark<OfQueries>(a, mark + n, sums);
+            clear_sums(sums);
+            if constexpr (!OfQueries) {
+                put_values(parts[n % 2], values);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    values[k] = 0.0F;
+            }
+        }
     }
     wait_copies<0>();
-    __syncthreads();
-    float *out = a.sums + (unit * gridDim.x + blockIdx.x) * fused_count(a.features);
-    put_sums(a, out, sums);
-    if constexpr (!OfQueries)
-        put_values(shared, out + a.features * (kFusedDim + 2), values);
+    if constexpr (Kept) {
+        __syncthreads();
+        if (!OfQueries && count > 0)
+            add_values(parts[(count - 1) % 2], fused_mark(a.key_marks, mark + count - 1).values);
+    } else {
+        float *out = a.sums + (unit * gridDim.x + blockIdx.x) * fused_count(a.features);
+        put_sums(a, out, sums);
+        if constexpr (!OfQueries) {
+            put_values(parts[0], values);
+            __syncthreads();
+            add_values(parts[0], out + a.features * (kFusedDim + 2));
+        }
+    }
 #endif
 }
 
@@ -362,33 +423,42 @@ __global__ void __launch_bounds__(kTotalThreads)
         *total.top = highest * kLog2e;
 }
 
-template <bool OfQueries>
-enum fb_status run(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
+template <bool OfQueries, bool Kept>
+enum fb_status sum_up(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
 {
-    const size_t bytes = shared_bytes<OfQueries>(a);
+    const size_t bytes = shared_bytes<OfQueries, Kept>(a);
     const int threads = a.features / kPanel * kGroupThreads;
-    const auto kernel =
-        threads == kThreadsMost ? sum_kernel<OfQueries, kThreadsMost> : sum_kernel<OfQueries, 0>;
+    auto kernel = sum_kernel<OfQueries, Kept, kThreadsMost>;
+    if constexpr (!Kept)
+        kernel = threads == kThreadsMost ? kernel : sum_kernel<OfQueries, false, 0>;
     const enum fb_status status =
         fb_cuda_allow_shared((const void *)kernel, bytes, "Performer's sums", error);
     if (status != FB_OK)
         return status;
-    const int slices = OfQueries ? a.query_slices : a.key_slices;
-    const int heads = a.batch * (OfQueries ? a.heads : a.kv_heads);
-    const dim3 grid((unsigned)slices, (unsigned)heads);
-    const dim3 totals((unsigned)(a.features / kTotalFeatures), (unsigned)(a.batch * a.kv_heads));
+    const dim3 grid((unsigned)(OfQueries ? a.query_slices : a.key_slices),
+                    (unsigned)(a.batch * (OfQueries ? a.heads : a.kv_heads)));
     kernel<<<grid, (unsigned)threads, bytes, stream>>>(a);
-    total_kernel<OfQueries>
-        <<<totals, kTotalThreads, 0, stream>>>(a, OfQueries ? slices * a.group : slices);
+    return fb_cuda_launched("Performer's sums", error);
+}
+
+template <bool OfQueries>
+enum fb_status run(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    const enum fb_status status = sum_up<OfQueries, false>(a, stream, error);
+    if (status != FB_OK)
+        return status;
+    const dim3 totals((unsigned)(a.features / kTotalFeatures), (unsigned)(a.batch * a.kv_heads));
+    total_kernel<OfQueries><<<totals, kTotalThreads, 0, stream>>>(
+        a, OfQueries ? a.query_slices * a.group : a.key_slices);
     return fb_cuda_launched("Performer's sums", error);
 }
 
 } // namespace
 
-void fused_cut_slices(fused_arguments &a)
+void fused_cut_slices(fused_arguments &a, int tokens)
 {
-    const auto cut = [](int64_t heads, int len, int &slices, int &tiles) {
-        const int all = (len + kTokens - 1) / kTokens;
+    const auto cut = [&](int64_t heads, int len, int &slices, int &tiles) {
+        const int all = (len + tokens - 1) / tokens;
         slices = fused_slices_of(heads, all, kOverheadTiles);
         tiles = (all + slices - 1) / slices;
         tiles = tiles > kSliceTilesMost ? kSliceTilesMost : tiles;
@@ -402,4 +472,11 @@ enum fb_status fused_cuda_sums(const fused_arguments &a, bool of_queries, cudaSt
                                struct fb_error *error)
 {
     return of_queries ? run<true>(a, stream, error) : run<false>(a, stream, error);
+}
+
+enum fb_status fused_cuda_sum_chunks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
+                                     struct fb_error *error)
+{
+    return of_queries ? sum_up<true, true>(a, stream, error)
+                      : sum_up<false, true>(a, stream, error);
 }

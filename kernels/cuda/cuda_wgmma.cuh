@@ -149,6 +149,19 @@ __device__ inline void wgmma_add<__half>(float (&c)[8][4], const uint32_t (&a)[4
     FB_WGMMA_64X64("f16");
 }
 
+/* c[64][64] = a[64][16] b[64][16]^T, a in registers, added to c unless `fresh`; bf16. */
+__device__ inline void wgmma_turned(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b,
+                                    bool fresh)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.eq.b32 p, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "
+                 "%31}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+                 : FB_WGMMA_C4(0), FB_WGMMA_C4(4)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)fresh));
+}
+
 /* Writes of this thread become visible to the tensor cores. */
 __device__ inline void publish_shared()
 {

@@ -138,7 +138,8 @@ static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **sta
 }
 
 /* Performer's own kernels for heads of 64: whole panels of features, of which a case has one to
- * four; tiles that are full, begun, and missing; grouped queries, padding, exponents of size. */
+ * four; tiles that are full, begun, and missing; grouped queries, padding, exponents of size. With
+ * a mask four panels, and chunks of 192 tokens. */
 static void test_dtypes_performer_heads_of_64_agree_with_oracle(void **state)
 {
     (void)state;
@@ -148,11 +149,22 @@ static void test_dtypes_performer_heads_of_64_agree_with_oracle(void **state)
         double features;
         const int64_t *q_lengths, *kv_lengths;
         float scale;
+        bool causal;
     } cases[] = {
-        {1, 2, 1, 1, 64, NULL, NULL, 1.0f},          {1, 2, 64, 64, 256, NULL, NULL, 1.0f},
-        {1, 1, 130, 517, 128, NULL, NULL, 1.0f},     {1, 2, 300, 65, 192, NULL, NULL, 1.0f},
-        {2, 1, 217, 140, 64, lengths, NULL, 1.0f},   {2, 2, 217, 140, 256, NULL, others, 1.0f},
-        {2, 1, 217, 140, 64, lengths, others, 1.0f}, {1, 2, 150, 150, 256, NULL, NULL, 2.0f},
+        {1, 2, 1, 1, 64, NULL, NULL, 1.0f, false},
+        {1, 2, 64, 64, 256, NULL, NULL, 1.0f, false},
+        {1, 1, 130, 517, 128, NULL, NULL, 1.0f, false},
+        {1, 2, 300, 65, 192, NULL, NULL, 1.0f, false},
+        {2, 1, 217, 140, 64, lengths, NULL, 1.0f, false},
+        {2, 2, 217, 140, 256, NULL, others, 1.0f, false},
+        {2, 1, 217, 140, 64, lengths, others, 1.0f, false},
+        {1, 2, 150, 150, 256, NULL, NULL, 2.0f, false},
+        {1, 2, 1, 1, 256, NULL, NULL, 1.0f, true},
+        {1, 2, 192, 192, 256, NULL, NULL, 1.0f, true},
+        {1, 1, 130, 517, 256, NULL, NULL, 1.0f, true},
+        {1, 2, 517, 130, 256, NULL, NULL, 1.0f, true},
+        {2, 1, 217, 140, 256, lengths, others, 1.0f, true},
+        {1, 1, 800, 800, 256, NULL, NULL, 2.0f, true},
     };
     size_t executed[VARIANTS_MAX] = {0};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -166,6 +178,7 @@ static void test_dtypes_performer_heads_of_64_agree_with_oracle(void **state)
         c.problem.dtype = FB_BF16;
         c.problem.q_lengths = cases[i].q_lengths;
         c.problem.kv_lengths = cases[i].kv_lengths;
+        c.problem.causal = cases[i].causal;
         judge_all_variants(&c, executed);
     }
     kernel_expect_no_failures();

@@ -1,0 +1,342 @@
+/*
+ * Performer in bf16 with heads of 64, 256 features and a mask, on Hopper: as in
+ * performer_cuda_fused.cuh features are formed by warpgroups wherever they are needed. Tokens come
+ * in chunks of 192, a warpgroup having 64 of them. With E = sum of e_j v_j^T over the keys before a
+ * query's chunk, T = sum of fq_i dout_i^T / y_i over the queries behind a key's, both without and
+ * with epsilon's part, and the chunk's own tokens one by one:
+ *
+ *   sums    of every chunk, at its own maxima (performer_cuda_fused_sums.cu): its mark
+ *   marks   become, in their places, the sums of what lies before or behind, at the head's maximum
+ *   rows    fq or fk of a tile stays in registers, features of the other side lie in shared memory:
+ *             out  fq E + tril(fq fk^T) v, over y
+ *             dv   fk T + triu(fk fq^T / y) dout
+ *   slopes  of features, panel by panel, the chunk's part of them by A = dout v^T - w:
+ *             dq   du = e (dout E^T - w zE + tril(A) e_k + c) / y, dq = du s
+ *             dk   du = e (v T^T - zT + triu(A^T) fq / y), dk = du s
+ */
+#ifndef FB_PERFORMER_CUDA_CAUSAL_CUH
+#define FB_PERFORMER_CUDA_CAUSAL_CUH
+
+#include "performer_cuda_fused.cuh"
+
+constexpr int kCausalPanels = kFusedFeaturesMost / kPanel;
+constexpr int kChunkGroups = kChunk / kPanel;
+constexpr int kChunkThreads = kChunkGroups * kGroupThreads;
+
+/* performer_cuda_causal_marks.cu */
+enum fb_status causal_cuda_marks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
+                                 struct fb_error *error);
+/* performer_cuda_causal_rows.cu: out, or dv */
+enum fb_status causal_cuda_rows(const fused_arguments &a, bool back, cudaStream_t stream,
+                                struct fb_error *error);
+/* performer_cuda_causal_slopes.cu: dq, or dk */
+enum fb_status causal_cuda_slopes(const fused_arguments &a, bool back, cudaStream_t stream,
+                                  struct fb_error *error);
+
+__host__ __device__ inline int causal_chunks(int len)
+{
+    return (len + kChunk - 1) / kChunk;
+}
+
+/* Blocks go through the chunks of all heads of queries, back: of keys. */
+template <bool Back>
+enum fb_status launch_chunks(const char *name, void (*kernel)(fused_arguments, int64_t, int),
+                             size_t shared_bytes, const fused_arguments &a, cudaStream_t stream,
+                             struct fb_error *error)
+{
+    const int chunks = causal_chunks(Back ? a.kv_len : a.q_len);
+    const int64_t count = (int64_t)a.batch * (Back ? a.kv_heads : a.heads) * chunks;
+    const enum fb_status status =
+        fb_cuda_allow_shared((const void *)kernel, shared_bytes, name, error);
+    if (status != FB_OK)
+        return status;
+    const unsigned blocks = count < kFusedBlocks ? (unsigned)count : kFusedBlocks;
+    kernel<<<blocks, kChunkThreads, shared_bytes, stream>>>(a, count, chunks);
+    return fb_cuda_launched(name, error);
+}
+
+/* Barriers of a block: of the mark, of the tiles that each warpgroup makes. */
+enum chunk_barrier {
+    MARK_FULL,
+    MARK_FREE,
+    TILE_FULL,
+    TILE_FREE = TILE_FULL + kChunkGroups,
+    BARRIER_COUNT = TILE_FREE + kChunkGroups
+};
+constexpr size_t kBarrierBytes = BARRIER_COUNT * sizeof(uint64_t);
+
+#if FB_HAVE_WGMMA
+
+typedef panel_rows<__nv_bfloat16> bf16_rows;
+
+/* ---- rows as left operands from registers ---------------------------------------------------- */
+
+__device__ inline uint32_t load_pair(const bf16_rows &from, int row, int col)
+{
+    if (row >= from.valid)
+        return 0;
+    const __nv_bfloat16 *at = from.at(row, col);
+    if (from.whole)
+        return *reinterpret_cast<const uint32_t *>(at);
+    const uint32_t low = __bfloat16_as_ushort(at[0]), high = __bfloat16_as_ushort(at[1]);
+    return low | high << 16;
+}
+
+/* The warpgroup's 64 rows from `first`, 64 columns. */
+__device__ inline void load_operand(uint32_t (&x)[4][4], const bf16_rows &from, int first)
+{
+    const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[step][i] = load_pair(from, row + i % 2 * 8, 16 * step + i / 2 * 8 + 2 * t);
+}
+
+/* The warpgroup's rows to the L2 cache. */
+__device__ inline void prefetch_rows(const bf16_rows &from, int first)
+{
+    const int row = first + (int)threadIdx.x % kPanel;
+    if (row < from.valid)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(from.at(row, 0)));
+}
+
+/* What is subtracted from exponents for the norms of the thread's two rows. */
+__device__ inline void bases_of_operand(const fused_arguments &a, const uint32_t (&x)[4][4],
+                                        float (&base)[2])
+{
+    float squares[2] = {};
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const float low = bf16_low(x[i / 4][i % 4]), high = bf16_high(x[i / 4][i % 4]);
+        squares[i % 2] = fmaf(low, low, fmaf(high, high, squares[i % 2]));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        base[half] = base_of_squares(a, sum_of_four(squares[half]));
+}
+
+/* The strip of a left operand as rows of a tile; another warp's rows lie elsewhere. */
+__device__ inline void put_strip_of(char *tile, const uint32_t (&x)[4][4])
+{
+    const lane_places at;
+    const uint32_t strip = shared_address(tile) + (uint32_t)(strip_of_thread() * kRowBytes);
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                         strip + (at.straight ^ (uint32_t)(step << 5))),
+                     "r"(x[step][0]), "r"(x[step][1]), "r"(x[step][2]), "r"(x[step][3])
+                     : "memory");
+}
+
+/* And back. */
+__device__ inline void load_strip_of(uint32_t (&x)[4][4], const char *tile)
+{
+    const lane_places at;
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        load_a(x[step], shared_address(tile) + (uint32_t)(strip_of_thread() * kRowBytes), at, step);
+}
+
+/* c = x b^T for 64 columns of depth, x from registers; not begun, not committed. */
+__device__ inline void product_of_rows(float (&c)[8][4], const uint32_t (&x)[4][4], uint64_t b,
+                                       bool fresh)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        wgmma_turned(c, x[step], b + 2 * step, fresh && step == 0);
+}
+
+/* u of rows for a panel of features, whose high halves are given. */
+__device__ inline void project_rows(float (&u)[8][4], uint32_t (&x)[4][4], uint64_t high)
+{
+    wgmma_hold(u);
+    hold_operand(x);
+    wgmma_begin();
+    product_of_rows(u, x, high, true);
+    product_of_rows(u, x, high + kCausalPanels * kTileUnits, false);
+    finish_product(u);
+    hold_operand(x);
+}
+
+/* ---- barriers and copies --------------------------------------------------------------------- */
+
+/* Bytes of global memory into shared memory; the barrier's round ends with them. One thread. */
+__device__ inline void copy_bytes_async(char *to, const char *from, int bytes, uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(shared_address(to)),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
+}
+
+/* ---- chunks -----------------------------------------------------------------------------------
+ */
+
+/* A block's shared memory, which ends with its barriers: these lie `Barriers` bytes behind its
+ * start, the mark before them. */
+template <int Barriers> struct chunk_block {
+    char *shared;
+    uint64_t tiles; /* of its first tile */
+    __device__ explicit chunk_block(char *dynamic)
+        : shared(dynamic + (1024 - shared_address(dynamic) % 1024) % 1024),
+          tiles(wgmma_tile(shared_address(shared)))
+    {
+    }
+    __device__ uint32_t barrier(int name) const
+    {
+        return shared_address(shared + Barriers) + (uint32_t)(name * sizeof(uint64_t));
+    }
+    __device__ uint64_t tile(int at) const
+    {
+        return tiles + (uint64_t)(at / 16);
+    }
+    __device__ char *mark() const
+    {
+        return shared + Barriers - kMarkBytes;
+    }
+};
+
+/* A chunk of a head; back: of keys. */
+template <bool Back> struct chunk_work {
+    fused_unit unit;
+    int chunk, first; /* the warpgroup's first token */
+    __device__ chunk_work(const fused_arguments &a, int64_t number, int chunks)
+        : unit(a, number / chunks, !Back), chunk((int)(number % chunks)),
+          first(chunk * kChunk + group_of_thread() * kPanel)
+    {
+    }
+    __device__ bf16_rows own(const fused_arguments &a) const
+    {
+        return bf16_rows(Back ? a.k : a.q, unit.b, unit.h, Back ? unit.kv_valid : unit.q_valid);
+    }
+    __device__ int64_t other_head(const fused_arguments &a, int member) const
+    {
+        return Back ? unit.h * a.group + member : unit.kv_h;
+    }
+    __device__ bf16_rows other(const fused_arguments &a, int member) const
+    {
+        return bf16_rows(Back ? a.q : a.k, unit.b, other_head(a, member),
+                         Back ? unit.q_valid : unit.kv_valid);
+    }
+    __device__ bf16_rows values(const fused_arguments &a, int member) const
+    {
+        return bf16_rows(Back ? a.dout : a.v, unit.b, other_head(a, member),
+                         Back ? unit.q_valid : unit.kv_valid);
+    }
+    __device__ bf16_rows own_values(const fused_arguments &a) const
+    {
+        return bf16_rows(Back ? a.v : a.dout, unit.b, unit.h, Back ? unit.kv_valid : unit.q_valid);
+    }
+    __device__ int64_t key_unit(const fused_arguments &a) const
+    {
+        return unit.b * a.kv_heads + unit.kv_h;
+    }
+    __device__ const char *mark(const fused_arguments &a) const
+    {
+        const int64_t unit_of_marks = key_unit(a) * (Back ? a.group : 1);
+        return (Back ? a.query_marks : a.key_marks) +
+               (unit_of_marks * a.chunks + chunk) * kMarkBytes;
+    }
+};
+
+template <bool Back, typename Block> __device__ void start_barriers(const Block &place)
+{
+    if (threadIdx.x != 0)
+        return;
+    barrier_init(place.barrier(MARK_FULL), 1);
+    barrier_init(place.barrier(MARK_FREE), kChunkThreads);
+    for (int group = 0; group < kChunkGroups; group++) {
+        barrier_init(place.barrier(TILE_FULL + group), kGroupThreads);
+        barrier_init(place.barrier(TILE_FREE + group),
+                     (Back ? group + 1 : kChunkGroups - group) * kGroupThreads);
+    }
+}
+
+/* The next chunk's mark, by one thread of the warpgroup that has least to do. */
+template <bool Back, typename Block>
+__device__ void start_mark(const fused_arguments &a, const Block &place, int64_t number, int chunks)
+{
+    const chunk_work<Back> work(a, number, chunks);
+    copy_bytes_async(place.mark(), work.mark(a), kMarkBytes, place.barrier(MARK_FULL));
+}
+
+/* What a chunk's warpgroup reads first, to the L2 cache; its own values as well or not. */
+template <bool Back, bool OwnValues>
+__device__ void prefetch_chunk(const fused_arguments &a, int64_t number, int chunks)
+{
+    const chunk_work<Back> work(a, number, chunks);
+    if (threadIdx.x % kGroupThreads < kPanel) {
+        prefetch_rows(work.own(a), work.first);
+        if constexpr (OwnValues)
+            prefetch_rows(work.own_values(a), work.first);
+    } else {
+        prefetch_rows(work.other(a, 0), work.first);
+        prefetch_rows(work.values(a, 0), work.first);
+    }
+}
+
+/* Numbers of a row of keys: what is subtracted from exponents, infinite where no key is, and what
+ * is added to powers. */
+__device__ inline void key_numbers(const uint32_t (&x)[4][4], const fused_arguments &a, float top,
+                                   int first, int valid, float (&base)[2], float (&share)[2])
+{
+    bases_of_operand(a, x, base);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4 + 8 * half;
+        base[half] = row < valid ? base[half] + top : INFINITY;
+        share[half] = row < valid ? kFeatureEpsilon : 0.0F;
+    }
+}
+
+/* Likewise; share: epsilon over the denominator. */
+__device__ inline void query_numbers(const fused_arguments &a, int64_t head, int first, int valid,
+                                     float (&base)[2], float (&share)[2])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4 + 8 * half;
+        base[half] = row < valid ? a.query_base[head * a.q_len + row] : INFINITY;
+        share[half] = row < valid ? a.query_share[head * a.q_len + row] : 0.0F;
+    }
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+__device__ inline void store_pair(const bf16_rows &to, int row, int col, uint32_t pair)
+{
+    __nv_bfloat16 *at = to.at(row, col);
+    if (to.whole) {
+        *reinterpret_cast<uint32_t *>(at) = pair;
+    } else {
+        at[0] = __ushort_as_bfloat16((unsigned short)pair);
+        at[1] = __ushort_as_bfloat16((unsigned short)(pair >> 16));
+    }
+}
+
+/* A result times a factor of each row to the rows that exist of `count`, of which those before
+ * `valid` count. */
+__device__ inline void write_result(const bf16_rows &to, int first, int count, int valid,
+                                    const float (&c)[8][4], const float (&factors)[2])
+{
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4 + 8 * half;
+        if (row >= count)
+            continue;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const uint32_t pair =
+                pack_bf16(c[n][2 * half] * factors[half], c[n][2 * half + 1] * factors[half]);
+            store_pair(to, row, 8 * n + 2 * t, row < valid ? pair : 0);
+        }
+    }
+}
+
+#endif
+#endif

@@ -1,0 +1,154 @@
+/* Marks of chunks become those of what lies before them, or behind. See performer_cuda_causal.cuh.
+ */
+#include "performer_cuda_causal.cuh"
+
+namespace
+{
+
+constexpr int kThreads = 256;
+constexpr int kAhead = 4; /* chunks whose marks are on their way */
+
+struct mark_sums {
+    float state[8], z, values;
+};
+
+__device__ inline void add_state(mark_sums &sums, const uint4 &bits, float factor)
+{
+    const uint32_t pairs[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        sums.state[2 * i] = fmaf(bf16_low(pairs[i]), factor, sums.state[2 * i]);
+        sums.state[2 * i + 1] = fmaf(bf16_high(pairs[i]), factor, sums.state[2 * i + 1]);
+    }
+}
+
+__device__ inline uint4 rounded_state(const mark_sums &sums)
+{
+    return make_uint4(
+        pack_bf16(sums.state[0], sums.state[1]), pack_bf16(sums.state[2], sums.state[3]),
+        pack_bf16(sums.state[4], sums.state[5]), pack_bf16(sums.state[6], sums.state[7]));
+}
+
+/* The largest of a head's maxima, in every thread; -INFINITY where no key is. */
+__device__ inline float highest_of(const float *tops, int count)
+{
+    __shared__ float parts[kThreads / 32];
+    float top = -INFINITY;
+    for (int i = threadIdx.x; i < count; i += kThreads)
+        top = fmaxf(top, tops[i]);
+    for (int step = 1; step < 32; step *= 2)
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, step));
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = top;
+    __syncthreads();
+    for (int i = 0; i < kThreads / 32; i++)
+        top = fmaxf(top, parts[i]);
+    return top;
+}
+
+/* A thread's eight numbers of a state and what stands beside them; of each the first thread of its
+ * kind. */
+struct mark_place {
+    int feature, offset, column;
+    bool has_z, has_values;
+    __device__ mark_place()
+    {
+        const int i = (int)(blockIdx.x * kThreads + threadIdx.x);
+        feature = i / 8;
+        offset = (int)chunk_offset(feature, i % 8);
+        column = i;
+        has_z = i % 8 == 0;
+        has_values = i < kFusedDim;
+    }
+};
+
+struct mark_numbers {
+    uint4 state;
+    float z, values, top;
+};
+
+template <bool OfQueries>
+__device__ mark_numbers load_mark(const fused_arguments &a, int64_t mark, const mark_place &place)
+{
+    const fused_mark from(OfQueries ? a.query_marks : a.key_marks, mark);
+    mark_numbers x = {};
+    x.state = *reinterpret_cast<const uint4 *>(from.state + place.offset);
+    if (place.has_z)
+        x.z = from.z[place.feature];
+    if constexpr (!OfQueries) {
+        x.top = a.mark_tops[mark * kFusedFeaturesMost + place.feature];
+        if (place.has_values)
+            x.values = from.values[place.column];
+    }
+    return x;
+}
+
+template <bool OfQueries>
+__device__ void put_mark(const fused_arguments &a, int64_t mark, const mark_place &place,
+                         const mark_sums &sums)
+{
+    const fused_mark to(OfQueries ? a.query_marks : a.key_marks, mark);
+    *reinterpret_cast<uint4 *>(to.state + place.offset) = rounded_state(sums);
+    if (place.has_z)
+        to.z[place.feature] = OfQueries ? -sums.z : sums.z;
+    if (!OfQueries && place.has_values)
+        to.values[place.column] = sums.values;
+}
+
+} // namespace
+
+/* grid (an eighth of a state, heads of keys): reads every mark and writes it. Of queries from the
+ * last chunk on, the sums over heads that share keys to the marks of the first of them. */
+template <bool OfQueries>
+__global__ void __launch_bounds__(kThreads) mark_kernel(const __grid_constant__ fused_arguments a)
+{
+    const int64_t unit = blockIdx.y, b = unit / a.kv_heads, members = OfQueries ? a.group : 1;
+    const int64_t first = unit * members * a.chunks;
+    const int len = OfQueries ? a.q_len : a.kv_len;
+    const int valid = a.lengths == nullptr ? len : a.lengths[OfQueries ? b : a.batch + b];
+    const int full = causal_chunks(valid);
+    const mark_place place;
+    float highest = 0.0F;
+    if constexpr (!OfQueries) {
+        highest = highest_of(a.mark_tops + first * kFusedFeaturesMost, full * kFusedFeaturesMost);
+        if (blockIdx.x == 0 && threadIdx.x == 0)
+            a.tops[unit] = full > 0 ? highest * kLog2e : 0.0F;
+    }
+    mark_sums sums = {};
+    const auto chunk_at = [&](int step) { return OfQueries ? a.chunks - 1 - step : step; };
+    for (int from = 0; from < a.chunks; from += kAhead) {
+        mark_numbers ahead[kAhead];
+#pragma unroll
+        for (int k = 0; k < kAhead; k++)
+            if (from + k < a.chunks && chunk_at(from + k) < full)
+                ahead[k] = load_mark<OfQueries>(a, first + chunk_at(from + k), place);
+#pragma unroll
+        for (int k = 0; k < kAhead; k++) {
+            const int chunk = chunk_at(from + k);
+            if (from + k >= a.chunks)
+                break;
+            put_mark<OfQueries>(a, first + chunk, place, sums);
+            if (chunk >= full)
+                continue;
+            for (int64_t member = 0; member < members; member++) {
+                if (member > 0)
+                    ahead[k] = load_mark<OfQueries>(a, first + member * a.chunks + chunk, place);
+                const float factor = OfQueries ? 1.0F : exp2f((ahead[k].top - highest) * kLog2e);
+                add_state(sums, ahead[k].state, factor);
+                sums.z = fmaf(ahead[k].z, factor, sums.z);
+                sums.values += ahead[k].values;
+            }
+        }
+    }
+}
+
+enum fb_status causal_cuda_marks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
+                                 struct fb_error *error)
+{
+    const dim3 grid(kFusedFeaturesMost * 8 / kThreads, (unsigned)(a.batch * a.kv_heads));
+    if (of_queries)
+        mark_kernel<true><<<grid, kThreads, 0, stream>>>(a);
+    else
+        mark_kernel<false><<<grid, kThreads, 0, stream>>>(a);
+    return fb_cuda_launched("Performer's marks", error);
+}
