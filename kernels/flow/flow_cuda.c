@@ -69,10 +69,11 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
     struct fb_flow_cuda_plan plan;
     fb_flow_cuda_plan_of(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
-    const bool tuned =
-        plan.forward_strips.ranks + plan.cluster_ranks + plan.team_ranks + plan.causal_ranks > 0 &&
-        has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
-        fb_flow_cuda_cluster_runs_here();
+    const bool tuned = plan.forward_strips.ranks + plan.cluster_ranks + plan.team_ranks +
+                               plan.pair_tiles + plan.causal_ranks >
+                           0 &&
+                       has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
+                       fb_flow_cuda_cluster_runs_here();
     if (problem->causal)
         return tuned ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                      : fb_flow_cuda_causal(problem, call, error);
@@ -80,6 +81,8 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
         return fb_flow_cuda_wide(problem, call, &plan, error);
     if (plan.forward_strips.ranks > 0)
         return fb_flow_cuda_strips(problem, call, &plan, error);
+    if (plan.pair_tiles > 0)
+        return fb_flow_cuda_pair(problem, call, &plan, error);
     return plan.team_ranks > 0 ? fb_flow_cuda_team(problem, call, &plan, error)
                                : fb_flow_cuda_cluster(problem, call, &plan, error);
 }

@@ -36,6 +36,11 @@ enum fb_status fb_flow_cuda_strips(const struct fb_problem *problem, const struc
 enum fb_status fb_flow_cuda_team(const struct fb_problem *problem, const struct fb_call *call,
                                  const struct fb_flow_cuda_plan *plan,
                                  struct fb_error *error) FB_MUST_CHECK;
+/* The normal form of many heads, two blocks to one: Hopper, and the problems that the plan has
+ * pairs for, with rows of 16-byte chunks. */
+enum fb_status fb_flow_cuda_pair(const struct fb_problem *problem, const struct fb_call *call,
+                                 const struct fb_flow_cuda_plan *plan,
+                                 struct fb_error *error) FB_MUST_CHECK;
 /* Likewise the causal form, a segment of the head at a time. */
 enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            const struct fb_call *call,

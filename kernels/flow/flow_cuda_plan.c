@@ -7,7 +7,7 @@
 
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
-enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, GRADIENT_BLOCKS = 264 };
+enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, PAIRS_AT_ONCE = 66, GRADIENT_BLOCKS = 264 };
 
 static int64_t divide_up(int64_t a, int64_t b)
 {
@@ -135,10 +135,36 @@ static double choose_resident(const struct fb_problem *p, struct fb_flow_cuda_pl
     return cluster_us;
 }
 
+/*
+ * Two blocks to a head where they are faster than what takes us. What tiles take as measured on an
+ * H100 with all pairs at work, those that stay in shared memory and the others. Two tiles at least:
+ * the places of keys take sums in the end. Returns us.
+ */
+static double choose_pairs(const struct fb_problem *p, struct fb_flow_cuda_plan *plan, double us)
+{
+    const double kept_us = 9.3, tile_us = 10.8;
+    const int64_t room = FB_FLOW_CUDA_PAIR_SLOTS - FB_FLOW_CUDA_PAIR_RING;
+    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
+    const int64_t tiles = divide_up(longest, (int64_t)2 * FB_FLOW_CUDA_PAIR_TOKENS);
+    const int64_t keys = tiles < room ? tiles : room;
+    const int64_t queries = tiles < room - keys ? tiles : room - keys;
+    const double round_us = kept_us * (double)keys + tile_us * (double)(tiles - keys);
+    const double pairs_us = (double)divide_up(plan->heads, PAIRS_AT_ONCE) * round_us;
+    if (tiles < 2 || tiles > FB_FLOW_CUDA_PAIR_TILES_MOST || pairs_us >= us)
+        return us;
+    plan->pair_tiles = (int)tiles;
+    plan->pair_keys = (int)keys;
+    plan->pair_queries = (int)queries;
+    plan->pairs = plan->heads < PAIRS_AT_ONCE ? plan->heads : PAIRS_AT_ONCE;
+    plan->cluster_ranks = plan->cluster_tokens = 0;
+    plan->team_ranks = plan->team_tiles = plan->team_kept = 0;
+    return pairs_us;
+}
+
 static void choose_forward(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     double strips_us = 0.0;
-    const double us = choose_resident(p, plan);
+    const double us = choose_pairs(p, plan, choose_resident(p, plan));
     const struct fb_flow_blocks strips =
         choose_blocks(p, plan->heads, forward_sizes, BLOCK_SIZES, &strips_us);
     if (strips.ranks > 0 && strips_us <= us)
@@ -283,9 +309,10 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->value_cols = (int)divide_up(p->v_dim, 32) * 32;
     plan->splits = (int)divide_up(plan->value_cols, FB_FLOW_CUDA_SPLIT);
     cut_slices(p, plan);
-    if (can_reside(p) && p->causal)
+    plan->resident = can_reside(p);
+    if (plan->resident && p->causal)
         choose_causal_cluster(p, plan);
-    else if (can_reside(p))
+    else if (plan->resident)
         choose_forward(p, plan);
     plan->chunk = plan->cols > 128 ? 16 : plan->cols > 64 ? 32 : 64; /* by shared memory */
     plan->segments = divide_up(p->q_len, (int64_t)FB_FLOW_CUDA_SEGMENT * plan->chunk);
@@ -298,7 +325,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
-    plan->strips = can_reside(p) && p->heads == p->kv_heads;
+    plan->strips = plan->resident && p->heads == p->kv_heads;
     if (p->causal)
         take_causal(p, plan);
     else

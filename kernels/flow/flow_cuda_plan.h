@@ -28,6 +28,10 @@ enum {
     FB_FLOW_CUDA_TEAM_COUNTERS = 32, /* words per team, so that no two share a line */
     FB_FLOW_CUDA_TEAM_PART = 4484,   /* floats per block: three pairs of sums, G, Z, three unused */
     FB_FLOW_CUDA_TEAM_STATE = 2048,  /* words per team: scale G as bf16 */
+    FB_FLOW_CUDA_PAIR_TOKENS = 256,  /* of a tile of a pair's block */
+    FB_FLOW_CUDA_PAIR_SLOTS = 6,     /* tiles that such a block has room for */
+    FB_FLOW_CUDA_PAIR_RING = 2,      /* of them: for tiles that come and go */
+    FB_FLOW_CUDA_PAIR_TILES_MOST = 64,
     /* Strips: tokens of a block of 8 warps, two to a multiprocessor, and the most of them to a
      * head; of 16 warps twice the tokens, alone, and twice as many. */
     FB_FLOW_CUDA_STRIP_TOKENS = 128,
@@ -56,6 +60,7 @@ struct fb_flow_cuda_plan {
     int cols;      /* of queries and keys */
     int value_cols;
     int splits;         /* of value_cols */
+    bool resident;      /* kernels of bf16 and heads of 64 serve where tensors allow it */
     int slices;         /* of a head, normal form */
     int64_t slice_len;  /* tokens, a multiple of the tile */
     int chunk;          /* tokens per step of the causal form */
@@ -65,6 +70,10 @@ struct fb_flow_cuda_plan {
     int team_tiles;     /* of each of them, FB_FLOW_CUDA_TEAM_TOKENS each */
     int team_kept;      /* of its tiles: whose keys stay in shared memory */
     int64_t teams;      /* at most, at a time */
+    int pair_tiles;     /* of each of two blocks that share a head; 0: no pairs serve */
+    int pair_keys;      /* of its tiles: whose keys stay in shared memory */
+    int pair_queries;   /* likewise queries */
+    int64_t pairs;      /* at a time */
     int causal_blocks;  /* of a cluster that holds a segment of a head, causal form */
     int causal_squads;  /* of each of them */
     int causal_ranks;   /* of all of them; 0: they cannot */

@@ -27,15 +27,6 @@ __device__ strip_dots dot_plus(const strip_values &x, const float *plus, float c
     return {sum.low + constant, sum.high + constant};
 }
 
-__device__ void add_rows(float (&sum)[8][2], const strip_values &phi, const strip_dots &weight)
-{
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            sum[n][i] = fmaf(weight.low, phi[n][i], fmaf(weight.high, phi[n][i + 2], sum[n][i]));
-}
-
 /* Sums of phi(q) over the tiles that come before the product, then of all tiles into the part. */
 __device__ void sum_queries(team_block &block, int from, int to, float *parts)
 {
@@ -221,32 +212,19 @@ __device__ void write_sinks(team_block &block, int problem)
 #pragma unroll 1
     for (int tile = 0; tile < a.tiles; tile++) {
         char *strip = block.strip_of(block.take());
-        float y[8][4] = {};
         uint32_t operand[4][4];
         load_strip(operand, shared_address(strip), block.at);
-        float low, high;
+        strip_dots weight;
         {
             strip_values phi;
             map_loaded(phi, operand);
             pack_strip(operand, phi);
             const strip_dots alpha = dot_plus(phi, own.total.plus[0], total_term);
             const strip_dots c = dot_plus(phi, own.flow.plus[0], flow_term);
-            low = sigmoid_of(c.low * ratio) * reciprocal(alpha.low);
-            high = sigmoid_of(c.high * ratio) * reciprocal(alpha.high);
+            weight.low = sigmoid_of(c.low * ratio) * reciprocal(alpha.low);
+            weight.high = sigmoid_of(c.high * ratio) * reciprocal(alpha.high);
         }
-        wgmma_begin();
-#pragma unroll
-        for (int step = 0; step < 4; step++)
-            wgmma_add<__nv_bfloat16>(y, operand[step], matrix + 128 * step);
-        wgmma_commit();
-        wgmma_wait<0>();
-        wgmma_hold(y);
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                y[n][i] *= i < 2 ? low : high;
-        pack_strip(operand, y);
+        multiply_rows(operand, matrix, weight);
         __syncwarp();
         store_strip(shared_address(strip), operand, block.at); /* so that whole rows are written */
         __syncwarp();

@@ -8,9 +8,8 @@
 #ifndef FB_FLOW_CUDA_TEAM_RING_CUH
 #define FB_FLOW_CUDA_TEAM_RING_CUH
 
-#include "cuda_wgmma.cuh"
 #include "flow_cuda_shape.cuh"
-#include "flow_cuda_strip_values.cuh"
+#include "flow_cuda_strip_tiles.cuh"
 
 namespace
 {
@@ -70,23 +69,6 @@ struct team_shared {
 constexpr size_t kTeamBytes = (size_t)kSlots * kSlotBytes + sizeof(team_shared);
 
 #if FB_HAVE_WGMMA
-
-/* A strip into or out of its place as operand a. */
-__device__ inline void store_strip(uint32_t strip, const uint32_t (&a)[4][4], const lane_places &at)
-{
-#pragma unroll
-    for (int step = 0; step < 4; step++)
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                         strip + (at.straight ^ (uint32_t)(step << 5))),
-                     "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3])
-                     : "memory");
-}
-
-/* A barrier of the warps of a warpgroup. */
-__device__ inline void sync_warpgroup()
-{
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + (int)threadIdx.x / 128) : "memory");
-}
 
 /* What the warp fetches next through the ring. */
 struct strip_feed {

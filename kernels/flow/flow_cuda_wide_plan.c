@@ -3,6 +3,8 @@
 
 #include "kernel_support.h"
 
+#include <math.h>
+
 /* Blocks of 512 threads that an H100 runs at once, and slices at most. Constants, so that results
  * are the same bits on every device. */
 enum {
@@ -60,6 +62,38 @@ static int64_t blocks_at_once(int64_t panels)
     return BLOCKS_AT_ONCE * (panels > 2 ? 1 : panels > 1 ? 2 : 4);
 }
 
+/* Slices of a product whose matrices fit into what Flow-Attention may take beside its tensors: 1 %
+ * of them and 24 D M bytes per head. */
+static int64_t slices_within(const struct fb_problem *p, const struct fb_flow_wide_plan *plan)
+{
+    const double heads = (double)(p->batch * p->heads);
+    const double tokens = (double)(p->q_len + p->kv_len);
+    const double tensors = heads * tokens * (double)(p->qk_dim + p->v_dim);
+    const double budget = 0.01 * tensors * (double)fb_dtype_bytes(p->dtype) +
+                          24.0 * heads * (double)(p->qk_dim * p->v_dim);
+    const double others =
+        heads * 4.0 *
+        ((double)plan->totals_count + tokens + (double)plan->slices * (2.0 * plan->cols + 2.0));
+    const double matrix = heads * 4.0 * (double)plan->cols * (double)plan->value_cols;
+    return (int64_t)floor(fmax(budget - others, 0.0) / matrix);
+}
+
+/* More slices than are within bounds only to keep two blocks on each multiprocessor, which are as
+ * fast as four; not where other kernels serve all but rows that do not start on 16 bytes. */
+static int64_t most_slices(const struct fb_problem *p, const struct fb_flow_cuda_plan *base,
+                           const struct fb_flow_wide_plan *plan, const struct pass *products,
+                           int64_t panels)
+{
+    const int64_t at_once =
+        products->at_once < 2 * BLOCKS_AT_ONCE ? products->at_once : 2 * BLOCKS_AT_ONCE;
+    const int64_t busy = base->resident ? 1 : at_once / products->blocks;
+    const int64_t needed = divide_up(panels, SLICE_PANELS_MOST);
+    int64_t most = slices_within(p, plan);
+    most = most > busy ? most : busy;
+    most = most > needed ? most : needed;
+    return most < SLICES_MOST ? most : SLICES_MOST;
+}
+
 void fb_flow_wide_plan_of(const struct fb_problem *p, const struct fb_flow_cuda_plan *base,
                           struct fb_flow_wide_plan *plan)
 {
@@ -81,7 +115,8 @@ void fb_flow_wide_plan_of(const struct fb_problem *p, const struct fb_flow_cuda_
     };
     cut(divide_up(longest, ROWS), 1, ROW_SLICES_MOST, rows, 2, &plan->slices, &plan->slice_len);
     plan->slice_len *= ROWS;
-    cut(panels, 1, SLICES_MOST, &products, 1, &plan->panel_slices, &plan->slice_panels);
+    const int64_t most = most_slices(p, base, plan, &products, panels);
+    cut(panels, 1, most, &products, 1, &plan->panel_slices, &plan->slice_panels);
     cut(panels, 2, SLICES_MOST, &results, 1, &plan->result_slices, &plan->result_panels);
 }
 

@@ -92,8 +92,9 @@ static void test_lengths_have_room_only_when_given(void **state)
     assert_int_equal(plan.lengths_bytes % FB_ALIGNMENT, 0);
 }
 
-/* bf16: clusters hold short heads, teams walk through longer ones; either covers every token. */
-static void test_clusters_and_teams_cover_the_head(void **state)
+/* bf16: clusters hold short heads, teams or pairs walk through longer ones; all tokens are covered.
+ */
+static void test_clusters_teams_and_pairs_cover_the_head(void **state)
 {
     (void)state;
     for (int64_t heads = 1; heads <= 1024; heads *= 4)
@@ -105,6 +106,18 @@ static void test_clusters_and_teams_cover_the_head(void **state)
             assert_int_equal(plan.cluster_ranks + plan.team_ranks, 0); /* f32 */
             problem.dtype = FB_BF16;
             fb_flow_cuda_plan_of(&problem, &plan);
+            if (plan.pair_tiles > 0) {
+                const int64_t tokens = (int64_t)2 * FB_FLOW_CUDA_PAIR_TOKENS * plan.pair_tiles;
+                assert_int_equal(plan.cluster_ranks + plan.team_ranks, 0);
+                assert_true(tokens >= lengths[i]);
+                assert_true(plan.pair_keys >= 2 && plan.pair_keys <= plan.pair_tiles);
+                assert_true(plan.pair_queries >= 0 && plan.pair_queries <= plan.pair_tiles);
+                assert_true(plan.pair_keys + plan.pair_queries + FB_FLOW_CUDA_PAIR_RING <=
+                            FB_FLOW_CUDA_PAIR_SLOTS);
+                assert_true(plan.pairs >= 1 && plan.pairs <= heads);
+                continue;
+            }
+            assert_int_equal(plan.pairs, 0);
             if (plan.team_ranks > 0) {
                 const int64_t tokens = (int64_t)FB_FLOW_CUDA_TEAM_TOKENS * plan.team_tiles;
                 assert_int_equal(plan.cluster_ranks, 0);
@@ -139,6 +152,23 @@ static void test_teams_need_little_memory(void **state)
         assert_true(plan.forward_bytes <
                     (size_t)8 * (size_t)heads * ((1 << 20) + 65536) + ((size_t)8 << 20));
     }
+}
+
+/* Of 64 heads of 64: 1 % of the tensors and 24 D M bytes per head. */
+static void test_forward_stays_within_its_memory(void **state)
+{
+    (void)state;
+    static const enum fb_dtype dtypes[] = {FB_F32, FB_BF16};
+    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++)
+        for (int64_t length = 256; length <= 16384; length *= 2) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 8, 8, length, 64);
+            problem.dtype = dtypes[d];
+            fb_flow_cuda_plan_of(&problem, &plan);
+            const size_t tensors = (size_t)4 * 64 * 64 * (size_t)length * fb_dtype_bytes(dtypes[d]);
+            assert_true(plan.forward_bytes <= tensors / 100 + (size_t)24 * 64 * 64 * 64);
+        }
 }
 
 static void expect_strips(const struct fb_flow_blocks *strips, int64_t length)
@@ -308,8 +338,9 @@ int main(void)
         cmocka_unit_test(test_columns_hold_the_head),
         cmocka_unit_test(test_scratch_grows_by_scalars_of_tokens),
         cmocka_unit_test(test_lengths_have_room_only_when_given),
-        cmocka_unit_test(test_clusters_and_teams_cover_the_head),
+        cmocka_unit_test(test_clusters_teams_and_pairs_cover_the_head),
         cmocka_unit_test(test_teams_need_little_memory),
+        cmocka_unit_test(test_forward_stays_within_its_memory),
         cmocka_unit_test(test_strips_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_strips_serve_both_forms),

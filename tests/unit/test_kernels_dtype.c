@@ -116,6 +116,18 @@ static void test_dtypes_flow_heads_of_64_agree_with_oracle(void **state)
 }
 
 /* Sequences of several slices and blocks, shared by threads, with padding and grouped queries. */
+/* So many heads that a GPU gives two blocks to each. */
+static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    size_t executed[VARIANTS_MAX] = {0};
+    struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 720};
+    kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 31, 530, 517, 64, 64);
+    c.problem.dtype = FB_BF16;
+    judge_all_variants(&c, executed);
+    kernel_expect_no_failures();
+}
+
 static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **state)
 {
     (void)state;
@@ -189,6 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
         cmocka_unit_test(test_dtypes_performer_heads_of_64_agree_with_oracle),
     };

@@ -1,0 +1,82 @@
+/*
+ * Tensor maps, by which Hopper's copy engine brings 16 rows of a head at a time into shared memory,
+ * laid out as cuda_fragments.cuh has its tiles. Rows beyond the last become zero.
+ */
+#ifndef FB_CUDA_TENSOR_MAP_CUH
+#define FB_CUDA_TENSOR_MAP_CUH
+
+#include "cuda_check.h"
+#include "cuda_fragments.cuh"
+
+#include <cuda.h>
+
+constexpr int kMapRows = 16; /* of a copy */
+
+/* Host: the map of a bf16 tensor with 64 columns whose rows start on 16 bytes. */
+static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtensorMap *map,
+                                              const char *name, struct fb_error *error)
+{
+    void *found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+    enum fb_status status =
+        fb_cuda_status(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                                        cudaEnableDefault, &result),
+                       name, error);
+#else
+    enum fb_status status = fb_cuda_status(
+        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result), name,
+        error);
+#endif
+    if (status != FB_OK)
+        return status;
+    const cuuint64_t sizes[4] = {(cuuint64_t)x.shape[3], (cuuint64_t)x.shape[2],
+                                 (cuuint64_t)x.shape[1], (cuuint64_t)x.shape[0]};
+    const cuuint64_t strides[3] = {2 * (cuuint64_t)x.stride[2], 2 * (cuuint64_t)x.stride[1],
+                                   2 * (cuuint64_t)x.stride[0]};
+    const cuuint32_t box[4] = {64, kMapRows, 1, 1}, steps[4] = {1, 1, 1, 1};
+    CUresult made = CUDA_ERROR_NOT_FOUND;
+    if (result == cudaDriverEntryPointSuccess)
+        made = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)(
+            map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, x.data, sizes, strides, box, steps,
+            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (made != CUDA_SUCCESS)
+        return fb_error_set(error, FB_ERROR_DEVICE, "%s: the driver makes no tensor map (%d)", name,
+                            (int)made);
+    return FB_OK;
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* What the L2 cache shall do with what comes through it. */
+__device__ inline uint64_t keep_cached()
+{
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+__device__ inline uint64_t pass_cache()
+{
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+/* Rows from `row` on into a strip, which starts on 1024 bytes; its bytes count on the barrier. By
+ * one thread. */
+__device__ inline void copy_rows(uint32_t strip, const CUtensorMap *map, int row, int h, int b,
+                                 uint32_t barrier, uint64_t policy)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                 "n"(kMapRows * kRowBytes)
+                 : "memory");
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(strip),
+                 "l"(map), "r"(0), "r"(row), "r"(h), "r"(b), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
+#endif
+#endif

@@ -1,0 +1,96 @@
+/*
+ * Flow-Attention, normal form, forward, bf16, heads of 64, on Hopper, for many heads of some
+ * thousand tokens: two blocks to a head, a cluster, each with half of its tokens in all passes.
+ *
+ *   sums     phi of k and q, their column sums                     reads k, q    exchange 2 d
+ *   flows    alpha, beta; w = sum alpha q, u = sum beta k          reads k, q    exchange 2 d
+ *   product  o, E, Z, G = (E k)^T v                                reads k, v    exchange d^2
+ *   out      alpha, c, s, out = s alpha scale q G                  reads q, writes out
+ *
+ * Clusters of two are those that leave no multiprocessor idle, so that as many heads as it has
+ * pairs of them are at work at a time. What tiles of keys and queries have room in shared memory
+ * stay there as phi; the others come again from the L2 cache.
+ *
+ * Sums are f32; operands of products are bf16, vectors in dot products two bf16 numbers. Each block
+ * adds the other's part to its own: same bits every time, on every device.
+ */
+#include "flow_cuda_pair.cuh"
+
+#include "cuda_launch.cuh"
+#include "flow_cuda.h"
+#include "flow_options.h"
+
+namespace
+{
+
+__global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant__ pair_arguments a)
+{
+#if FB_HAVE_WGMMA
+    extern __shared__ __align__(1024) char shared[];
+    pair_block block(a, shared);
+    pair_shared &own = block.own;
+    uint32_t round = 0;
+#pragma unroll 1
+    for (int problem = (int)blockIdx.y; problem < a.problems;
+         problem += (int)gridDim.y, round ^= 1) {
+        const int next = problem + (int)gridDim.y;
+        sum_sides(block);
+        exchange_columns(block, SUMS, own.sums, &own.total[0][0], round);
+        sum_flows(block);
+        exchange_columns(block, FLOWS, own.flows, &own.flow[0][0], round);
+        {
+            float sum[8][4] = {};
+            sum_product(block, sum);
+            if (block.warp < 4)
+                exchange_product(block, sum,
+                                 a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
+                                 round);
+        }
+        __syncthreads();
+        block.keep(PAIR_K, next);
+        write_sinks(block, problem);
+        block.keep(PAIR_Q, next);
+    }
+#else
+    (void)a;
+#endif
+}
+
+} // namespace
+
+extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const struct fb_call *call,
+                                            const struct fb_flow_cuda_plan *plan,
+                                            struct fb_error *error)
+{
+    static const char name[] = "flow's pairs";
+    pair_arguments a = {};
+    enum fb_status status = fb_cuda_map_rows(call->k, &a.in[PAIR_K], name, error);
+    if (status == FB_OK)
+        status = fb_cuda_map_rows(call->q, &a.in[PAIR_Q], name, error);
+    if (status == FB_OK)
+        status = fb_cuda_map_rows(call->v, &a.in[PAIR_V], name, error);
+    if (status != FB_OK)
+        return status;
+    a.out = view_of(call->out);
+    a.heads = (int)p->heads;
+    a.group = (int)(p->heads / p->kv_heads);
+    a.problems = (int)plan->heads;
+    a.q_len = (int)p->q_len;
+    a.kv_len = (int)p->kv_len;
+    a.tiles = plan->pair_tiles;
+    a.kept[PAIR_K] = plan->pair_keys;
+    a.kept[PAIR_Q] = plan->pair_queries;
+    a.clamp = fb_flow_options_of(p).clamp;
+    a.saved = (float *)call->saved;
+    a.saved_count = plan->totals_count;
+    const cluster_launch launch = {
+        .name = name,
+        .blocks = 2,
+        .threads = kThreads,
+        .heads = plan->pairs,
+        .shared_bytes = kPairBytes,
+        .most_shared = true,
+        .stream = call->stream,
+    };
+    return fb_cuda_launch_clusters(launch, pair_kernel, a, error);
+}

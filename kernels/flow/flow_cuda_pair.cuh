@@ -1,0 +1,380 @@
+/* The passes of Flow-Attention's normal form over a block's tokens, 16 to a warp, and what the two
+ * blocks of a head tell one another: bf16, heads of 64. flow_cuda_pair.cu tells the whole. */
+#ifndef FB_FLOW_CUDA_PAIR_CUH
+#define FB_FLOW_CUDA_PAIR_CUH
+
+#include "flow_cuda_pair_ring.cuh"
+
+namespace
+{
+
+#if FB_HAVE_WGMMA
+
+/* ---- dot products by the tensor cores -------------------------------------------------------- */
+
+/* Two vectors, eps added, as b of a product: columns 0 and 1 hold the first as two bf16 numbers, 2
+ * and 3 the second. */
+struct vector_pair {
+    uint32_t b[4][2];
+    float constant[2]; /* eps times a vector's sum */
+
+    __device__ vector_pair(const float *x, const float *y)
+    {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        const float *from = g < 2 ? x : y;
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float2 v = *reinterpret_cast<const float2 *>(from + 16 * step + 8 * half + 2 * t);
+                v = make_float2(v.x + kEps, v.y + kEps);
+                const uint32_t high = pack_bf16(v.x, v.y);
+                const uint32_t low = pack_bf16(v.x - bf16_low(high), v.y - bf16_high(high));
+                b[step][half] = g > 3 ? 0 : g % 2 == 0 ? high : low;
+            }
+        constant[0] = eps_term(x);
+        constant[1] = eps_term(y);
+    }
+};
+
+/* (x + eps) . (vector + eps) of the rows g and g + 8 with both vectors, in all lanes. */
+__device__ inline void dot_pairs(strip_dots (&dots)[2], const uint32_t (&x)[4][4],
+                                 const vector_pair &v)
+{
+    float c[4] = {}, d[4] = {}; /* two sums: half the latency */
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+        multiply(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+    }
+    const float low = c[0] + d[0] + c[1] + d[1], high = c[2] + d[2] + c[3] + d[3];
+    const int quad = (int)threadIdx.x % 32 & ~3;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        dots[i] = {__shfl_sync(0xffffffffU, low, quad + i) + v.constant[i],
+                   __shfl_sync(0xffffffffU, high, quad + i) + v.constant[i]};
+}
+
+/* Likewise with the first one only. */
+__device__ inline strip_dots dot_first(const uint32_t (&x)[4][4], const vector_pair &v)
+{
+    float c[4] = {}, d[4] = {};
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+        multiply(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+    }
+    const int quad = (int)threadIdx.x % 32 & ~3;
+    return {__shfl_sync(0xffffffffU, c[0] + d[0] + c[1] + d[1], quad) + v.constant[0],
+            __shfl_sync(0xffffffffU, c[2] + d[2] + c[3] + d[3], quad) + v.constant[0]};
+}
+
+/* ---- sums of columns ------------------------------------------------------------------------- */
+
+/* The block's parts to the other one, and both together; kDim of either kind. */
+__device__ inline void exchange_columns(pair_block &block, pair_exchange name, float *remote,
+                                        float *total, uint32_t round)
+{
+    pair_shared &own = block.own;
+    __syncthreads();
+    if (threadIdx.x < 2 * kDim) {
+        float sum = 0.0F;
+#pragma unroll
+        for (int i = 0; i < kWarps; i++)
+            sum += own.parts[i][threadIdx.x / kDim][threadIdx.x % kDim];
+        send(remote_address(shared_address(remote + threadIdx.x), 1 - block.rank),
+             remote_address(shared_address(&own.exchanges[name]), 1 - block.rank), sum);
+        await_round(&own.exchanges[name], round);
+        total[threadIdx.x] = sum + remote[threadIdx.x];
+        if (threadIdx.x == 0)
+            expect_again(&own.exchanges[name], 2 * kDim * (int)sizeof(float));
+    }
+    __syncthreads();
+}
+
+/* ---- passes ---------------------------------------------------------------------------------- */
+
+/* The lane's part of the warp's rows of `out`: where its first one is. */
+struct out_place {
+    __nv_bfloat16 *to;
+    int64_t step, tile_step; /* four rows, a tile on */
+    int row, length;
+
+    __device__ out_place(const pair_block &block, int problem)
+    {
+        const pair_arguments &a = block.a;
+        const int lane = threadIdx.x % 32;
+        row = block.first + lane / 8;
+        length = a.q_len;
+        const head_rows<__nv_bfloat16> out =
+            rows_of<__nv_bfloat16>(a.out, problem / a.heads, problem % a.heads, row);
+        to = out.data + 8 * (lane % 8);
+        step = 4 * out.stride;
+        tile_step = (int64_t)kSlotTokens * out.stride;
+    }
+
+    __device__ void take_rows(uint4 (&rows)[4], const char *strip) const
+    {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            rows[i] =
+                *reinterpret_cast<const uint4 *>(strip + chunk_offset(lane / 8 + 4 * i, lane % 8));
+    }
+
+    /* Rows of a strip of this tile. */
+    __device__ void write(int tile, const uint4 (&rows)[4]) const
+    {
+        __nv_bfloat16 *at = to + tile * tile_step;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (row + tile * kSlotTokens + 4 * i < length)
+                __stcs(reinterpret_cast<uint4 *>(at + i * step), rows[i]);
+    }
+};
+
+__device__ inline void sum_sides(pair_block &block)
+{
+    const pair_arguments &a = block.a;
+#pragma unroll 1
+    for (int side = 0; side < 2; side++) {
+        const int length = side == PAIR_K ? a.kv_len : a.q_len;
+        const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
+        float sum[8][2] = {};
+#pragma unroll 1
+        for (int tile = 0; tile < a.tiles; tile++) {
+            strip_values phi;
+            if (tile < a.kept[side])
+                block.take_new(phi, from + tile);
+            else
+                block.take_phi(phi);
+            add_rows(sum, phi, block.exist(tile, length));
+        }
+        leave_columns(block.own.parts[block.warp][side], sum);
+    }
+}
+
+/* u = sum beta k, w = sum alpha q */
+__device__ inline void sum_flows(pair_block &block)
+{
+    const pair_arguments &a = block.a;
+#pragma unroll 1
+    for (int side = 0; side < 2; side++) {
+        const int length = side == PAIR_K ? a.kv_len : a.q_len;
+        const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
+        const vector_pair vector(block.own.total[1 - side], block.own.total[1 - side]);
+        float sum[8][2] = {};
+#pragma unroll 1
+        for (int tile = 0; tile < a.tiles; tile++) {
+            strip_values phi;
+            uint32_t raw[4][4];
+            if (tile < a.kept[side]) {
+                load_strip(raw, block.strip_of(from + tile), block.at);
+                unpack_strip(phi, raw);
+            } else {
+                block.take_phi(phi);
+                pack_strip(raw, phi);
+            }
+            const strip_dots one = block.exist(tile, length);
+            strip_dots weight = dot_first(raw, vector);
+            weight.low = one.low * reciprocal(weight.low);
+            weight.high = one.high * reciprocal(weight.high);
+            add_rows(sum, phi, weight);
+        }
+        leave_columns(block.own.parts[block.warp][side], sum);
+    }
+}
+
+/* E k into the place of the keys; their sums of E in z. */
+__device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, int tile,
+                                  const vector_pair &flow, float &z)
+{
+    const float clamp = block.a.clamp;
+    uint32_t raw[4][4];
+    strip_values phi;
+    load_strip(raw, strip, block.at);
+    if (kept) {
+        unpack_strip(phi, raw);
+    } else {
+        map_loaded(phi, raw);
+        pack_strip(raw, phi);
+    }
+    const strip_dots one = block.exist(tile, block.a.kv_len);
+    const strip_dots o = dot_first(raw, flow);
+    const float low = one.low * __expf(fminf(fmaxf(o.low, -clamp), clamp));
+    const float high = one.high * __expf(fminf(fmaxf(o.high, -clamp), clamp));
+    z += low + high;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            phi[n][i] *= i < 2 ? low : high;
+    pack_strip(raw, phi);
+    __syncwarp();
+    store_strip(strip, raw, block.at);
+}
+
+/* Z and G of the block's tokens: G in the registers of the first warpgroup. */
+__device__ inline void sum_product(pair_block &block, float (&sum)[8][4])
+{
+    const pair_arguments &a = block.a;
+    pair_shared &own = block.own;
+    const vector_pair flow(own.flow[1], own.flow[1]);
+    const uint32_t group = (uint32_t)(threadIdx.x / 128 * 64 * kRowBytes);
+    float z = 0.0F;
+#pragma unroll 1
+    for (int tile = 0; tile < a.tiles; tile++) {
+        const bool kept = tile < a.kept[PAIR_K];
+        const int keys = kept ? tile : block.take();
+        weigh_keys(block, block.strip_of(keys), kept, tile, flow, z);
+        const int values = block.take();
+        publish_shared(); /* to the tensor cores */
+        sync_warpgroup();
+        const uint64_t k = wgmma_tile(shared_address(block.ring) + keys * kSlotBytes + group);
+        const uint64_t v = wgmma_tile(shared_address(block.ring) + values * kSlotBytes + group);
+        wgmma_hold(sum);
+        wgmma_begin();
+#pragma unroll
+        for (int strip = 0; strip < 4; strip++)
+            wgmma_add_turned(sum, k + 128 * strip, v + 128 * strip);
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_hold(sum);
+        sync_warpgroup();
+        block.fetch();
+        if (!kept)
+            block.fetch();
+    }
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2)
+        z += __shfl_xor_sync(0xffffffffU, z, step);
+    if (threadIdx.x % 32 == 0)
+        own.z[block.warp] = z;
+    /* no keys are wanted any more: their places take the other warpgroups' sums */
+    __syncthreads();
+    float4 *const buffer = reinterpret_cast<float4 *>(block.ring);
+    if (block.warp >= 4)
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            buffer[(threadIdx.x / 128 - 1) * 1024 + n * 128 + threadIdx.x % 128] =
+                make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
+    publish_shared();
+    __syncthreads();
+    if (block.warp < 4)
+#pragma unroll
+        for (int other = 0; other < 3; other++)
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                const float4 y = buffer[other * 1024 + n * 128 + (int)threadIdx.x];
+                sum[n][0] += y.x;
+                sum[n][1] += y.y;
+                sum[n][2] += y.z;
+                sum[n][3] += y.w;
+            }
+}
+
+/* What the gradient wants to know; half of G is each block's to save. */
+__device__ inline void save_head(const pair_block &block, const float (&sum)[8][4], float scale,
+                                 float *saved)
+{
+    const pair_shared &own = block.own;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, side = (int)threadIdx.x / kDim;
+    float *to = saved + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS +
+                (16 * block.warp + g + 8 * block.rank) * kDim + 2 * t;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        *reinterpret_cast<float2 *>(to + 8 * n) =
+            block.rank == 0 ? make_float2(sum[n][0], sum[n][1]) : make_float2(sum[n][2], sum[n][3]);
+    if (block.rank != 0)
+        return;
+    saved[threadIdx.x] = own.total[side][threadIdx.x % kDim];
+    saved[2 * kDim + threadIdx.x] = own.flow[side][threadIdx.x % kDim];
+    if (threadIdx.x < 2)
+        saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
+}
+
+/* Both blocks' G, scaled, as a tile. By the first warpgroup. */
+__device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], float *saved,
+                                        uint32_t round)
+{
+    pair_shared &own = block.own;
+    const int other = 1 - block.rank;
+    unsigned long long *barrier = &own.exchanges[PRODUCT];
+    const uint32_t to = remote_address(shared_address(&own.product[0][threadIdx.x]), other);
+    const uint32_t remote_barrier = remote_address(shared_address(barrier), other);
+    float z = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kWarps; i++)
+        z += own.z[i];
+    if (threadIdx.x == 0)
+        send(remote_address(shared_address(&own.remote_z), other), remote_barrier, z);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        send_quad(to + (uint32_t)(n * 128 * 16), remote_barrier, sum[n][0], sum[n][1], sum[n][2],
+                  sum[n][3]);
+    await_round(barrier, round);
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float4 y = own.product[n][threadIdx.x];
+        sum[n][0] += y.x;
+        sum[n][1] += y.y;
+        sum[n][2] += y.z;
+        sum[n][3] += y.w;
+    }
+    const float scale = (float)block.a.kv_len / (z + own.remote_z);
+    if (saved != nullptr)
+        save_head(block, sum, scale, saved);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sum[n][i] *= scale;
+    put_strip(own.matrix + block.warp * 16 * kRowBytes, sum, block.at);
+    if (threadIdx.x == 0)
+        expect_again(barrier, (int)(sizeof own.product + sizeof own.remote_z));
+    publish_shared();
+}
+
+__device__ inline void write_sinks(pair_block &block, int problem)
+{
+    const pair_arguments &a = block.a;
+    pair_shared &own = block.own;
+    const float ratio = (float)((double)a.q_len / (double)a.kv_len);
+    const vector_pair vectors(own.total[0], own.flow[0]);
+    const uint64_t matrix = wgmma_tile(shared_address(own.matrix));
+    const out_place out(block, problem);
+#pragma unroll 1
+    for (int tile = 0; tile < a.tiles; tile++) {
+        const bool kept = tile < a.kept[PAIR_Q];
+        const int index = kept ? a.kept[PAIR_K] + tile : block.take();
+        const uint32_t strip = block.strip_of(index);
+        uint32_t operand[4][4];
+        load_strip(operand, strip, block.at);
+        if (!kept) {
+            strip_values phi;
+            map_loaded(phi, operand);
+            pack_strip(operand, phi);
+        }
+        strip_dots dots[2];
+        dot_pairs(dots, operand, vectors);
+        multiply_rows(operand, matrix,
+                      {sigmoid_of(dots[1].low * ratio) * reciprocal(dots[0].low),
+                       sigmoid_of(dots[1].high * ratio) * reciprocal(dots[0].high)});
+        __syncwarp();
+        store_strip(strip, operand, block.at); /* so that whole rows are written */
+        __syncwarp();
+        uint4 rows[4];
+        out.take_rows(rows, block.ring + index * kSlotBytes + block.warp * 16 * kRowBytes);
+        out.write(tile, rows);
+        publish_shared(); /* the copy engine writes there next */
+        __syncwarp();
+        if (!kept)
+            block.fetch();
+    }
+}
+
+#endif
+
+} // namespace
+
+#endif
