@@ -71,26 +71,39 @@ typedef panel_rows<__nv_bfloat16> bf16_rows;
 
 /* ---- rows as left operands from registers ---------------------------------------------------- */
 
+/* Two numbers of a row that need not start on 16 bytes. */
 __device__ inline uint32_t load_pair(const bf16_rows &from, int row, int col)
 {
     if (row >= from.valid)
         return 0;
     const __nv_bfloat16 *at = from.at(row, col);
-    if (from.whole)
-        return *reinterpret_cast<const uint32_t *>(at);
     const uint32_t low = __bfloat16_as_ushort(at[0]), high = __bfloat16_as_ushort(at[1]);
     return low | high << 16;
 }
 
-/* The warpgroup's 64 rows from `first`, 64 columns. */
+/* The warpgroup's 64 rows from `first`, 64 columns: 16 loads on their way together. */
 __device__ inline void load_operand(uint32_t (&x)[4][4], const bf16_rows &from, int first)
 {
     const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    if (!from.whole) {
 #pragma unroll
-    for (int step = 0; step < 4; step++)
+        for (int i = 0; i < 16; i++)
+            x[i / 4][i % 4] =
+                load_pair(from, row + i % 2 * 8, 16 * (i / 4) + i % 4 / 2 * 8 + 2 * t);
+        return;
+    }
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            x[step][i] = load_pair(from, row + i % 2 * 8, 16 * step + i / 2 * 8 + 2 * t);
+    for (int half = 0; half < 2; half++) {
+        const bool exists = row + 8 * half < from.valid;
+        const __nv_bfloat16 *at = from.at(exists ? row + 8 * half : 0, 2 * t);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            uint32_t pair = 0;
+            if (exists)
+                pair = *reinterpret_cast<const uint32_t *>(at + 8 * i);
+            x[i / 2][half + i % 2 * 2] = pair;
+        }
+    }
 }
 
 /* The warpgroup's rows to the L2 cache. */
@@ -307,14 +320,20 @@ __device__ inline void query_numbers(const fused_arguments &a, int64_t head, int
 
 /* ---- results --------------------------------------------------------------------------------- */
 
-__device__ inline void store_pair(const bf16_rows &to, int row, int col, uint32_t pair)
+/* A row's part of a thread: eight pairs of columns, eight apart. */
+__device__ inline void store_row(const bf16_rows &to, int row, const uint32_t (&pairs)[8])
 {
-    __nv_bfloat16 *at = to.at(row, col);
+    __nv_bfloat16 *at = to.at(row, 2 * (threadIdx.x % 4));
     if (to.whole) {
-        *reinterpret_cast<uint32_t *>(at) = pair;
-    } else {
-        at[0] = __ushort_as_bfloat16((unsigned short)pair);
-        at[1] = __ushort_as_bfloat16((unsigned short)(pair >> 16));
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            *reinterpret_cast<uint32_t *>(at + 8 * n) = pairs[n];
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        at[8 * n] = __ushort_as_bfloat16((unsigned short)pairs[n]);
+        at[8 * n + 1] = __ushort_as_bfloat16((unsigned short)(pairs[n] >> 16));
     }
 }
 
@@ -323,18 +342,19 @@ __device__ inline void store_pair(const bf16_rows &to, int row, int col, uint32_
 __device__ inline void write_result(const bf16_rows &to, int first, int count, int valid,
                                     const float (&c)[8][4], const float (&factors)[2])
 {
-    const int t = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + strip_of_thread() + (int)threadIdx.x % 32 / 4 + 8 * half;
+        uint32_t pairs[8];
         if (row >= count)
             continue;
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             const uint32_t pair =
                 pack_bf16(c[n][2 * half] * factors[half], c[n][2 * half + 1] * factors[half]);
-            store_pair(to, row, 8 * n + 2 * t, row < valid ? pair : 0);
+            pairs[n] = row < valid ? pair : 0;
         }
+        store_row(to, row, pairs);
     }
 }
 
