@@ -95,8 +95,6 @@ __device__ void put_mark(const fused_arguments &a, int64_t mark, const mark_plac
         to.values[place.column] = sums.values;
 }
 
-} // namespace
-
 /* grid (an eighth of a state, heads of keys): reads every mark and writes it. Of queries from the
  * last chunk on, the sums over heads that share keys to the marks of the first of them. */
 template <bool OfQueries>
@@ -116,12 +114,20 @@ __global__ void __launch_bounds__(kThreads) mark_kernel(const __grid_constant__ 
     }
     mark_sums sums = {};
     const auto chunk_at = [&](int step) { return OfQueries ? a.chunks - 1 - step : step; };
+    mark_numbers next[kAhead];
+    const auto fetch = [&](int from) {
+#pragma unroll
+        for (int k = 0; k < kAhead; k++)
+            if (from + k < a.chunks && chunk_at(from + k) < full)
+                next[k] = load_mark<OfQueries>(a, first + chunk_at(from + k), place);
+    };
+    fetch(0);
     for (int from = 0; from < a.chunks; from += kAhead) {
         mark_numbers ahead[kAhead];
 #pragma unroll
         for (int k = 0; k < kAhead; k++)
-            if (from + k < a.chunks && chunk_at(from + k) < full)
-                ahead[k] = load_mark<OfQueries>(a, first + chunk_at(from + k), place);
+            ahead[k] = next[k];
+        fetch(from + kAhead); /* before these chunks' places are written */
 #pragma unroll
         for (int k = 0; k < kAhead; k++) {
             const int chunk = chunk_at(from + k);
@@ -141,6 +147,8 @@ __global__ void __launch_bounds__(kThreads) mark_kernel(const __grid_constant__ 
         }
     }
 }
+
+} // namespace
 
 enum fb_status causal_cuda_marks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
                                  struct fb_error *error)
