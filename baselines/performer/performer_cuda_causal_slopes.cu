@@ -53,6 +53,16 @@ __device__ inline void start_tile(const block_place &place, int at, const bf16_r
                                       first, (int)threadIdx.x % kGroupThreads, kGroupThreads);
 }
 
+/* The values of the other side's tile, in a panel's place; rounds are of tiles made. */
+template <bool Back>
+__device__ void start_values(const fused_arguments &a, const chunk_work<Back> &work, int member,
+                             const block_place &place, int round)
+{
+    if (round > 0)
+        barrier_wait(place.barrier(TILE_FREE + group_of_thread()), (uint32_t)(round - 1) & 1);
+    start_tile(place, kOthersAt, work.values(a, member), work.first);
+}
+
 /* Keys: w of a column, a query's. */
 template <bool Back>
 __device__ float2 column_weights(const fused_arguments &a, int64_t head, int first, int valid)
@@ -101,15 +111,13 @@ __device__ void make_weights(const fused_arguments &a, const chunk_work<Back> &w
     __syncwarp();
 }
 
-/* A for every tile, the values of the other side being the first tiles made. */
+/* A for every tile, the values of the other side, which have been started, being the first tiles
+ * made. */
 template <bool Back>
 __device__ void make_all_weights(const fused_arguments &a, const chunk_work<Back> &work, int member,
                                  const block_place &place, int round, const float (&weights)[2])
 {
     const tile_range<Back> tiles;
-    if (round > 0)
-        barrier_wait(place.barrier(TILE_FREE + group_of_thread()), (uint32_t)(round - 1) & 1);
-    start_tile(place, kOthersAt, work.values(a, member), work.first);
     commit_copies();
     wait_copies<0>();
     publish_shared();
@@ -326,13 +334,17 @@ __device__ void go_through_chunks(const fused_arguments &a, const block_place &p
         gradient_rows r = {};
         start_tile(place, kOwnAt, work.own(a), work.first);
         start_tile(place, kOwnValuesAt, work.own_values(a), work.first);
+        start_values<Back>(a, work, 0, place, round);
         commit_copies();
         wait_copies<0>();
         publish_shared();
         sync_group();
         const row_numbers rows = own_numbers<Back>(a, work, place);
-        for (int member = 0; member < members; member++)
+        for (int member = 0; member < members; member++) {
+            if (member > 0)
+                start_values<Back>(a, work, member, place, round);
             go_through_panels<Back>(a, work, member, place, n, round, rows, r);
+        }
         if (starts && next < count) {
             barrier_wait(place.barrier(MARK_FREE), (uint32_t)n & 1);
             start_mark<Back>(a, place, next, chunks);
