@@ -168,6 +168,8 @@ __global__ void __launch_bounds__(kSquads *kThreads, 1)
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #pragma unroll 1
     for (int64_t segment = 0; segment < a.segments; segment++) {
+        if (segment + 1 == a.segments) /* the gradient's blocks may take the places that get free */
+            asm volatile("griddepcontrol.launch_dependents;");
         take_sums(a, squad_segment(a, shared, segment), kept);
         take_flows(squad_segment(a, shared, segment), kept);
         weigh_rows(squad_segment(a, shared, segment), kept, a.clamp);

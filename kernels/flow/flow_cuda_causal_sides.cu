@@ -361,6 +361,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory"); /* what the stream did before is done */
     side_scalars v = {};
     double *const states = a.carried + blockIdx.y * (int64_t)(2 * kDim * kDim);
     double carried[8];
@@ -436,6 +437,7 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
         .heads = plan->heads,
         .shared_bytes = kSidesBytes,
         .most_shared = false,
+        .early = true,
         .stream = call->stream,
     };
     return fb_cuda_launch_clusters(launch, causal_sides_kernel, a, error);
