@@ -110,16 +110,25 @@ tests() {
 }
 
 # Calls on small shapes, untimed: a sanitizer serialises kernels, and a blocking kernel would wait.
-# Without cuDNN, whose kernels are not ours to check.
+# Without cuDNN, whose kernels are not ours to check. The tools work side by side.
 sanitize() {
-    local tool
+    local tool status=0
     local -x FLOWBENCH_CUDNN=/none
+    local -A jobs
     for tool in memcheck racecheck initcheck; do
-        echo "== $tool"
         compute-sanitizer --tool "$tool" --error-exitcode 9 "$flowbench" verify --device cuda \
-            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local,linear,linear-causal,performer,performer-causal}-[13].safetensors ||
-            return 1
+            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local,linear,linear-causal,performer,performer-causal}-[13].safetensors \
+            >"$out/sanitize-$tool.log" 2>&1 &
+        jobs[$tool]=$!
     done
+    for tool in "${!jobs[@]}"; do
+        if ! wait "${jobs[$tool]}"; then
+            echo "FAILED: $tool: $out/sanitize-$tool.log"
+            status=1
+        fi
+        grep SUMMARY "$out/sanitize-$tool.log"
+    done
+    return "$status"
 }
 
 check() { "$flowbench" run "$data/suites/gpu-check.yaml" --out "$out/check" && no_bad_rows "$out/check"; }
