@@ -78,6 +78,54 @@ template <int N> __device__ inline void wgmma_hold(float (&c)[N][4])
                  : FB_WGMMA_C4(0), FB_WGMMA_C4(4)                                                  \
                  : "l"(a), "l"(b), "r"((int)fresh))
 
+#define FB_WGMMA_F1(n) "=&f"(c[n][0]), "=&f"(c[n][1]), "=&f"(c[n][2]), "=&f"(c[n][3])
+#define FB_WGMMA_F4(n) FB_WGMMA_F1(n), FB_WGMMA_F1(n + 1), FB_WGMMA_F1(n + 2), FB_WGMMA_F1(n + 3)
+
+/* c[64][64] = a[64][16] b[64][16]^T whatever c was: the compiler lets such products begin while
+ * others are under way, which it does not where c holds numbers that are not a product's. */
+#define FB_WGMMA_64X64_FRESH(type)                                                                 \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+                 "%31}, %32, %33, p, 1, 1, 0, 0;\n}"                                               \
+                 : FB_WGMMA_F4(0), FB_WGMMA_F4(4)                                                  \
+                 : "l"(a), "l"(b)                                                                  \
+                 : "memory")
+
+/* c[64][128] = a[64][16] b[128][16]^T likewise */
+#define FB_WGMMA_64X128_FRESH(type)                                                                \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"                 \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+                 "%31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "     \
+                 "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, "     \
+                 "%61, %62, %63}, %64, %65, p, 1, 1, 0, 0;\n}"                                     \
+                 : FB_WGMMA_F4(0), FB_WGMMA_F4(4), FB_WGMMA_F4(8), FB_WGMMA_F4(12)                 \
+                 : "l"(a), "l"(b)                                                                  \
+                 : "memory")
+
+/* c[64][64] likewise, a in registers */
+#define FB_WGMMA_64X64_FRESH_HELD(type)                                                            \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+                 "%31}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"                                 \
+                 : FB_WGMMA_F4(0), FB_WGMMA_F4(4)                                                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)                              \
+                 : "memory")
+
+/* c[64][64] += a[64][16] b[64][16]^T, a in registers */
+#define FB_WGMMA_64X64_TURNED_HELD(type)                                                           \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+                 "%31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"                                    \
+                 : FB_WGMMA_C4(0), FB_WGMMA_C4(4)                                                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+
 /* c[64][64] += a[64][16] b[16][64], a in registers, b's rows along the depth. */
 #define FB_WGMMA_64X64(type)                                                                       \
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
@@ -133,6 +181,63 @@ template <>
 __device__ inline void wgmma_turned<__half>(float (&c)[8][4], uint64_t a, uint64_t b, bool fresh)
 {
     FB_WGMMA_64X64_TURNED("f16");
+}
+
+/* The same in two: the first, and those that are added to it. */
+template <typename T>
+__device__ inline void wgmma_turned_first(float (&c)[8][4], uint64_t a, uint64_t b);
+template <>
+__device__ inline void wgmma_turned_first<__nv_bfloat16>(float (&c)[8][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH("bf16");
+}
+template <>
+__device__ inline void wgmma_turned_first<__half>(float (&c)[8][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH("f16");
+}
+
+template <typename T>
+__device__ inline void wgmma_turned_first(float (&c)[16][4], uint64_t a, uint64_t b);
+template <>
+__device__ inline void wgmma_turned_first<__nv_bfloat16>(float (&c)[16][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_64X128_FRESH("bf16");
+}
+template <>
+__device__ inline void wgmma_turned_first<__half>(float (&c)[16][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_64X128_FRESH("f16");
+}
+
+template <typename T>
+__device__ inline void wgmma_turned_first(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b);
+template <>
+__device__ inline void wgmma_turned_first<__nv_bfloat16>(float (&c)[8][4], const uint32_t (&a)[4],
+                                                         uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH_HELD("bf16");
+}
+template <>
+__device__ inline void wgmma_turned_first<__half>(float (&c)[8][4], const uint32_t (&a)[4],
+                                                  uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH_HELD("f16");
+}
+
+template <typename T>
+__device__ inline void wgmma_turned_add(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b);
+template <>
+__device__ inline void wgmma_turned_add<__nv_bfloat16>(float (&c)[8][4], const uint32_t (&a)[4],
+                                                       uint64_t b)
+{
+    FB_WGMMA_64X64_TURNED_HELD("bf16");
+}
+template <>
+__device__ inline void wgmma_turned_add<__half>(float (&c)[8][4], const uint32_t (&a)[4],
+                                                uint64_t b)
+{
+    FB_WGMMA_64X64_TURNED_HELD("f16");
 }
 
 template <typename T>
