@@ -78,6 +78,14 @@ inline bool window_cuda_is_band(const window_arguments &a)
     return a.back <= 512 && a.ahead <= 512;
 }
 
+/* How many keys a query sees, about; exact for full and for causal rows. */
+inline double window_cuda_mean_keys(const window_arguments &a)
+{
+    const double keys = a.kv_len;
+    return ((double)a.back < keys ? (double)a.back : keys / 2) +
+           ((double)a.ahead < keys ? (double)a.ahead : keys / 2);
+}
+
 /* Heads of 64 of bf16 or f16 with rows of 16-byte chunks: window_cuda_wide.cu. */
 enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arguments,
                                 unsigned heads, cudaStream_t stream, struct fb_error *error);

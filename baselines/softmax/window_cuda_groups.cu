@@ -1,9 +1,9 @@
 /*
  * Softmax over all keys or those up to the sink, bf16 or f16, heads of 64, on Hopper: a block takes
  * 192 queries, each of three warpgroups 64 of them; a fourth brings tiles of 128 keys and values
- * in. Products are wgmma's, whose weights come from registers (as in FlashAttention-3, Shah et al.,
- * 2024, but the groups are left to drift apart instead of taking turns: one weighs its scores while
- * another multiplies).
+ * in. Products are wgmma's, whose weights come from registers, and the groups take turns at issuing
+ * them, so that one weighs its scores while others multiply (as in FlashAttention-3, Shah et al.,
+ * 2024).
  */
 #include "cuda_wgmma.cuh"
 #include "window_cuda_rows.cuh"
@@ -117,26 +117,188 @@ __device__ void add_tile(const window_arguments &a, uint64_t q, uint32_t keys, u
     wgmma_hold(out);
 }
 
+/* A warpgroup's 64 queries, and what it has of their output. */
+template <typename T> struct group_rows {
+    const window_arguments &a;
+    const block_place &place;
+    uint32_t tiles, full, empty;
+    int group, strip, count; /* strip: the warp's 16 rows; count: tiles of keys that any row sees */
+    uint64_t q;
+    float out[8][4], s[16][4];
+    uint32_t p[8][4]; /* weights as left operands */
+    row_state rows;
+    int stage;
+    uint32_t parity;
+
+    __device__ group_rows(const window_arguments &arguments, const block_place &block,
+                          uint32_t queries, uint32_t first_tile, uint32_t barriers, int number)
+        : a(arguments), place(block), tiles(first_tile), full(barriers),
+          empty(barriers + 8 * kStages), group(number), rows{{-INFINITY, -INFINITY}, {0.0F, 0.0F}},
+          stage(0), parity(0)
+    {
+        strip = (int)threadIdx.x / 32 * 16 - 64;
+        q = wgmma_tile(queries + (uint32_t)(64 * group * kRowBytes));
+        const int64_t last = place.first + 64 * group + 63 + a.ahead - place.range.from;
+        count = last < 0 ? 0 : (int)min((int64_t)place.count, last / kKeys + 1);
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[n][i] = 0.0F;
+        wgmma_hold(out);
+    }
+
+    __device__ void await_tile() const
+    {
+        barrier_wait(full + 8 * stage, parity);
+    }
+
+    __device__ void release_tile(int which) const
+    {
+        if (threadIdx.x % 32 == 0)
+            barrier_arrive(empty + 8 * which);
+    }
+
+    __device__ int stage_before() const
+    {
+        return (stage + kStages - 1) % kStages;
+    }
+
+    __device__ void next_tile()
+    {
+        stage = (stage + 1) % kStages;
+        parity ^= stage == 0 ? 1U : 0U;
+    }
+
+    /* Turns at the tensor cores: a barrier for each group, which it and the one before it meet at.
+     */
+    __device__ void take_turn() const
+    {
+        asm volatile("bar.sync %0, 256;" ::"r"(5 + group) : "memory");
+    }
+
+    __device__ void give_turn() const
+    {
+        asm volatile("bar.arrive %0, 256;" ::"r"(5 + (group + 1) % kGroups) : "memory");
+    }
+
+    /* Scores of the stage's keys, on their way. */
+    __device__ void multiply()
+    {
+        const uint64_t k = wgmma_tile(tiles + (uint32_t)(stage * 2 * kTileBytes));
+        wgmma_begin();
+        wgmma_turned_first<T>(s, q, k);
+#pragma unroll
+        for (int step = 1; step < 4; step++)
+            wgmma_turned<T>(s, q + 2 * step, k + 2 * step, false);
+        wgmma_commit();
+    }
+
+    /* What the weights make of the values of the stage before, on its way. */
+    __device__ void add_values()
+    {
+        const uint64_t v = wgmma_tile(tiles + (uint32_t)((stage_before() * 2 + 1) * kTileBytes));
+        wgmma_hold(out);
+        wgmma_begin();
+#pragma unroll
+        for (int step = 0; step < 8; step++)
+            wgmma_add<T>(out, p[step], v + 128 * step);
+        wgmma_commit();
+    }
+
+    /* Scores of tile n become weights, and the output so far what the new maximum makes of it. */
+    __device__ void weigh_tile(int n)
+    {
+        const int here = place.range.from + n * kKeys, to = place.range.to;
+        const int row = place.first + strip;
+        if (here + kKeys > to || here + kKeys - 1 > row + a.ahead || here < row + 15 - a.back)
+            mask_scores(s, a, row, here, to);
+        float factor[2];
+        weigh_scores(s, factor, rows, a.scale);
+        scale_rows(out, factor);
+#pragma unroll
+        for (int step = 0; step < 8; step++) {
+            weights_operand<T>(p[step], s, step);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                asm volatile("" : "+r"(p[step][i])::"memory");
+        }
+    }
+
+    /* The turn's products are the values of tile n - 1, unless n is the first, and scores of tile
+     * n.
+     */
+    template <bool kFirst> __device__ void add_turn(int n)
+    {
+        await_tile();
+        take_turn();
+        if (!kFirst)
+            add_values();
+        multiply();
+        wgmma_wait<1>();
+        give_turn();
+        if (!kFirst) {
+            wgmma_hold(out);
+            release_tile(stage_before());
+        }
+        wgmma_wait<0>();
+        wgmma_hold(s);
+        next_tile();
+        weigh_tile(n);
+    }
+
+    __device__ void add_tiles()
+    {
+        if (group == kGroups - 1)
+            give_turn();
+        if (count > 0)
+            add_turn<true>(0);
+        for (int n = 1; n < count; n++)
+            add_turn<false>(n);
+        take_turn();
+        if (count > 0)
+            add_values();
+        wgmma_wait<0>();
+        wgmma_hold(out);
+        give_turn();
+        if (count > 0)
+            release_tile(stage_before());
+        for (int n = count; n < place.count; n++) { /* what no row of the group sees */
+            await_tile();
+            release_tile(stage);
+            next_tile();
+            take_turn();
+            give_turn();
+        }
+        if (group == 0)
+            take_turn(); /* what the last gave last */
+    }
+};
+
+/* The 64 queries of a warpgroup, which then are there. */
+template <typename T>
+__device__ void fetch_own(const window_arguments &a, const block_place &place, uint32_t queries,
+                          int group)
+{
+    fetch_rows<T, 64, kGroupThreads>(queries + (uint32_t)(64 * group * kRowBytes), a.q,
+                                     place.head.b, place.head.h, place.first + 64 * group,
+                                     place.valid - 64 * group, threadIdx.x % kGroupThreads);
+    commit_copies();
+    wait_copies<0>();
+    publish_shared();
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+}
+
 template <typename T>
 __device__ void use(const window_arguments &a, const block_place &place, char *shared,
-                    uint32_t queries, uint32_t tiles, uint32_t full, uint32_t empty)
+                    uint32_t queries, uint32_t tiles, uint32_t barriers)
 {
-    const int group = (int)threadIdx.x / kGroupThreads - 1;
-    const int strip = (int)threadIdx.x / 32 * 16 - 64, row = place.first + strip;
-    const int last = place.first + 64 * group + 63;
-    const uint64_t q = wgmma_tile(queries + (uint32_t)(64 * group * kRowBytes));
-    float out[8][4] = {};
-    row_state rows = {{-INFINITY, -INFINITY}, {0.0F, 0.0F}};
-    for (int i = 0; i < place.count; i++) {
-        const int stage = i % kStages, here = place.range.from + i * kKeys;
-        const uint32_t keys = tiles + (uint32_t)(stage * 2 * kTileBytes);
-        barrier_wait(full + 8 * stage, (uint32_t)(i / kStages) & 1U);
-        if (here <= last + a.ahead)
-            add_tile<T, 16>(a, q, keys, keys + kTileBytes, row, here, place.range.to, out, rows);
-        if (threadIdx.x % 32 == 0)
-            barrier_arrive(empty + 8 * stage);
-    }
-    write_block<T>(a, place, shared, out, rows, strip, kQueries, lane_places());
+    /* from lane 0, so that the compiler knows that warps stay together */
+    const int group = __shfl_sync(0xffffffffU, (int)threadIdx.x / kGroupThreads, 0) - 1;
+    fetch_own<T>(a, place, queries, group);
+    group_rows<T> rows(a, place, queries, tiles, barriers, group);
+    rows.add_tiles();
+    write_block<T>(a, place, shared, rows.out, rows.rows, rows.strip, kQueries, lane_places());
 }
 
 /* The tile of 64 keys that starts at `at`, and its values: [2][64] rows. */
@@ -169,23 +331,18 @@ __global__ void __launch_bounds__(kThreads, 1)
         barrier_init(full + 8 * threadIdx.x, kGroupThreads);
         barrier_init(empty + 8 * threadIdx.x, 4 * kGroups);
     }
-    fetch_rows<T, kQueries, kThreads>(queries, a.q, place.head.b, place.head.h, place.first,
-                                      place.valid, threadIdx.x);
-    commit_copies();
-    wait_copies<0>();
-    publish_shared();
     __syncthreads();
     if (threadIdx.x < kGroupThreads) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         bring<T>(a, place, tiles, full, empty);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
-        use<T>(a, place, shared, queries, tiles, full, empty);
+        use<T>(a, place, shared, queries, tiles, full);
     }
 #endif
 }
 
-/* Windows of a few tiles: a warpgroup is a block of 64 queries and brings tiles of 64 keys itself,
+/* Rows of few tiles: a warpgroup is a block of 64 queries and brings tiles of 64 keys itself,
  * so that four blocks on a multiprocessor hide each other's beginnings and ends. */
 template <typename T>
 __global__ void __launch_bounds__(kGroupThreads, 4)
@@ -223,11 +380,17 @@ __global__ void __launch_bounds__(kGroupThreads, 4)
 #endif
 }
 
+/* Whether rows are of so few tiles that the beginnings and ends of blocks count. */
+bool is_short(const window_arguments &a)
+{
+    return window_cuda_mean_keys(a) <= 1024;
+}
+
 template <typename T>
 enum fb_status launch(const window_arguments &a, unsigned heads, cudaStream_t stream,
                       struct fb_error *error)
 {
-    const bool band = window_cuda_is_band(a);
+    const bool band = is_short(a);
     const auto kernel = band ? band_kernel<T> : groups_kernel<T>;
     const size_t bytes = band ? kBandBytes : kSharedBytes;
     const int queries = band ? 64 : kQueries;
@@ -244,7 +407,7 @@ enum fb_status launch(const window_arguments &a, unsigned heads, cudaStream_t st
 
 bool window_cuda_has_groups(const window_arguments &a)
 {
-    const int queries = window_cuda_is_band(a) ? 64 : kQueries;
+    const int queries = is_short(a) ? 64 : kQueries;
     return a.q_len >= queries && fb_cuda_is_hopper();
 }
 
