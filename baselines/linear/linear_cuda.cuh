@@ -148,6 +148,18 @@ enum fb_status linear_cuda_strip_dq(const linear_arguments &a, cudaStream_t stre
 enum fb_status linear_cuda_strip_dk_dv(const linear_arguments &a, const float *states, int slots,
                                        cudaStream_t stream, struct fb_error *error);
 
+/* linear_cuda_causal.cu, linear_cuda_causal_gradient.cu: with a mask, bf16 with heads of 64 whose
+ * rows are whole, on Hopper. joined: a.slices, at most kCausalSlicesMost, sum themselves up; else
+ * their running sums are in a.sums and a.back. dq writes w; dk and dv ask for it, and for one head
+ * of queries for each of keys. */
+constexpr int kCausalSlicesMost = 12;
+enum fb_status linear_cuda_causal_out(const linear_arguments &a, bool joined, cudaStream_t stream,
+                                      struct fb_error *error);
+enum fb_status linear_cuda_causal_dq(const linear_arguments &a, bool joined, cudaStream_t stream,
+                                     struct fb_error *error);
+enum fb_status linear_cuda_causal_dk_dv(const linear_arguments &a, bool joined, cudaStream_t stream,
+                                        struct fb_error *error);
+
 /* linear_cuda_wide_sums.cu, linear_cuda_wide.cu: likewise for wide heads without a mask; states
  * have features as rows and values as columns. Tiles: of a state (own_sums: as P::wide_sums says).
  * direct: where the only state of each head goes as its total, or NULL. */

@@ -48,6 +48,21 @@ int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
                : kBlocksWanted;
 }
 
+/* Whether linear_cuda_causal.cu serves a problem; the tensors' rows have to be whole, too. */
+bool is_causal_slices(const struct fb_problem *p, const struct fb_linear_cuda_form *form)
+{
+    return p->causal && p->dtype == FB_BF16 && form->features == FB_BF16 &&
+           form->feature_count == kPanel && p->v_dim == kPanel &&
+           form->map != FB_LINEAR_CUDA_RELU && fb_cuda_is_hopper();
+}
+
+/* As many as keep an H100 busy in one round: blocks have three; 30 clusters of four blocks run at
+ * once, 66 of two. With fewer heads slices do not sum themselves up. */
+int64_t causal_slices(int64_t heads)
+{
+    return heads < 16 ? kMaskedBlocksWanted / heads : heads <= 30 ? 12 : heads <= 66 ? 6 : 3;
+}
+
 linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear_cuda_form *form)
 {
     linear_arguments a = {};
@@ -69,6 +84,8 @@ linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear
     const int64_t panels = (at_least(p->q_len, p->kv_len) + kPanel - 1) / kPanel;
     const int64_t heads = p->batch * (a.few_lanes > 0 ? p->kv_heads : p->heads);
     int64_t slices = at_least(1, blocks_wanted(p, a) / heads);
+    if (is_causal_slices(p, form))
+        slices = causal_slices(heads);
     slices = slices > panels ? panels : slices;
     const int64_t each = (panels + slices - 1) / slices;
     a.slice_panels = (int)(each > kSlicePanelsMost ? kSlicePanelsMost : each);
@@ -126,13 +143,28 @@ enum fb_status put_lengths(const struct fb_problem *p, linear_arguments &a, int3
     return lengths == nullptr ? FB_OK : fb_cuda_put_lengths(p, lengths, stream, error);
 }
 
+/* The running sums of slices, where they do not sum themselves up. */
+enum fb_status sum_slices(const struct fb_problem *p, enum fb_dtype features,
+                          const linear_arguments &a, bool of_queries, cudaStream_t stream,
+                          struct fb_error *error)
+{
+    const enum fb_status status = linear_cuda_sum(features, p->dtype, a, of_queries, stream, error);
+    return status != FB_OK ? status : linear_cuda_scan(a, of_queries, stream, error);
+}
+
+enum fb_status forward_causal(const struct fb_problem *p, const linear_arguments &a,
+                              cudaStream_t stream, struct fb_error *error)
+{
+    const bool joined = a.slices <= kCausalSlicesMost;
+    const enum fb_status status = joined ? FB_OK : sum_slices(p, FB_BF16, a, false, stream, error);
+    return status != FB_OK ? status : linear_cuda_causal_out(a, joined, stream, error);
+}
+
 enum fb_status forward_masked(const struct fb_problem *p, enum fb_dtype features,
                               const linear_arguments &a, cudaStream_t stream,
                               struct fb_error *error)
 {
-    enum fb_status status = linear_cuda_sum(features, p->dtype, a, false, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_scan(a, false, stream, error);
+    const enum fb_status status = sum_slices(p, features, a, false, stream, error);
     return status != FB_OK ? status
                            : linear_cuda_masked(features, p->dtype, LINEAR_OUT, a, stream, error);
 }
@@ -212,17 +244,38 @@ enum fb_status backward_masked(const struct fb_problem *p, enum fb_dtype feature
                                const linear_arguments &a, cudaStream_t stream,
                                struct fb_error *error)
 {
-    enum fb_status status = linear_cuda_sum(features, p->dtype, a, true, stream, error);
+    enum fb_status status = sum_slices(p, features, a, true, stream, error);
     if (status == FB_OK)
-        status = linear_cuda_sum(features, p->dtype, a, false, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_scan(a, false, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_scan(a, true, stream, error);
+        status = sum_slices(p, features, a, false, stream, error);
     const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
     for (int i = 0; i < 3 && status == FB_OK; i++)
         status = linear_cuda_masked(features, p->dtype, passes[i], a, stream, error);
     return status;
+}
+
+/* w comes with dq. Groups of queries share a head of keys in the general passes only. */
+enum fb_status backward_causal(const struct fb_problem *p, const linear_arguments &a,
+                               cudaStream_t stream, struct fb_error *error)
+{
+    const bool joined = a.slices <= kCausalSlicesMost;
+    enum fb_status status = joined ? FB_OK : sum_slices(p, FB_BF16, a, false, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_causal_dq(a, joined, stream, error);
+    if (status == FB_OK && !(joined && a.group == 1))
+        status = sum_slices(p, FB_BF16, a, true, stream, error);
+    if (status == FB_OK && a.group == 1)
+        return linear_cuda_causal_dk_dv(a, joined, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_masked(FB_BF16, p->dtype, LINEAR_DK, a, stream, error);
+    return status != FB_OK ? status
+                           : linear_cuda_masked(FB_BF16, p->dtype, LINEAR_DV, a, stream, error);
+}
+
+bool all_whole(const linear_arguments &a, bool backward)
+{
+    const bool forward = a.q.whole && a.k.whole && a.v.whole;
+    return backward ? forward && a.dout.whole && a.dq.whole && a.dk.whole && a.dv.whole
+                    : forward && a.out.whole;
 }
 
 enum fb_status backward_whole(const struct fb_problem *p, enum fb_dtype features,
@@ -284,6 +337,8 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
         return linear_cuda_few(form->features, p->dtype, a, false, stream, error);
     if (!p->causal && linear_is_strip(a, p->dtype))
         return forward_strips(a, x.sum_total, call->saved != nullptr, stream, error);
+    if (is_causal_slices(p, form) && all_whole(a, false))
+        return forward_causal(p, a, stream, error);
     return p->causal ? forward_masked(p, form->features, a, stream, error)
                      : forward_whole(p, form->features, a, x.sum_total, stream, error);
 }
@@ -308,6 +363,8 @@ extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
     enum fb_status status = put_lengths(p, a, x.lengths, stream, error);
     if (status == FB_OK && !p->causal && a.few_lanes == 0 && linear_is_strip(a, p->dtype))
         return backward_strips(a, x.back_total, stream, error);
+    if (status == FB_OK && is_causal_slices(p, form) && all_whole(a, true))
+        return backward_causal(p, a, stream, error);
     if (status == FB_OK)
         status = fb_cuda_row_products(&call->out, &call->dout, a.weights, stream, error);
     if (status != FB_OK)

@@ -115,7 +115,46 @@ static void test_dtypes_flow_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
-/* Sequences of several slices and blocks, shared by threads, with padding and grouped queries. */
+/* Causal heads of 64 of linear attention have kernels of their own on a GPU: one slice, clusters of
+ * slices of one and of several panels, more slices than a cluster has; with padding, and with
+ * groups of queries, whose gradients of keys are the general ones. Features of Performer that lie
+ * in memory are served alike. */
+static void test_dtypes_linear_causal_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t lengths[2] = {150, 330}, others[2] = {330, 65};
+    static const struct {
+        int64_t batch, heads, kv_heads, q_len, kv_len;
+        const int64_t *q_lengths, *kv_lengths;
+    } cases[] = {
+        {1, 3, 3, 1, 1, NULL, NULL},           {1, 3, 3, 16, 17, NULL, NULL},
+        {1, 3, 3, 64, 65, NULL, NULL},         {1, 3, 3, 130, 1, NULL, NULL},
+        {1, 2, 2, 512, 512, NULL, NULL},       {1, 2, 2, 200, 700, NULL, NULL},
+        {1, 2, 2, 700, 300, NULL, NULL},       {1, 3, 3, 1100, 1100, NULL, NULL},
+        {1, 4, 2, 400, 400, NULL, NULL},       {1, 4, 1, 700, 700, NULL, NULL},
+        {2, 2, 2, 330, 330, lengths, lengths}, {2, 2, 1, 330, 330, others, lengths},
+        {2, 9, 9, 600, 600, NULL, NULL},       {1, 67, 67, 820, 820, NULL, NULL},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    static const char *const mechanisms[] = {"linear", "performer"};
+    for (size_t m = 0; m < 2; m++)
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            struct kernel_case c = {
+                .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 800 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find(mechanisms[m]), cases[i].batch,
+                                    cases[i].heads, cases[i].q_len, cases[i].kv_len, 64, 64);
+            if (m == 1 && (i % 4 != 0 || !kernel_case_set_parameter(&c, "features", 64, NULL)))
+                continue;
+            c.problem.kv_heads = cases[i].kv_heads;
+            c.problem.dtype = FB_BF16;
+            c.problem.causal = true;
+            c.problem.q_lengths = cases[i].q_lengths;
+            c.problem.kv_lengths = cases[i].kv_lengths;
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
 /* So many heads that a GPU gives two blocks to each. */
 static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
 {
@@ -128,6 +167,7 @@ static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* Sequences of several slices and blocks, shared by threads, with padding and grouped queries. */
 static void test_dtypes_lengths_and_grouped_queries_agree_with_oracle(void **state)
 {
     (void)state;
@@ -202,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
         cmocka_unit_test(test_dtypes_performer_heads_of_64_agree_with_oracle),
     };
