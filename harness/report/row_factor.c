@@ -113,6 +113,9 @@ static bool repeats(int64_t value, int64_t other)
 bool fb_factor_is_plain(const struct fb_row *row, enum fb_factor factor)
 {
     switch (factor) {
+    case FB_FACTOR_ISA: /* of processors only */
+    case FB_FACTOR_THREADS:
+        return strcmp(row->device, "cuda") == 0;
     case FB_FACTOR_KV_LEN:
         return repeats(row->kv_len, row->seq_len);
     case FB_FACTOR_VALUE_DIM:

@@ -40,7 +40,8 @@ void fb_factor_phrase(const struct fb_row *row, enum fb_factor factor, char *tex
 void fb_factor_axis_phrase(const struct fb_row *row, enum fb_axis axis, char *text);
 
 /* Whether the row says nothing with it: kv_len = seq_len, value_dim = head_dim, kv_heads = heads,
- * sequences of full length; likewise where an older results.csv has no such column. */
+ * sequences of full length, a GPU's instruction set and threads; likewise where an older
+ * results.csv has no such column. */
 bool fb_factor_is_plain(const struct fb_row *row, enum fb_factor factor);
 
 /* Whether the factor moves with the axis and so tells no two series apart. */

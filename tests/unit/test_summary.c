@@ -204,6 +204,28 @@ static void test_report_tied_heads_and_absent_device_read_well(void **state)
     fb_made_free(&results);
 }
 
+/* Instruction sets and threads are a processor's. */
+static void test_report_of_a_gpu_names_no_threads(void **state)
+{
+    (void)state;
+    const char *const devices[] = {"cpu", "cuda"};
+    for (size_t d = 0; d < sizeof devices / sizeof devices[0]; d++) {
+        struct fb_results results;
+        struct fb_report_verdict verdict;
+        fb_made_init(&results, 10, 0);
+        for (int64_t n = 512; n <= 4096; n *= 2) {
+            struct fb_row *row = fb_made_row(&results, "flow", "fused", false, n, 1e-6 * (double)n);
+            (void)snprintf(row->device, sizeof row->device, "%s", devices[d]);
+            (void)snprintf(row->isa, sizeof row->isa, "any");
+        }
+        char *text = report_text(&results, NULL, false, &verdict);
+        assert_int_equal(d == 0, strstr(text, " thread") != NULL);
+        assert_int_equal(d == 0, strstr(text, "any,") != NULL);
+        free(text);
+        fb_made_free(&results);
+    }
+}
+
 static void test_report_empty_run_says_so(void **state)
 {
     (void)state;
@@ -239,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_report_decode_says_constant_and_what_is_expected),
         cmocka_unit_test(test_report_heads_sweep_has_a_column_per_value),
         cmocka_unit_test(test_report_tied_heads_and_absent_device_read_well),
+        cmocka_unit_test(test_report_of_a_gpu_names_no_threads),
         cmocka_unit_test(test_report_empty_run_says_so),
         cmocka_unit_test(test_quantity_reads_well),
     };
