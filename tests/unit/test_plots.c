@@ -137,6 +137,25 @@ static void test_figures_differ_by_pass_and_younger_factors(void **state)
     }
 }
 
+/* A line that stands alone for its mechanism says which variant it is, unless it is the default. */
+static void test_figure_line_of_another_variant_names_it(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fb_figure *figures;
+    for (int64_t n = 256; n <= 4096; n *= 2) {
+        (void)fb_made_row(&fixture->results, "flow", "fused", false, n, 1e-7 * (double)n);
+        (void)fb_made_row(&fixture->results, "softmax", "plain", false, n, 1e-10 * (double)(n * n));
+    }
+    assert_int_equal(build(fixture, FB_PLOT_TIME_VS_SEQ_LEN, &figures), 1);
+    assert_int_equal(figures->lines_count, 2);
+    for (size_t i = 0; i < figures->lines_count; i++) {
+        const char *label = figures->lines[i].label;
+        const bool is_softmax = strstr(label, "Softmax") != NULL;
+        assert_int_equal(is_softmax, strstr(label, "(plain)") != NULL);
+        assert_null(strstr(label, "(fused)"));
+    }
+}
+
 static void test_figure_decode_draws_the_state(void **state)
 {
     struct fixture *fixture = *state;
@@ -297,6 +316,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_figure_time_holds_lines_marks_and_crossings, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_figures_differ_by_pass_and_younger_factors, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_figure_line_of_another_variant_names_it, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_figure_decode_draws_the_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_memory_without_workspace_is_noted_not_drawn,
