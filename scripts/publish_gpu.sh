@@ -17,27 +17,36 @@ trap 'rm -rf "$work"' EXIT
 gallery=$here/plots/gallery
 flowbench=${FLOWBENCH:-$here/bench}
 
-# Rows of a run as a run of its own: FROM TO CONDITION, a Python expression over a row r.
-select_rows() {
-    mkdir -p "$2" && cp "$1/run.json" "$2"
-    python3 - "$1/results.csv" "$2/results.csv" "$3" <<'EOF'
-import csv, sys
-
-with open(sys.argv[1], newline="") as source, open(sys.argv[2], "w", newline="") as target:
-    reader = csv.DictReader(source)
-    writer = csv.DictWriter(target, reader.fieldnames, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(r for r in reader if eval(sys.argv[3], {"r": r, "int": int}))
-EOF
-}
-
 "$flowbench" plot -k time_vs_seq_len -o "$work/gpu" "$1" >/dev/null
 cp "$work/gpu/time_vs_seq_len-forward.png" "$gallery/gpu_time_vs_seq_len.png"
 cp "$work/gpu/time_vs_seq_len-both.png" "$gallery/gpu_time_vs_seq_len_both.png"
 
-select_rows "$1" "$work/ours" 'r["mechanism"] == "flow" and int(r["seq_len"]) <= 4096'
-select_rows "$2" "$work/theirs" 'r["dtype"] == "bf16" and r["status"] == "ok" and (
-    r["variant"] == "cudnn" or (r["mechanism"], r["program"]) == ("flow", "torch"))'
+python3 - "$1" "$2" "$work" <<'EOF'
+import csv, os, shutil, sys
+
+
+def ours(row):
+    return row["mechanism"] == "flow" and int(row["seq_len"]) <= 4096
+
+
+def theirs(row):
+    if row["dtype"] != "bf16" or row["status"] != "ok":
+        return False
+    return row["variant"] == "cudnn" or (row["mechanism"], row["program"]) == ("flow", "torch")
+
+
+gpu, peers, work = sys.argv[1:]
+for run, name, wanted in (gpu, "ours", ours), (peers, "theirs", theirs):
+    folder = os.path.join(work, name)
+    os.mkdir(folder)
+    shutil.copy(os.path.join(run, "run.json"), folder)
+    with open(os.path.join(run, "results.csv"), newline="") as source:
+        rows = csv.DictReader(source)
+        with open(os.path.join(folder, "results.csv"), "w", newline="") as target:
+            writer = csv.DictWriter(target, rows.fieldnames, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(filter(wanted, rows))
+EOF
 "$flowbench" plot -k time_vs_seq_len -o "$work/peers" "$work/ours" "$work/theirs" >/dev/null
 cp "$work/peers/time_vs_seq_len-forward.png" "$gallery/gpu_peers_time_vs_seq_len.png"
 ls -l "$gallery"/gpu_*

@@ -115,13 +115,10 @@ def linear_causal_chunked(q, k, v):
 def performer_features(projection):
     """The features of queries and keys, as functions of either."""
 
-    def exponents(x):
+    def features(x, over):
         x = x * x.shape[-1] ** -0.25
         projected = (x @ projection.to(x.dtype).transpose(0, 1)).float()
-        return projected, projected - 0.5 * x.float().square().sum(-1, keepdim=True)
-
-    def features(x, over):
-        projected, exponent = exponents(x)
+        exponent = projected - 0.5 * x.float().square().sum(-1, keepdim=True)
         highest = projected.amax(over, keepdim=True).detach()
         return (torch.exp(exponent - highest) + FEATURE_EPSILON).to(x.dtype)
 

@@ -104,12 +104,6 @@ static bool has_other_variant(const struct fb_figure_builder *builder, const str
     return false;
 }
 
-static bool is_default_variant(const struct fb_row *row)
-{
-    const char *variant = fb_series_default_variant(row->mechanism);
-    return !variant || strcmp(variant, row->variant) == 0;
-}
-
 /* "Softmax (plain), 2 threads": only what is needed to tell the lines apart; not escaped. */
 void fb_figure_name_series(const struct fb_figure_builder *builder, const struct fb_series *series,
                            char *label)
@@ -119,7 +113,8 @@ void fb_figure_name_series(const struct fb_figure_builder *builder, const struct
     const struct fb_mechanism *mechanism = fb_mechanism_find(row->mechanism);
     int length =
         snprintf(label, FB_FIGURE_LABEL_SIZE, "%s", mechanism ? mechanism->title : row->mechanism);
-    if (has_other_variant(builder, row) || row->program[0] != '\0' || !is_default_variant(row)) {
+    if (has_other_variant(builder, row) || row->program[0] != '\0' ||
+        (mechanism && !fb_series_is_default(series))) {
         length +=
             snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, " (%s)", row->variant);
     }

@@ -464,6 +464,12 @@ const char *fb_series_default_variant(const char *mechanism)
     return NULL;
 }
 
+bool fb_series_is_default(const struct fb_series *series)
+{
+    const char *variant = fb_series_default_variant(series->key->mechanism);
+    return variant && strcmp(variant, series->key->variant) == 0;
+}
+
 static bool isa_comparable(const struct fb_row *a, const struct fb_row *b)
 {
     return strcmp(a->isa, b->isa) == 0 || strcmp(a->isa, "any") == 0 || strcmp(b->isa, "any") == 0;
@@ -486,7 +492,6 @@ static bool better_reference(const struct fb_series *a, const struct fb_series *
 const struct fb_series *fb_series_softmax(const struct fb_series_set *set,
                                           const struct fb_series *series)
 {
-    const char *preferred = fb_series_default_variant("softmax");
     const struct fb_series *best = NULL;
     bool best_preferred = false;
     for (size_t i = 0; i < set->count; i++) {
@@ -497,7 +502,7 @@ const struct fb_series *fb_series_softmax(const struct fb_series_set *set,
             (set->axis != FB_AXIS_ISA && !isa_comparable(other->key, series->key))) {
             continue;
         }
-        bool is_preferred = preferred && strcmp(other->key->variant, preferred) == 0;
+        bool is_preferred = fb_series_is_default(other);
         if (!best || (is_preferred && !best_preferred) ||
             (is_preferred == best_preferred && better_reference(other, best))) {
             best = other;

@@ -88,8 +88,9 @@ const struct fb_series *fb_series_peer(const struct fb_series_set *set,
 const struct fb_series *fb_series_own(const struct fb_series_set *set,
                                       const struct fb_series *series);
 
-/* The name of the mechanism's first registered variant, or NULL. */
+/* The mechanism's default variant, its first registered one, or NULL; whether a series is of it. */
 const char *fb_series_default_variant(const char *mechanism);
+bool fb_series_is_default(const struct fb_series *series);
 
 /* The largest number of different values that the axis takes in one series. */
 size_t fb_series_axis_values(const struct fb_series_set *set);

@@ -314,10 +314,8 @@ static void say_series(const struct fb_html_page *page, const struct fb_html_ser
 /* Flow-Attention's default variant first, then the others' defaults, then the rest. */
 static int importance(const struct fb_series *series)
 {
-    const char *variant = fb_series_default_variant(series->key->mechanism);
-    bool is_default = variant && strcmp(variant, series->key->variant) == 0;
     bool is_flow = strcmp(series->key->mechanism, "flow") == 0;
-    return is_default ? (is_flow ? 0 : 1) : 2;
+    return fb_series_is_default(series) ? (is_flow ? 0 : 1) : 2;
 }
 
 static void say_mechanisms(const struct fb_html_page *page)
