@@ -296,6 +296,8 @@ static void find_memory_growth(struct fb_claim_result *result)
     result->interval = (struct fb_spread){value, value, FB_SPREAD_EXACT};
 }
 
+static const char no_peer[] = "the peer was not measured at the same sizes";
+
 static enum fb_status find_value(const struct context *context, enum fb_metric metric,
                                  struct fb_claim_result *result, struct fb_error *error)
 {
@@ -318,9 +320,9 @@ static enum fb_status find_value(const struct context *context, enum fb_metric m
                                result->series, "no softmax was measured at the same sizes", result,
                                error);
     case FB_METRIC_SPEEDUP_VS_PEER:
-        return find_time_ratio(
-            context, fb_series_peer(context->set, result->series, result->claim->peer),
-            result->series, "the peer was not measured at the same sizes", result, error);
+        return find_time_ratio(context,
+                               fb_series_peer(context->set, result->series, result->claim->peer),
+                               result->series, no_peer, result, error);
     case FB_METRIC_TIME_GROWTH:
         return find_time_growth(context, result, error);
     case FB_METRIC_MEMORY_GROWTH:
@@ -367,6 +369,19 @@ static void decide(struct fb_claim_result *result)
     result->verdict = fb_claim_compare(result->claim, result->interval.low, result->interval.high);
 }
 
+/* A claim against a peer is about the passes and dtypes that the peer was measured in: of the
+ * results from `first` on, those without it go, unless none has it. */
+static void drop_without_peer(struct fb_claim_results *results, size_t first)
+{
+    size_t kept = first;
+    for (size_t i = first; i < results->count; i++) {
+        if (results->items[i].why != no_peer) {
+            results->items[kept++] = results->items[i];
+        }
+    }
+    results->count = kept > first ? kept : results->count;
+}
+
 enum fb_status fb_claims_judge(const struct fb_claim *claims, size_t claims_count,
                                const struct fb_series_set *set, uint64_t seed,
                                struct fb_arena *arena, struct fb_claim_results *results,
@@ -404,6 +419,7 @@ enum fb_status fb_claims_judge(const struct fb_claim *claims, size_t claims_coun
             }
             decide(result);
         }
+        drop_without_peer(results, before);
         if (results->count == before) {
             results->items[results->count] = empty;
             results->items[results->count++].why = "nothing measured matches it";

@@ -134,14 +134,15 @@ static enum fb_status report(const struct fb_summary_job *job, const struct fb_s
     if (status == FB_OK && options->out) {
         status = print_all(job, suite, &claims, options->quiet, error);
     }
+    /* Before the pictures, whose warnings go elsewhere. */
+    if (status == FB_OK && options->out && (fflush(options->out) != 0 || ferror(options->out))) {
+        status = fb_error_set(error, FB_ERROR_IO, "the summary could not be written: %s",
+                              strerror(errno));
+    }
     bool wanted =
         options->make_plots && job->results->rows_count > 0 && (!suite || suite->plots_count > 0);
     if (status == FB_OK && wanted) {
         status = draw(job, suite, options, verdict, error);
-    }
-    if (status == FB_OK && options->out && (fflush(options->out) != 0 || ferror(options->out))) {
-        status = fb_error_set(error, FB_ERROR_IO, "the summary could not be written: %s",
-                              strerror(errno));
     }
     return status;
 }

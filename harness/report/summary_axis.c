@@ -172,8 +172,13 @@ static void print_claim(const struct fb_summary_job *job, const struct fb_claim_
                   fb_claim_verdict_name(result->verdict));
     if (result->series) {
         const struct fb_row *row = result->series->key;
-        (void)fprintf(job->out, ": %s/%s %s x%lld d %lld%s %s: %s", row->mechanism, row->variant,
-                      row->isa, (long long)row->threads, (long long)row->head_dim,
+        (void)fprintf(job->out, ": %s/%s ", row->mechanism, row->variant);
+        if (fb_factor_is_plain(row, FB_FACTOR_THREADS)) {
+            (void)fputs(row->device, job->out);
+        } else {
+            (void)fprintf(job->out, "%s x%lld", row->isa, (long long)row->threads);
+        }
+        (void)fprintf(job->out, " %s d %lld%s %s: %s", row->dtype, (long long)row->head_dim,
                       strcmp(row->causal, "true") == 0 ? " causal" : "", row->pass, claim->text);
     } else {
         (void)fprintf(job->out, ": %s%s%s", claim->mechanism ? claim->mechanism : "",

@@ -292,6 +292,48 @@ static void test_judge_speedup_over_a_peer(void **state)
     fb_arena_free(&arena);
 }
 
+/* The peer was measured forward only: nothing is said of both passes. */
+static void test_judge_speedup_only_where_the_peer_was_measured(void **state)
+{
+    (void)state;
+    struct fb_results results;
+    struct fb_arena arena;
+    struct fb_series_set set;
+    struct fb_claim_results judged;
+    struct fb_claim claims[] = {linear, linear};
+    for (int i = 0; i < 2; i++) {
+        claims[i].metric = FB_METRIC_SPEEDUP_VS_PEER;
+        claims[i].relation = FB_CLAIM_AT_LEAST;
+        claims[i].variant = NULL;
+        claims[i].pass = -1;
+        claims[i].peer = i == 0 ? "torch-official" : "torch-other";
+        claims[i].value = 2.5;
+    }
+    fb_arena_init(&arena, 0);
+    fb_made_init(&results, 40, 4000);
+    for (int64_t n = 1024; n <= 4096; n *= 2) {
+        struct fb_row *ours = fb_made_row(&results, "flow", "fused", false, n, 1e-6 * (double)n);
+        fb_made_samples(&results, ours, 6, 12, 0.001);
+        struct fb_row *both = fb_made_row(&results, "flow", "fused", false, n, 4e-6 * (double)n);
+        (void)snprintf(both->pass, sizeof both->pass, "both");
+        fb_made_samples(&results, both, 6, 12, 0.001);
+        struct fb_row *peer =
+            fb_made_row(&results, "flow", "torch-official", false, n, 3e-6 * (double)n);
+        (void)snprintf(peer->program, sizeof peer->program, "torch");
+        fb_made_samples(&results, peer, 6, 12, 0.001);
+    }
+    assert_int_equal(fb_series_collect(&results, 1, FB_AXIS_SEQ_LEN, &arena, &set, NULL), FB_OK);
+    assert_int_equal(fb_claims_judge(claims, 1, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 1);
+    assert_string_equal(judged.items[0].series->key->pass, "forward");
+    assert_int_equal(judged.items[0].verdict, FB_CLAIM_HELD);
+    assert_int_equal(fb_claims_judge(&claims[1], 1, &set, 1, &arena, &judged, NULL), FB_OK);
+    assert_int_equal(judged.count, 2);
+    assert_true(isnan(judged.items[0].value));
+    fb_made_free(&results);
+    fb_arena_free(&arena);
+}
+
 static void test_judge_claim_that_matches_nothing_says_so(void **state)
 {
     (void)state;
@@ -337,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_judge_claim_of_a_pass_leaves_others_alone),
         cmocka_unit_test(test_judge_floor_claims_by_isa_and_threads),
         cmocka_unit_test(test_judge_speedup_over_a_peer),
+        cmocka_unit_test(test_judge_speedup_only_where_the_peer_was_measured),
         cmocka_unit_test(test_judge_claim_that_matches_nothing_says_so),
         cmocka_unit_test(test_judge_claim_without_variant_covers_every_variant),
     };

@@ -109,8 +109,9 @@ static void test_report_counts_claims_by_verdict(void **state)
     char *text = report_text(&results, &suite, false, &verdict);
     assert_int_equal(verdict.claims_held, 1);
     assert_int_equal(verdict.claims_failed, 1);
-    assert_says(text, "failed: softmax/tiled avx512 x2 d 64 forward: time_exponent is 1.0 +- 0.1; "
-                      "measured 2 [");
+    assert_says(text,
+                "failed: softmax/tiled avx512 x2 f32 d 64 forward: time_exponent is 1.0 +- 0.1; "
+                "measured 2 [");
     free(text);
     fb_made_free(&results);
 }
