@@ -11,17 +11,6 @@
 
 #include <math.h>
 
-template <typename T> __device__ uint32_t pack_pair(float low, float high);
-template <> __device__ inline uint32_t pack_pair<__nv_bfloat16>(float low, float high)
-{
-    return pack_bf16(low, high);
-}
-template <> __device__ inline uint32_t pack_pair<__half>(float low, float high)
-{
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t *>(&pair);
-}
-
 /* Rows of a head into a tile, asynchronously, by Threads threads, this one being number `thread`;
  * zeros beyond the valid ones. A thread's rows lie a multiple of eight apart, so that its addresses
  * differ by constants: whoever brings a whole tile in has hardly anything else to compute. */

@@ -1,5 +1,6 @@
 /*
- * Tiles of bf16 in shared memory and their fragments, for the kernels that are tuned for it. A tile
+ * Tiles of bf16 or f16 in shared memory and their fragments, for the kernels that are tuned for
+ * them; what names no type takes bf16. A tile
  * has 64 columns: a row is 128 bytes, eight chunks of 16, and chunk c of row r lies at place
  * c ^ (r % 8), so that eight rows of one chunk, which is what ldmatrix reads, meet no bank twice.
  *
@@ -9,7 +10,7 @@
 #ifndef FB_CUDA_FRAGMENTS_CUH
 #define FB_CUDA_FRAGMENTS_CUH
 
-#include "cuda_tile.cuh"
+#include "cuda_pairs.cuh"
 
 constexpr int kRowBytes = 128;
 
@@ -97,10 +98,20 @@ __device__ inline void load_b_turned(uint32_t (&b)[4], uint32_t strip, const lan
     load_matrices(b, strip + (at.turned ^ (uint32_t)(step << 5)));
 }
 
-__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+template <typename T = __nv_bfloat16>
+__device__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
     const uint32_t b[2] = {b0, b1};
     mma_bf16(c, a, b);
+}
+template <>
+__device__ inline void multiply<__half>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 __device__ inline float bf16_low(uint32_t pair)
@@ -113,10 +124,10 @@ __device__ inline float bf16_high(uint32_t pair)
     return __uint_as_float(pair & 0xffff0000U);
 }
 
-/* A vector of 64 plus eps as b of a product with one column. */
-struct vector_operand {
+/* A vector of 64 plus eps, times a factor, as b of a product with one column. */
+template <typename T = __nv_bfloat16> struct vector_operand {
     uint32_t b[4][2];
-    __device__ vector_operand(const float *vector, float eps)
+    __device__ vector_operand(const float *vector, float eps, float factor = 1.0F)
     {
         const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -125,7 +136,8 @@ struct vector_operand {
             for (int half = 0; half < 2; half++) {
                 const float2 x =
                     *reinterpret_cast<const float2 *>(vector + 16 * step + 8 * half + 2 * t);
-                b[step][half] = g == 0 ? pack_bf16(x.x + eps, x.y + eps) : 0;
+                b[step][half] =
+                    g == 0 ? pack_pair<T>((x.x + eps) * factor, (x.y + eps) * factor) : 0;
             }
     }
 };

@@ -12,7 +12,8 @@
 
 constexpr int kMapRows = 16; /* of a copy */
 
-/* Host: the map of a bf16 tensor with 64 columns whose rows start on 16 bytes. */
+/* Host: the map of a tensor of 64 columns of 16 bits, whose rows start on 16 bytes. Nothing is
+ * computed, so that bf16 stands for f16, too. */
 static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtensorMap *map,
                                               const char *name, struct fb_error *error)
 {

@@ -135,24 +135,42 @@ template <int N> __device__ inline void wgmma_hold(float (&c)[N][4])
                  : FB_WGMMA_C4(0), FB_WGMMA_C4(4)                                                  \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
+#define FB_WGMMA_BOTH_TURNED_64(type)                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+                 "%31}, %32, %33, 1, 1, 1, 1, 1;"                                                  \
+                 : FB_WGMMA_C4(0), FB_WGMMA_C4(4)                                                  \
+                 : "l"(a), "l"(b))
+
+#define FB_WGMMA_BOTH_TURNED_32(type)                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "         \
+                 "%16, %17, 1, 1, 1, 1, 1;"                                                        \
+                 : FB_WGMMA_C4(0)                                                                  \
+                 : "l"(a), "l"(b))
+
 /* c[64][columns] += a[16][64]^T b[16][columns], both in tiles whose rows are the depth. */
+template <typename T = __nv_bfloat16>
 __device__ inline void wgmma_add_turned(float (&c)[8][4], uint64_t a, uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "
-                 "%31}, %32, %33, 1, 1, 1, 1, 1;"
-                 : FB_WGMMA_C4(0), FB_WGMMA_C4(4)
-                 : "l"(a), "l"(b));
+    FB_WGMMA_BOTH_TURNED_64("bf16");
+}
+template <>
+__device__ inline void wgmma_add_turned<__half>(float (&c)[8][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_BOTH_TURNED_64("f16");
 }
 
+template <typename T = __nv_bfloat16>
 __device__ inline void wgmma_add_turned(float (&c)[4][4], uint64_t a, uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-                 "%16, %17, 1, 1, 1, 1, 1;"
-                 : FB_WGMMA_C4(0)
-                 : "l"(a), "l"(b));
+    FB_WGMMA_BOTH_TURNED_32("bf16");
+}
+template <>
+__device__ inline void wgmma_add_turned<__half>(float (&c)[4][4], uint64_t a, uint64_t b)
+{
+    FB_WGMMA_BOTH_TURNED_32("f16");
 }
 
 template <typename T>

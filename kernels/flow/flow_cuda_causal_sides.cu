@@ -81,16 +81,6 @@ __device__ inline void park_strip(const sides_block &x, strip_values &h)
     store_strip(parked_tile(x), h, x.s);
 }
 
-/* Eight numbers of a row that starts anywhere. */
-__device__ inline void write_entries(__nv_bfloat16 *to, uint4 x)
-{
-    uint16_t *bits = reinterpret_cast<uint16_t *>(to);
-    const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        bits[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
-}
-
 /* The strip's rows through the strip's rows of a tile. */
 __device__ inline void write_rows(const tensor_view &to, const sides_block &x, const chunk_place &p,
                                   char *tile, const strip_values &y, bool whole)

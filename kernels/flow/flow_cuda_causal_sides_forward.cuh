@@ -38,17 +38,6 @@ __device__ inline const tensor_view &value_view(const sides_gradient &a, int sid
     return side == QUERIES ? a.round.dout : a.round.s.v;
 }
 
-/* Eight numbers of a row that starts anywhere. */
-__device__ inline uint4 read_entries(const __nv_bfloat16 *from)
-{
-    const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
-    uint32_t pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        pairs[i] = (uint32_t)bits[2 * i] | (uint32_t)bits[2 * i + 1] << 16;
-    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
 /* The strip's rows of the chunk on their way into a tile, zero beyond the valid ones. */
 __device__ inline void fetch_strip(const sides_block &x, char *tile, const tensor_view &view,
                                    const chunk_place &p, bool whole)

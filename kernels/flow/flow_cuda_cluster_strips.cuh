@@ -1,7 +1,7 @@
 /*
  * What the kernels share in which a cluster of blocks holds a head, each warp 16 of its tokens:
- * bf16, head dimension 64, Hopper. A Block has `own`, its small arrays in shared memory (with
- * `barriers`, `parts` [Warps][2][64], `product` [64][64]), `rank` and `ranks`.
+ * bf16 or f16, head dimension 64, Hopper. A Block has `own`, its small arrays in shared memory
+ * (with `barriers`, `parts` [Warps][2][64], `product` [64][64]), `rank` and `ranks`.
  */
 #ifndef FB_FLOW_CUDA_CLUSTER_STRIPS_CUH
 #define FB_FLOW_CUDA_CLUSTER_STRIPS_CUH
@@ -74,7 +74,7 @@ template <int Warps> using product_part = float[kProductColumns<Warps> / 8][4];
 
 /* The transpose of one tile times the other, by the first kProductWarps: a warp computes 16 rows.
  * What the tiles hold has been published. */
-template <int Warps>
+template <int Warps, typename T = __nv_bfloat16>
 __device__ void multiply_tiles(product_part<Warps> &sum, const char *turned, const char *straight)
 {
     const uint64_t x = wgmma_tile(shared_address(turned));
@@ -84,7 +84,7 @@ __device__ void multiply_tiles(product_part<Warps> &sum, const char *turned, con
     wgmma_begin();
 #pragma unroll
     for (int strip = 0; strip < Warps; strip++)
-        wgmma_add_turned(sum, x + 128 * strip, y + 128 * strip);
+        wgmma_add_turned<T>(sum, x + 128 * strip, y + 128 * strip);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(sum);

@@ -1,5 +1,5 @@
-/* What the kernels of Flow-Attention for bf16 and heads of 64 share: sigmoids, and dot products of
- * strips of 16 rows on the tensor cores. */
+/* What the kernels of Flow-Attention for heads of 64 share: sigmoids, and dot products of strips of
+ * 16 rows on the tensor cores. bf16; what is a template takes f16, too. */
 #ifndef FB_FLOW_CUDA_STRIP_CUH
 #define FB_FLOW_CUDA_STRIP_CUH
 
@@ -9,12 +9,9 @@
 constexpr int kDim = 64;
 constexpr float kEps = FB_FLOW_EPSILON;
 
-__device__ inline float sigmoid_of(float x)
-{
-    float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5F * x));
-    return fmaf(0.5F, t, 0.5F);
-}
+/* For range_factors: scale G is at most the length times the largest value, and in f16 comes to be
+ * at most 32 times that value. */
+constexpr int kStateBits = 4;
 
 __device__ inline float reciprocal(float x)
 {
@@ -28,6 +25,18 @@ __device__ inline float power_of_two(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* For results of type T: that of bf16 is off by 2^-12, half of f16's last place. */
+template <typename T = __nv_bfloat16> __device__ float sigmoid_of(float x)
+{
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5F * x));
+    return fmaf(0.5F, t, 0.5F);
+}
+template <> __device__ inline float sigmoid_of<__half>(float x)
+{
+    return reciprocal(1.0F + power_of_two(-1.44269504F * x));
 }
 
 /* Four sigmoids by four exponentials and one reciprocal: the special-function unit is what limits
@@ -53,13 +62,14 @@ struct strip_dots {
     float low, high;
 };
 
-__device__ inline strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand &v)
+template <typename T>
+__device__ strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand<T> &v)
 {
     float c[4] = {}, d[4] = {}; /* two sums: half the latency */
 #pragma unroll
     for (int step = 0; step < 4; step += 2) {
-        multiply(c, a[step], v.b[step][0], v.b[step][1]);
-        multiply(d, a[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+        multiply<T>(c, a[step], v.b[step][0], v.b[step][1]);
+        multiply<T>(d, a[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
     return {c[0] + d[0], c[2] + d[2]};
 }
@@ -82,12 +92,23 @@ __device__ inline float eps_term(const float *vector)
     return kEps * sum;
 }
 
+/* What brings a vector of positive numbers, plus eps, into the range of operands: their sum comes
+ * to lie between 512 and 1024, so that 1e-5 of their mean still has all digits. */
+template <typename T> using vector_factors = range_factors<T, 9>;
+template <typename T> __device__ vector_factors<T> vector_range(const float *vector)
+{
+    if constexpr (kNarrow<T>)
+        return vector_factors<T>(eps_term(vector) * (1.0F / kEps));
+    return vector_factors<T>(0.0F);
+}
+
 /* a whose row 0 is a weight per row of the strip. low and high: of the rows g and g + 8, in the
  * lanes with t = 0. */
-__device__ inline void weight_operand(uint32_t (&a)[4], float low, float high)
+template <typename T = __nv_bfloat16>
+__device__ void weight_operand(uint32_t (&a)[4], float low, float high)
 {
     const int lane = threadIdx.x % 32, t = lane % 4;
-    const uint32_t both = pack_bf16(low, high);
+    const uint32_t both = pack_bounded<T>(low, high);
     const uint32_t even = __shfl_sync(0xffffffffU, both, 8 * t);
     const uint32_t odd = __shfl_sync(0xffffffffU, both, 8 * t + 4);
     a[0] = lane < 4 ? __byte_perm(even, odd, 0x5410) : 0;

@@ -1,5 +1,5 @@
 /* What the kernels share whose warps walk through strips of 16 tokens in tiles of shared memory and
- * multiply by warpgroups: bf16, heads of 64, Hopper. */
+ * multiply by warpgroups: bf16 or f16, heads of 64, Hopper. */
 #ifndef FB_FLOW_CUDA_STRIP_TILES_CUH
 #define FB_FLOW_CUDA_STRIP_TILES_CUH
 
@@ -29,15 +29,15 @@ __device__ inline void sync_warpgroup()
 }
 
 /* The strip times the matrix, each row times its weight. By a warpgroup. */
-__device__ inline void multiply_rows(uint32_t (&strip)[4][4], uint64_t matrix,
-                                     const strip_dots &weight)
+template <typename T = __nv_bfloat16>
+__device__ void multiply_rows(uint32_t (&strip)[4][4], uint64_t matrix, const strip_dots &weight)
 {
     float y[8][4] = {};
     wgmma_hold(y);
     wgmma_begin();
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        wgmma_add<__nv_bfloat16>(y, strip[step], matrix + 128 * step);
+        wgmma_add<T>(y, strip[step], matrix + 128 * step);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(y);
@@ -46,7 +46,7 @@ __device__ inline void multiply_rows(uint32_t (&strip)[4][4], uint64_t matrix,
 #pragma unroll
         for (int i = 0; i < 4; i++)
             y[n][i] *= i < 2 ? weight.low : weight.high;
-    pack_strip(strip, y);
+    pack_strip<T>(strip, y);
 }
 
 /* The sum of the strip's rows, each times its weight, of which a lane has its columns over its

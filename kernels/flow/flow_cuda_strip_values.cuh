@@ -1,5 +1,5 @@
-/* Strips of 16 tokens in f32 registers, as the results of products lie, for the gradients of
- * Flow-Attention in bf16 with heads of 64. */
+/* Strips of 16 tokens in f32 registers, as the results of products lie, for Flow-Attention with
+ * heads of 64 in bf16; what is a template takes f16, too. */
 #ifndef FB_FLOW_CUDA_STRIP_VALUES_CUH
 #define FB_FLOW_CUDA_STRIP_VALUES_CUH
 
@@ -9,42 +9,46 @@
 typedef float strip_values[8][4];
 
 /* What load_strip read, as f32. */
-__device__ inline void unpack_strip(strip_values &x, const uint32_t (&raw)[4][4])
+template <typename T = __nv_bfloat16>
+__device__ void unpack_strip(strip_values &x, const uint32_t (&raw)[4][4])
 {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
-        x[n][0] = bf16_low(low);
-        x[n][1] = bf16_high(low);
-        x[n][2] = bf16_low(high);
-        x[n][3] = bf16_high(high);
+        x[n][0] = low_of<T>(low);
+        x[n][1] = high_of<T>(low);
+        x[n][2] = low_of<T>(high);
+        x[n][3] = high_of<T>(high);
     }
 }
 
 /* phi of what load_strip read. */
-__device__ inline void map_loaded(strip_values &phi, const uint32_t (&raw)[4][4])
+template <typename T = __nv_bfloat16>
+__device__ void map_loaded(strip_values &phi, const uint32_t (&raw)[4][4])
 {
-    unpack_strip(phi, raw);
+    unpack_strip<T>(phi, raw);
 #pragma unroll
     for (int n = 0; n < 8; n++)
         sigmoids(phi[n]);
 }
 
 /* phi of a strip. */
-__device__ inline void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
+template <typename T = __nv_bfloat16>
+__device__ void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
 {
     uint32_t raw[4][4];
     load_strip(raw, strip, at);
-    map_loaded(phi, raw);
+    map_loaded<T>(phi, raw);
 }
 
 /* A strip as operand a. */
-__device__ inline void pack_strip(uint32_t (&a)[4][4], const strip_values &x)
+template <typename T = __nv_bfloat16>
+__device__ void pack_strip(uint32_t (&a)[4][4], const strip_values &x)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
-        a[n / 2][n % 2 * 2] = pack_bf16(x[n][0], x[n][1]);
-        a[n / 2][n % 2 * 2 + 1] = pack_bf16(x[n][2], x[n][3]);
+        a[n / 2][n % 2 * 2] = pack_pair<T>(x[n][0], x[n][1]);
+        a[n / 2][n % 2 * 2 + 1] = pack_pair<T>(x[n][2], x[n][3]);
     }
 }
 
@@ -137,7 +141,7 @@ __device__ inline void leave_columns(float *part, float (&x)[8][2])
 }
 
 /* The strip in the tile times the matrix, or its transpose. */
-template <bool Turned>
+template <bool Turned, typename T = __nv_bfloat16>
 __device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], const char *matrix,
                                 const lane_places &at)
 {
@@ -151,8 +155,8 @@ __device__ void multiply_matrix(strip_values &y, const uint32_t (&a)[4][4], cons
                 load_b_turned(b, tile + block * 16 * kRowBytes, at, step);
             else
                 load_b(b, tile + step * 16 * kRowBytes, at, block);
-            multiply(y[2 * block], a[step], b[0], b[1]);
-            multiply(y[2 * block + 1], a[step], b[2], b[3]);
+            multiply<T>(y[2 * block], a[step], b[0], b[1]);
+            multiply<T>(y[2 * block + 1], a[step], b[2], b[3]);
         }
 }
 
@@ -167,27 +171,28 @@ template <int Threads> struct matrix_rows {
             pairs[j] = reinterpret_cast<const float2 *>(from)[(int)threadIdx.x + j * Threads];
     }
 
-    /* scale times it, as bf16. */
-    __device__ void put(char *tile, float scale) const
+    /* scale times it, as bf16 or f16. */
+    template <typename T = __nv_bfloat16> __device__ void put(char *tile, float scale) const
     {
 #pragma unroll
         for (int j = 0; j < kDim * kDim / 2 / Threads; j++) {
             const int i = (int)threadIdx.x + j * Threads;
             const int row = i / (kDim / 2), col = i % (kDim / 2) * 2;
             *reinterpret_cast<uint32_t *>(tile + chunk_offset(row, col / 8) + col % 8 * 2) =
-                pack_bf16(scale * pairs[j].x, scale * pairs[j].y);
+                pack_pair<T>(scale * pairs[j].x, scale * pairs[j].y);
         }
     }
 };
 
 /* A strip into its rows of a tile. */
-__device__ inline void put_strip(char *rows, const strip_values &x, const lane_places &at)
+template <typename T = __nv_bfloat16>
+__device__ void put_strip(char *rows, const strip_values &x, const lane_places &at)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         char *to = rows + (at.result ^ (uint32_t)(n << 4));
-        *reinterpret_cast<uint32_t *>(to) = pack_bf16(x[n][0], x[n][1]);
-        *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = pack_bf16(x[n][2], x[n][3]);
+        *reinterpret_cast<uint32_t *>(to) = pack_pair<T>(x[n][0], x[n][1]);
+        *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) = pack_pair<T>(x[n][2], x[n][3]);
     }
 }
 
@@ -203,18 +208,39 @@ __device__ inline void put_packed(char *rows, const uint32_t (&a)[4][4], const l
 }
 
 /* A strip from its rows of a tile, as put_strip left it. */
-__device__ inline void take_strip(strip_values &x, const char *rows, const lane_places &at)
+template <typename T = __nv_bfloat16>
+__device__ void take_strip(strip_values &x, const char *rows, const lane_places &at)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const char *from = rows + (at.result ^ (uint32_t)(n << 4));
         const uint32_t low = *reinterpret_cast<const uint32_t *>(from);
         const uint32_t high = *reinterpret_cast<const uint32_t *>(from + 8 * kRowBytes);
-        x[n][0] = bf16_low(low);
-        x[n][1] = bf16_high(low);
-        x[n][2] = bf16_low(high);
-        x[n][3] = bf16_high(high);
+        x[n][0] = low_of<T>(low);
+        x[n][1] = high_of<T>(low);
+        x[n][2] = low_of<T>(high);
+        x[n][3] = high_of<T>(high);
     }
+}
+
+/* Eight numbers of a row that starts anywhere. */
+__device__ inline uint4 read_entries(const __nv_bfloat16 *from)
+{
+    const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
+    uint32_t pairs[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        pairs[i] = (uint32_t)bits[2 * i] | (uint32_t)bits[2 * i + 1] << 16;
+    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+__device__ inline void write_entries(__nv_bfloat16 *to, uint4 x)
+{
+    uint16_t *bits = reinterpret_cast<uint16_t *>(to);
+    const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        bits[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
 }
 
 /* The warp's rows of a tile to memory, those that are valid. */
@@ -234,9 +260,9 @@ __device__ inline float slope_from(float phi)
     return phi * (1.0F - phi);
 }
 
-__device__ inline uint32_t scale_two(uint32_t pair, float2 weight)
+template <typename T = __nv_bfloat16> __device__ uint32_t scale_two(uint32_t pair, float2 weight)
 {
-    return pack_bf16(bf16_low(pair) * weight.x, bf16_high(pair) * weight.y);
+    return pack_bounded<T>(low_of<T>(pair) * weight.x, high_of<T>(pair) * weight.y);
 }
 
 #endif
