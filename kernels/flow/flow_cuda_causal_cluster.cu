@@ -1,7 +1,7 @@
 /*
- * Flow-Attention, causal form, forward, bf16, head dimension 64, on Hopper: a cluster of blocks
- * walks over a head in segments of up to 2048 tokens, which it holds in its shared memory, so that
- * queries, keys and values are read once (4 N d numbers moved) at any length.
+ * Flow-Attention, causal form, forward, bf16 and f16, head dimension 64, on Hopper: a cluster of
+ * blocks walks over a head in segments of up to 2048 tokens, which it holds in its shared memory,
+ * so that queries, keys and values are read once (4 N d numbers moved) at any length.
  *
  * The scan over tokens becomes one over squads of eight warps, one or two of them in a block, and
  * within a squad over warps, which have 32 tokens each. All work at once; what comes before a squad
@@ -34,14 +34,33 @@ namespace
 #if FB_HAVE_WGMMA
 
 /* What a thread keeps from pass to pass. Side 0 is the keys, side 1 the queries. */
-struct kept_numbers {
+template <typename T> struct kept_numbers {
     own_triangle scores[2];
     strip_dots sums[2][2]; /* by side and strip: the lane's part of sums over the triangle */
     float alpha;           /* n / a */
-    kept_scores kept;
+    kept_scores<T> kept;
     carried_sum before_sums, before_flows;
     double before_z;
 };
+
+/* What vectors and scores take with them, in f16. */
+__device__ float sum_scale(const squad_segment &x)
+{
+    return two_to(kSumExponent - x.magnitude());
+}
+
+__device__ float sum_undo(const squad_segment &x)
+{
+    return two_to(x.magnitude() - kSumExponent);
+}
+
+template <typename T> __device__ uint32_t score_scale(const squad_segment &x)
+{
+    if constexpr (!kNarrow<T>)
+        return 0;
+    const float scale = two_to(kStateExponent - x.magnitude());
+    return pack_pair<T>(scale, scale);
+}
 
 /* Keys and queries; values follow when these are there, they are not needed as soon. */
 __device__ void fetch_segment(const causal_cluster_arguments &a, const squad_segment &x)
@@ -57,8 +76,9 @@ __device__ void fetch_values(const causal_cluster_arguments &a, const squad_segm
     fetch_rows(x.rows(2), a.v, b, h / a.group, x.at, x.w);
 }
 
+template <typename T>
 __device__ void take_sums(const causal_cluster_arguments &a, const squad_segment &x,
-                          kept_numbers &kept)
+                          kept_numbers<T> &kept)
 {
 #pragma unroll 1
     for (int side = 0; side < 2; side++) {
@@ -67,98 +87,114 @@ __device__ void take_sums(const causal_cluster_arguments &a, const squad_segment
         else
             wait_copies<0>();
         __syncwarp();
-        map_rows(x.rows(side), x.at.valid - x.w.first, x.w);
-        sum_plain(x.own->parts[x.w.order][side], x.rows(side), x.w);
+        map_rows<T>(x.rows(side), x.at.valid - x.w.first, x.w);
+        sum_plain<T>(x.own->parts[x.w.order][side], x.rows(side), x.w);
     }
     fetch_values(a, x);
     x.o.sync();
     send_parts(x.own, x.o, SUMS, x.own->sums, x.w);
     const uint32_t rows[2] = {x.rows(0), x.rows(1)};
-    form_triangles(kept.scores, rows, x.w);
+    form_triangles<T>(kept.scores, rows, x.w);
     weigh_triangle(kept.sums[0], kept.scores[0], nullptr, x.w);
     weigh_triangle(kept.sums[1], kept.scores[1], nullptr, x.w);
-    join_parts(x.own, x.o, SUMS, x.own->sums, kept.before_sums, x.round(), x.w);
+    join_parts<T>(x.own, x.o, SUMS, x.own->sums, kept.before_sums, x.round(), sum_scale(x), x.w);
 }
 
-__device__ void take_flows(const squad_segment &x, kept_numbers &kept)
+template <typename T> __device__ void take_flows(const squad_segment &x, kept_numbers<T> &kept)
 {
     causal_shared *own = x.own;
-    const float out = add_dots(kept.sums[0], x.rows(0), own->before[x.w.order][1], x.w);
-    const float in = add_dots(kept.sums[1], x.rows(1), own->before[x.w.order][0], x.w);
+    const float out =
+        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
+    const float in =
+        add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
     kept.alpha = x.valid() ? x.count() * reciprocal(in) : 0.0F;
     own->beta[x.row()] = x.valid() ? x.count() * reciprocal(out) : 0.0F;
     own->alpha[x.row()] = kept.alpha;
     __syncwarp();
     const float *beta = own->beta + x.w.first, *alpha = own->alpha + x.w.first;
-    sum_flows(own->parts[x.w.order][0], x.rows(0), beta, x.w);
-    sum_flows(own->parts[x.w.order][1], x.rows(1), alpha, x.w);
+    sum_flows<T>(own->parts[x.w.order][0], x.rows(0), beta, x.w);
+    sum_flows<T>(own->parts[x.w.order][1], x.rows(1), alpha, x.w);
     x.o.sync();
     send_parts(own, x.o, FLOWS, own->flows, x.w);
     weigh_triangle(kept.sums[0], kept.scores[0], alpha, x.w);
     weigh_triangle(kept.sums[1], kept.scores[1], beta, x.w);
-    kept.kept.first.pack(kept.scores[1].first);
-    kept.kept.second.pack(kept.scores[1].second);
-    join_parts(own, x.o, FLOWS, own->flows, kept.before_flows, x.round(), x.w);
+    kept.kept.first.pack(kept.scores[1].first, score_scale<T>(x));
+    kept.kept.second.pack(kept.scores[1].second, score_scale<T>(x));
+    join_parts<T>(own, x.o, FLOWS, own->flows, kept.before_flows, x.round(), sum_scale(x), x.w);
 }
 
-__device__ void weigh_rows(const squad_segment &x, kept_numbers &kept, float clamp)
+/* sigmoid(c) / a, and what p, scores and states have taken with them. */
+template <typename T>
+__device__ float row_weight(const squad_segment &x, float inverse_flow, float sink)
+{
+    const float weight = inverse_flow * sigmoid_of<T>(sink);
+    return kNarrow<T> ? weight * two_to(x.magnitude() - kStateExponent - kShareExponent) : weight;
+}
+
+template <typename T>
+__device__ void weigh_rows(const squad_segment &x, kept_numbers<T> &kept, float clamp)
 {
     causal_shared *own = x.own;
     const float n = x.count(), inverse = reciprocal(n);
     const float source =
-        add_dots(kept.sums[0], x.rows(0), own->before[x.w.order][1], x.w) * inverse;
+        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w) * inverse;
     const float e = in_order(x.valid() ? weight_of(source, clamp) : 0.0F, x.w);
     const float up_to = send_normaliser(own, x.o, e, x.w);
-    const float sink = add_dots(kept.sums[1], x.rows(1), own->before[x.w.order][0], x.w) * inverse;
-    own->alpha[x.row()] = kept.alpha * inverse * sigmoid_of(sink);
+    const float sink =
+        add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w) * inverse;
+    own->alpha[x.row()] = row_weight<T>(x, kept.alpha * inverse, sink);
     if (x.w.half == 1)
-        form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, x.w);
+        form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, score_scale<T>(x), x.w);
     const double before = join_normaliser(own, x.o, kept.before_z, x.round(), x.w);
-    own->share[x.w.first + x.w.lane] =
-        split_of(in_order(n, x.w) * e * reciprocal((float)(before + (double)up_to)));
+    float share = in_order(n, x.w) * e * reciprocal((float)(before + (double)up_to));
+    if constexpr (kNarrow<T>)
+        share *= power<kShareExponent>();
+    own->share[x.w.first + x.w.lane] = split_of<T>(share);
     wait_copies<0>();
     __syncwarp();
-    scale_values(x.rows(2), own->share + x.w.first, x.w);
+    scale_values<T>(x.rows(2), own->share + x.w.first, x.w);
     publish_shared(); /* keys, too */
     x.o.sync();
 }
 
 /* The states before the squad's chunks, in place of its keys. */
-__device__ void form_states(const squad_segment &x, float *carried)
+template <typename T> __device__ void form_states(const squad_segment &x, float *carried)
 {
     const uint32_t keys = shared_address(x.tiles);
     chunk_products products = {};
-    multiply_chunks(products, keys, keys + 2 * kTileBytes, x.w);
+    multiply_chunks<T>(products, keys, keys + 2 * kTileBytes, x.w);
     x.o.sync(); /* every warp has spent the keys */
-    send_product(x.own, x.o, products, x.w);
-    share_state(x.own, x.o, keys, carried + blockIdx.y * (int64_t)(2 * kDim * kDim), x.index == 0,
-                x.last, x.round(), x.w);
-    leave_states(x.own, x.tiles, products, x.round(), x.w);
+    send_product<T>(x.own, x.o, products, x.w);
+    share_state<T>(x.own, x.o, keys, carried + blockIdx.y * (int64_t)(2 * kDim * kDim),
+                   x.index == 0, x.last, x.round(), x.w);
+    leave_states<T>(x.own, x.tiles, products, x.round(), two_to(kStateExponent - x.magnitude()),
+                    x.w);
     x.o.sync();
 }
 
+template <typename T>
 __device__ void write_segment(const causal_cluster_arguments &a, const squad_segment &x,
-                              const kept_scores &kept)
+                              const kept_scores<T> &kept)
 {
     const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
     float y[2][8][4] = {};
     form_rows(y, kept, x.rows(1), shared_address(x.tiles + x.w.chunk * kChunkBytes), x.rows(2),
               x.w);
-    write_rows(y, x.own->alpha + x.w.first,
-               rows_of<__nv_bfloat16>(a.out, b, h, x.at.start + x.w.first), x.at.valid - x.w.first,
-               x.w);
+    write_rows(y, x.own->alpha + x.w.first, rows_of<T>(a.out, b, h, x.at.start + x.w.first),
+               x.at.valid - x.w.first, x.w);
 }
 
 #endif
 
 /* Machine code for Hopper; other devices never launch it. */
+template <typename T>
 __global__ void __launch_bounds__(kSquads *kThreads, 1)
     causal_cluster_kernel(const __grid_constant__ causal_cluster_arguments arguments)
 {
 #if FB_HAVE_WGMMA
     extern __shared__ __align__(1024) char shared[];
     const causal_cluster_arguments &a = arguments;
-    kept_numbers kept;
+    kept_numbers<T> kept;
     kept.before_sums = kept.before_flows = carried_sum{};
     kept.before_z = 0.0;
     const squad_segment start(a, shared, 0);
@@ -173,7 +209,7 @@ __global__ void __launch_bounds__(kSquads *kThreads, 1)
         take_sums(a, squad_segment(a, shared, segment), kept);
         take_flows(squad_segment(a, shared, segment), kept);
         weigh_rows(squad_segment(a, shared, segment), kept, a.clamp);
-        form_states(squad_segment(a, shared, segment), a.carried);
+        form_states<T>(squad_segment(a, shared, segment), a.carried);
         write_segment(a, squad_segment(a, shared, segment), kept.kept);
         const squad_segment next(a, shared, segment + 1);
         sync_chunk(next.o, next.w); /* its tiles are free */
@@ -212,5 +248,8 @@ extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p
         .most_shared = false,
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, causal_cluster_kernel, arguments, error);
+    return fb_cuda_launch_clusters(launch,
+                                   p->dtype == FB_F16 ? causal_cluster_kernel<__half>
+                                                      : causal_cluster_kernel<__nv_bfloat16>,
+                                   arguments, error);
 }

@@ -1,5 +1,6 @@
 /*
- * The passes of causal Flow-Attention over tiles in shared memory: bf16, head dimension 64, Hopper.
+ * The passes of causal Flow-Attention over tiles in shared memory: bf16 and f16, head dimension 64,
+ * Hopper.
  * flow_cuda_causal_cluster.cu makes a kernel of them and tells the algorithm,
  * flow_cuda_causal_exchange.cuh what the blocks of a cluster tell one another.
  *
@@ -62,8 +63,8 @@ __device__ void fetch_rows(uint32_t rows, const tensor_view &view, int64_t b, in
 {
     const int row = w.first + w.lane / 8;
     const row_places to(rows, w);
-    const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, b, h, at.start + row);
-    const __nv_bfloat16 *from = x.data + w.lane % 8 * 8;
+    const head_rows<uint16_t> x = rows_of<uint16_t>(view, b, h, at.start + row);
+    const uint16_t *from = x.data + w.lane % 8 * 8;
     if (at.valid == kTokens) {
 #pragma unroll
         for (int i = 0; i < kVisits; i++, from += 4 * x.stride)
@@ -73,40 +74,39 @@ __device__ void fetch_rows(uint32_t rows, const tensor_view &view, int64_t b, in
         for (int i = 0; i < kVisits; i++, from += 4 * x.stride) {
             /* rows beyond the end are not read: the address is that of the tensor */
             const bool there = row + 4 * i < at.valid;
-            copy_chunk_async(to.of(i), there ? from : static_cast<__nv_bfloat16 *>(view.data),
-                             there);
+            copy_chunk_async(to.of(i), there ? from : static_cast<uint16_t *>(view.data), there);
         }
     }
     commit_copies();
 }
 
 /* Sigmoids of two pairs. Not below those of -20: their product has to fit. */
-__device__ void map_pairs(uint32_t &first, uint32_t &second)
+template <typename T> __device__ void map_pairs(uint32_t &first, uint32_t &second)
 {
     constexpr float log2e = 1.44269504F;
-    const uint32_t least = 0xc1a0c1a0U; /* -20, twice */
-    asm("max.bf16x2 %0, %0, %1;" : "+r"(first) : "r"(least));
-    asm("max.bf16x2 %0, %0, %1;" : "+r"(second) : "r"(least));
-    const float a = 1.0F + power_of_two(-log2e * bf16_low(first));
-    const float b = 1.0F + power_of_two(-log2e * bf16_high(first));
-    const float c = 1.0F + power_of_two(-log2e * bf16_low(second));
-    const float d = 1.0F + power_of_two(-log2e * bf16_high(second));
+    const uint32_t least = pairs<T>::minus_20;
+    pairs<T>::raise(first, least);
+    pairs<T>::raise(second, least);
+    const float a = 1.0F + power_of_two(-log2e * low_of<T>(first));
+    const float b = 1.0F + power_of_two(-log2e * high_of<T>(first));
+    const float c = 1.0F + power_of_two(-log2e * low_of<T>(second));
+    const float d = 1.0F + power_of_two(-log2e * high_of<T>(second));
     const float low = a * b, high = c * d;
     const float all = reciprocal(low * high);
     const float for_low = all * high, for_high = all * low;
-    first = pack_bf16(for_low * b, for_low * a);
-    second = pack_bf16(for_high * d, for_high * c);
+    first = pack_pair<T>(for_low * b, for_low * a);
+    second = pack_pair<T>(for_high * d, for_high * c);
 }
 
 /* phi of the warp's rows in place, zero beyond those that are left. */
-__device__ void map_rows(uint32_t rows, int left, const warp_place &w)
+template <typename T> __device__ void map_rows(uint32_t rows, int left, const warp_place &w)
 {
     const row_places at(rows, w);
 #pragma unroll
     for (int i = 0; i < kVisits; i++) {
         uint4 x = load_chunk(at.of(i));
-        map_pairs(x.x, x.y);
-        map_pairs(x.z, x.w);
+        map_pairs<T>(x.x, x.y);
+        map_pairs<T>(x.z, x.w);
         store_chunk(at.of(i), x);
     }
     if (left < kOwn)
@@ -117,23 +117,10 @@ __device__ void map_rows(uint32_t rows, int left, const warp_place &w)
     __syncwarp();
 }
 
-__device__ uint32_t multiply_pair(uint32_t x, uint32_t y)
-{
-    uint32_t z;
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
-    return z;
-}
-
-/* x y + z, rounded once. */
-__device__ uint32_t multiply_add_pair(uint32_t x, uint32_t y, uint32_t z)
-{
-    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(z) : "r"(x), "r"(y));
-    return z;
-}
-
 /* p v of the warp's rows in place, their columns in another order, which everything after keeps:
  * column 32 c + 8 t + 2 i + j stands where 32 c + 8 i + 2 t + j belongs. A lane's results of four
  * blocks are then eight neighbours of the row. */
+template <typename T>
 __device__ void scale_values(uint32_t rows, const split_pair *share, const warp_place &w)
 {
     const row_places from(rows, w);
@@ -145,13 +132,13 @@ __device__ void scale_values(uint32_t rows, const split_pair *share, const warp_
 #pragma unroll
     for (int i = 0; i < kVisits; i++) {
         const uint4 x = load_chunk(from.of(i));
-        const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+        const uint32_t four[4] = {x.x, x.y, x.z, x.w};
         const split_pair p = share[4 * i + w.lane / 8];
         __syncwarp();
 #pragma unroll
         for (int j = 0; j < 4; j++)
             store_word((i % 2 == 0 ? to[j] : to[j] ^ 64) + (uint32_t)(4 * i * kRowBytes),
-                       multiply_add_pair(p.high, pairs[j], multiply_pair(p.low, pairs[j])));
+                       pairs<T>::product_plus(p.high, four[j], pairs<T>::product(p.low, four[j])));
     }
 }
 
@@ -175,14 +162,16 @@ __device__ void cut_diagonal(float (&low)[4], float (&high)[4], const warp_place
 
 /* Two blocks of columns, from the other strip's fragments as operand a: its rows are the columns.
  */
+template <typename T>
 __device__ void multiply_turned(float (&low)[4], float (&high)[4], const uint32_t (&a)[4],
                                 const uint32_t (&other)[4])
 {
-    multiply(low, a, other[0], other[2]);
-    multiply(high, a, other[1], other[3]);
+    multiply<T>(low, a, other[0], other[2]);
+    multiply<T>(high, a, other[1], other[3]);
 }
 
 /* Of keys times queries and of queries times keys. */
+template <typename T>
 __device__ void form_triangles(own_triangle (&c)[2], const uint32_t (&rows)[2], const warp_place &w)
 {
 #pragma unroll
@@ -196,9 +185,9 @@ __device__ void form_triangles(own_triangle (&c)[2], const uint32_t (&rows)[2], 
             load_a(x[i / 2][i % 2], rows[i / 2] + i % 2 * 16 * kRowBytes, w.at, step);
 #pragma unroll
         for (int side = 0; side < 2; side++) {
-            multiply_turned(c[side].first[0], c[side].first[1], x[side][0], x[1 - side][0]);
-            multiply_turned(c[side].second[0], c[side].second[1], x[side][1], x[1 - side][0]);
-            multiply_turned(c[side].second[2], c[side].second[3], x[side][1], x[1 - side][1]);
+            multiply_turned<T>(c[side].first[0], c[side].first[1], x[side][0], x[1 - side][0]);
+            multiply_turned<T>(c[side].second[0], c[side].second[1], x[side][1], x[1 - side][0]);
+            multiply_turned<T>(c[side].second[2], c[side].second[3], x[side][1], x[1 - side][1]);
         }
     }
 #pragma unroll
@@ -243,11 +232,13 @@ __device__ float sum_own(const strip_dots (&x)[2], const warp_place &w)
 }
 
 /* Of row 8 t + g of the warp: the quad's parts of its sum over the triangle, and (row + eps) times
- * the vector that stands as operand b. */
+ * the vector that stands as operand b; undo: takes back what that has with it (f16). */
+template <typename T>
 __device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const uint4 *before,
-                          const warp_place &w)
+                          float undo, const warp_place &w)
 {
-    const uint32_t ones[4] = {0x3f803f80U, 0x3f803f80U, 0x3f803f80U, 0x3f803f80U};
+    constexpr uint32_t one = pairs<T>::ones;
+    const uint32_t ones[4] = {one, one, one, one};
     const uint4 x = before[2 * w.t], y = before[2 * w.t + 1];
     const uint32_t b[4][2] = {{x.x, x.y}, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}};
     float dots[2][4] = {}, sum[4] = {};
@@ -257,16 +248,21 @@ __device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const uin
         for (int strip = 0; strip < 2; strip++) {
             uint32_t a[4];
             load_a(a, rows + strip * 16 * kRowBytes, w.at, step);
-            multiply(dots[strip], a, b[step][0], b[step][1]);
+            multiply<T>(dots[strip], a, b[step][0], b[step][1]);
         }
-        multiply(sum, ones, b[step][0], b[step][1]);
+        multiply<T>(sum, ones, b[step][0], b[step][1]);
     }
     const bool second = (w.t & 2) != 0, odd = (w.t & 1) != 0;
     const float low = second ? dots[1][0] : dots[0][0], high = second ? dots[1][2] : dots[0][2];
-    return sum_own(parts, w) + fmaf(kEps, sum[0], odd ? high : low);
+    if constexpr (kNarrow<T>)
+        return fmaf(undo, fmaf(kEps, sum[0], odd ? high : low), sum_own(parts, w));
+    else
+        return sum_own(parts, w) + fmaf(kEps, sum[0], odd ? high : low);
 }
 
-/* The sum of the warp's rows, weighted by b of its two strips, into the parts. */
+/* The sum of the warp's rows, weighted by b of its two strips, into the parts; b is 2^Exponent of
+ * the weights. */
+template <typename T, int Exponent>
 __device__ void sum_rows(float *part, uint32_t rows, const uint32_t (&b)[2][2], const warp_place &w)
 {
     float sum[4][4] = {};
@@ -276,32 +272,36 @@ __device__ void sum_rows(float *part, uint32_t rows, const uint32_t (&b)[2][2], 
         for (int block = 0; block < 4; block++) {
             uint32_t a[4];
             load_a_turned(a, rows + strip * 16 * kRowBytes, w.at, block);
-            multiply(sum[block], a, b[strip][0], b[strip][1]);
+            multiply<T>(sum[block], a, b[strip][0], b[strip][1]);
         }
     if (w.t == 0)
 #pragma unroll
         for (int block = 0; block < 4; block++) {
-            part[16 * block + w.g] = sum[block][0];
-            part[16 * block + w.g + 8] = sum[block][2];
+            constexpr float undo = power<-Exponent>();
+            part[16 * block + w.g] = Exponent == 0 ? sum[block][0] : undo * sum[block][0];
+            part[16 * block + w.g + 8] = Exponent == 0 ? sum[block][2] : undo * sum[block][2];
         }
 }
 
 /* Of the warp's rows: all of equal weight. */
-__device__ void sum_plain(float *part, uint32_t rows, const warp_place &w)
+template <typename T> __device__ void sum_plain(float *part, uint32_t rows, const warp_place &w)
 {
-    const uint32_t ones[2][2] = {{0x3f803f80U, 0x3f803f80U}, {0x3f803f80U, 0x3f803f80U}};
-    sum_rows(part, rows, ones, w);
+    constexpr uint32_t one = pairs<T>::ones;
+    const uint32_t ones[2][2] = {{one, one}, {one, one}};
+    sum_rows<T, 0>(part, rows, ones, w);
 }
 
+template <typename T>
 __device__ void sum_flows(float *part, uint32_t rows, const float *flow, const warp_place &w)
 {
     uint32_t b[2][2];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float2 x = *reinterpret_cast<const float2 *>(flow + 8 * i + 2 * w.t);
-        b[i / 2][i % 2] = pack_bf16(x.x, x.y);
+        constexpr float scale = kNarrow<T> ? power<kFlowExponent>() : 1.0F;
+        b[i / 2][i % 2] = pack_bounded<T>(scale * x.x, scale * x.y);
     }
-    sum_rows(part, rows, b, w);
+    sum_rows<T, kNarrow<T> ? kFlowExponent : 0>(part, rows, b, w);
 }
 
 /* E, of a row of the keys. */
@@ -312,17 +312,24 @@ __device__ float weight_of(float conserved, float clamp)
 
 /* ---- products -------------------------------------------------------------------------------- */
 
+#define FB_MULTIPLY_TURNED_TILE(type)                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type " {"                  \
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "         \
+                 "%16, %17, 1, 1, 1, 1, 1;"                                                        \
+                 : FB_WGMMA_C4(0)                                                                  \
+                 : "l"(a), "l"(b))
+
 /* c[64][32] += a[16][64]^T b[16][32]: rows of both along the depth. */
-__device__ void multiply_turned_tile(float (&c)[4][4], uint64_t a, uint64_t b)
+template <typename T> __device__ void multiply_turned_tile(float (&c)[4][4], uint64_t a, uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-                 "%16, %17, 1, 1, 1, 1, 1;"
-                 : FB_WGMMA_C4(0)
-                 : "l"(a), "l"(b));
+    if constexpr (kNarrow<T>)
+        FB_MULTIPLY_TURNED_TILE("f16");
+    else
+        FB_MULTIPLY_TURNED_TILE("bf16");
 }
 
 /* By the four warps of a half; keys and values have been published. */
+template <typename T>
 __device__ void multiply_chunks(chunk_products &sum, uint32_t keys, uint32_t values,
                                 const warp_place &w)
 {
@@ -336,7 +343,7 @@ __device__ void multiply_chunks(chunk_products &sum, uint32_t keys, uint32_t val
     for (int chunk = 0; chunk < 4; chunk++)
 #pragma unroll
         for (int i = 4 * chunk; i < 4 * chunk + 4; i++)
-            multiply_turned_tile(sum[chunk], a + (uint64_t)(i * step), b + (uint64_t)(i * step));
+            multiply_turned_tile<T>(sum[chunk], a + (uint64_t)(i * step), b + (uint64_t)(i * step));
     wgmma_commit();
     wgmma_wait<0>();
 #pragma unroll
@@ -345,14 +352,19 @@ __device__ void multiply_chunks(chunk_products &sum, uint32_t keys, uint32_t val
 }
 
 /* Numbers of 16 rows as operand a, or half of them: block of eight columns, rows g and g + 8. */
-template <int Blocks> struct packed_strip {
+template <typename T, int Blocks> struct packed_strip {
     uint32_t x[Blocks][2];
-    __device__ void pack(const float (&c)[Blocks][4])
+    /* scale: of f16, twice */
+    __device__ void pack(const float (&c)[Blocks][4], uint32_t scale)
     {
 #pragma unroll
         for (int n = 0; n < Blocks; n++) {
-            x[n][0] = pack_bf16(c[n][0], c[n][1]);
-            x[n][1] = pack_bf16(c[n][2], c[n][3]);
+            x[n][0] = pack_pair<T>(c[n][0], c[n][1]);
+            x[n][1] = pack_pair<T>(c[n][2], c[n][3]);
+            if constexpr (kNarrow<T>) {
+                x[n][0] = pairs<T>::product(x[n][0], scale);
+                x[n][1] = pairs<T>::product(x[n][1], scale);
+            }
         }
     }
     /* y += columns 16 step and on times the fragments of two blocks of columns. */
@@ -361,19 +373,21 @@ template <int Blocks> struct packed_strip {
     {
         const uint32_t a[4] = {x[2 * step][0], x[2 * step][1], x[2 * step + 1][0],
                                x[2 * step + 1][1]};
-        multiply(low, a, b[0], b[1]);
-        multiply(high, a, b[2], b[3]);
+        multiply<T>(low, a, b[0], b[1]);
+        multiply<T>(high, a, b[2], b[3]);
     }
 };
 
 /* q k^T of the warp's queries: with its own keys, and with those of the chunk's other half before
  * them. */
-struct kept_scores {
-    packed_strip<2> first;
-    packed_strip<4> second, before[2];
+template <typename T> struct kept_scores {
+    packed_strip<T, 2> first;
+    packed_strip<T, 4> second, before[2];
 };
 
-__device__ void form_before(kept_scores &kept, uint32_t queries, uint32_t keys, const warp_place &w)
+template <typename T>
+__device__ void form_before(kept_scores<T> &kept, uint32_t queries, uint32_t keys, uint32_t scale,
+                            const warp_place &w)
 {
     float c[2][4][4] = {};
 #pragma unroll
@@ -388,16 +402,17 @@ __device__ void form_before(kept_scores &kept, uint32_t queries, uint32_t keys, 
         for (int strip = 0; strip < 2; strip++)
 #pragma unroll
             for (int n = 0; n < 4; n++)
-                multiply(c[strip][n], a[strip], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+                multiply<T>(c[strip][n], a[strip], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
     }
-    kept.before[0].pack(c[0]);
-    kept.before[1].pack(c[1]);
+    kept.before[0].pack(c[0], scale);
+    kept.before[1].pack(c[1], scale);
 }
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
 /* Two strips of the warp's queries times its chunk's state, and its scores times p v. */
-__device__ void form_rows(float (&y)[2][8][4], const kept_scores &kept, uint32_t queries,
+template <typename T>
+__device__ void form_rows(float (&y)[2][8][4], const kept_scores<T> &kept, uint32_t queries,
                           uint32_t state, uint32_t values, const warp_place &w)
 {
 #pragma unroll
@@ -411,8 +426,8 @@ __device__ void form_rows(float (&y)[2][8][4], const kept_scores &kept, uint32_t
             load_b(b, state + step * 16 * kRowBytes, w.at, block);
 #pragma unroll
             for (int strip = 0; strip < 2; strip++) {
-                multiply(y[strip][2 * block], a[strip], b[0], b[1]);
-                multiply(y[strip][2 * block + 1], a[strip], b[2], b[3]);
+                multiply<T>(y[strip][2 * block], a[strip], b[0], b[1]);
+                multiply<T>(y[strip][2 * block + 1], a[strip], b[2], b[3]);
             }
         }
     }
@@ -442,10 +457,11 @@ __device__ void form_rows(float (&y)[2][8][4], const kept_scores &kept, uint32_t
 }
 
 /* The warp's rows; the columns of y stand as scale_values has left those of v. */
-__device__ void write_rows(const float (&y)[2][8][4], const float *weight,
-                           const head_rows<__nv_bfloat16> &out, int left, const warp_place &w)
+template <typename T>
+__device__ void write_rows(const float (&y)[2][8][4], const float *weight, const head_rows<T> &out,
+                           int left, const warp_place &w)
 {
-    __nv_bfloat16 *to = out.data + w.g * out.stride + 8 * w.t;
+    T *to = out.data + w.g * out.stride + 8 * w.t;
 #pragma unroll
     for (int i = 0; i < 4; i++, to += 8 * out.stride) {
         const int row = 8 * i + w.g, first = i % 2 * 2;
@@ -453,13 +469,13 @@ __device__ void write_rows(const float (&y)[2][8][4], const float *weight,
         if (row < left)
 #pragma unroll
             for (int c = 0; c < 2; c++) {
-                uint32_t pairs[4];
+                uint32_t four[4];
 #pragma unroll
                 for (int n = 0; n < 4; n++)
-                    pairs[n] = pack_bf16(y[i / 2][4 * c + n][first] * r,
-                                         y[i / 2][4 * c + n][first + 1] * r);
+                    four[n] = pack_pair<T>(y[i / 2][4 * c + n][first] * r,
+                                           y[i / 2][4 * c + n][first + 1] * r);
                 *reinterpret_cast<uint4 *>(to + 32 * c) =
-                    make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+                    make_uint4(four[0], four[1], four[2], four[3]);
             }
     }
 }

@@ -1,11 +1,16 @@
 /*
  * What the blocks of a cluster tell one another in causal Flow-Attention: sums over tokens before
- * each warp, in place of totals. bf16, head dimension 64, Hopper.
+ * each warp, in place of totals. bf16 and f16, head dimension 64, Hopper.
+ *
+ * f16 takes powers of two with it, which f32 leaves behind: sums over the tokens before, states and
+ * scores one that falls with the position, so that they fit at any length; flows, p and a squad's
+ * product a constant one. bf16 has the exponents of f32 and takes none.
  */
 #ifndef FB_FLOW_CUDA_CAUSAL_EXCHANGE_CUH
 #define FB_FLOW_CUDA_CAUSAL_EXCHANGE_CUH
 
 #include "cuda_exchange.cuh"
+#include "cuda_pair_products.cuh"
 #include "cuda_wgmma.cuh"
 #include "flow_cuda_shape.cuh"
 #include "flow_cuda_strip.cuh"
@@ -33,7 +38,15 @@ struct causal_cluster_arguments {
     float *carried; /* [heads][2][kDim * kDim] M before the segment and its rounding errors */
 };
 
-/* A number as two of bf16, each twice. */
+/* Exponents of these powers, of f16. v is at most 16000 or so: what is not exact then is p v, its
+ * sums over a squad and over a head, which are four times the largest v times n / 2^magnitude. */
+constexpr int kFlowExponent = -6;    /* of alpha and beta, which are 1 / 64 at least */
+constexpr int kShareExponent = -2;   /* of p, which is 8 at most with a clamp of 1 */
+constexpr int kProductExponent = -4; /* of k^T (p v) over a squad's tokens */
+constexpr int kSumExponent = 12;     /* less the magnitude: of ck, cq, u, w */
+constexpr int kStateExponent = 4;    /* likewise: of M, and of scores, which are added to q M */
+
+/* A number as two of 16 bits, each twice. */
 struct __align__(8) split_pair
 {
     uint32_t high, low;
@@ -50,7 +63,7 @@ struct causal_shared {
             float sums[kRanks][2][kDim];  /* of phi(k), phi(q), by rank */
             float flows[kRanks][2][kDim]; /* u, w, by rank */
         };
-        uint2 product[kQuads]; /* by rank: its part of this squad's share of M, bf16 */
+        uint2 product[kQuads]; /* by rank: its part of this squad's share of M, 16 bits */
     };
     float z[kRanks * kWarps]; /* by rank and warp */
     union {
@@ -156,6 +169,12 @@ struct squad_segment {
     {
         return row() < at.valid;
     }
+    /* The head has 2^magnitude tokens at most up to the squad's last. */
+    __device__ int magnitude() const
+    {
+        static_assert(kTokens == 256, "2^8 tokens in the first squad");
+        return 40 - __clz((int)(index * o.ranks + o.rank));
+    }
 };
 
 /* The two warps of a chunk are in step. */
@@ -228,18 +247,25 @@ __device__ void send_parts(causal_shared *own, const squad_place &o, exchange_na
             send(place_at(to, other, o), place_at(barrier, other, o), total);
 }
 
-/* Where a column of a sum stands among bf16 numbers: as operand b of a product, a lane's eight
+/* Where a column of a sum stands among 16-bit numbers: as operand b of a product, a lane's eight
  * registers side by side. */
 __device__ int place_before(int col)
 {
     return col / 2 % 4 * 16 + col / 8 * 2 + col % 2;
 }
 
+/* A sum over tokens before, plus eps, as an operand. */
+template <typename T> __device__ T sum_operand(float before, float scale)
+{
+    return from_f32<T>(bounded<T>(kNarrow<T> ? (before + kEps) * scale : before + kEps));
+}
+
 /* From the parts of the warps, the sums over all tokens before each of them, plus eps. The squad is
  * in step after. */
+template <typename T>
 __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_name name,
                            float (*sums)[2][kDim], carried_sum &carried, uint32_t round,
-                           const warp_place &w)
+                           float scale, const warp_place &w)
 {
     const int side = w.thread / kDim, col = w.thread % kDim;
     if (side < 2) {
@@ -258,8 +284,8 @@ __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_na
 #pragma unroll
         for (int i = 0; i < kWarps; i++) {
             const float part = own->parts[i][side][col];
-            reinterpret_cast<__nv_bfloat16 *>(own->before[i][side])[place_before(col)] =
-                __float2bfloat16_rn(before + kEps);
+            reinterpret_cast<T *>(own->before[i][side])[place_before(col)] =
+                sum_operand<T>(before, scale);
             before += part;
         }
     }
@@ -274,11 +300,11 @@ __device__ float in_order(float x, const warp_place &w)
     return __shfl_sync(0xffffffffU, x, w.lane % 8 * 4 + w.lane / 8);
 }
 
-__device__ split_pair split_of(float x)
+template <typename T> __device__ split_pair split_of(float x)
 {
-    const uint32_t high = pack_bf16(x, x);
-    const float rest = x - bf16_low(high);
-    return {high, pack_bf16(rest, rest)};
+    const uint32_t high = pack_pair<T>(x, x);
+    const float rest = x - low_of<T>(high);
+    return {high, pack_pair<T>(rest, rest)};
 }
 
 /* Sums of E from the warp's first token to each; the last lane's to every squad. */
@@ -341,6 +367,7 @@ __device__ int share_bits(int ranks)
 
 /* The thread's sum over the squad's chunks to the squad that owns it: an equal share of the threads
  * each. */
+template <typename T>
 __device__ void send_product(causal_shared *own, const squad_place &o, const chunk_products &sum,
                              const warp_place &w)
 {
@@ -354,24 +381,32 @@ __device__ void send_product(causal_shared *own, const squad_place &o, const chu
 #pragma unroll
         for (int j = 0; j < 4; j++)
             all[j] = (sum[0][n][j] + sum[1][n][j]) + (sum[2][n][j] + sum[3][n][j]);
+        if constexpr (kNarrow<T>)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                all[j] *= power<kProductExponent>();
         send_pair(to + (uint32_t)(n * share * (int)sizeof(uint2)), barrier,
-                  pack_bf16(all[0], all[1]), pack_bf16(all[2], all[3]));
+                  pack_pair<T>(all[0], all[1]), pack_pair<T>(all[2], all[3]));
     }
 }
 
 struct quad {
     float x[4];
-    __device__ void add(uint2 pairs)
+    template <typename T> __device__ void add(uint2 y)
     {
-        x[0] += bf16_low(pairs.x);
-        x[1] += bf16_high(pairs.x);
-        x[2] += bf16_low(pairs.y);
-        x[3] += bf16_high(pairs.y);
+        const float z[4] = {low_of<T>(y.x), high_of<T>(y.x), low_of<T>(y.y), high_of<T>(y.y)};
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if constexpr (kNarrow<T>)
+                x[i] = fmaf(z[i], power<-kProductExponent>(), x[i]);
+            else
+                x[i] += z[i];
     }
 };
 
 /* What the squads before each, and the segments before, add up to, of this squad's share, to each;
  * into the tile at the address, which no squad needs any more when it has sent its part. */
+template <typename T>
 __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t tile, float *carried,
                             bool first, bool last, uint32_t round, const warp_place &w)
 {
@@ -399,7 +434,7 @@ __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t t
             if (other < o.ranks) {
                 send_quad(place_at(to, other, o), place_at(state, other, o), value.x[0] + all.x[0],
                           value.x[1] + all.x[1], value.x[2] + all.x[2], value.x[3] + all.x[3]);
-                all.add(own->product[other * 4 * share + i]);
+                all.add<T>(own->product[other * 4 * share + i]);
             }
         if (last)
             continue;
@@ -416,8 +451,9 @@ __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t t
 }
 
 /* The states before the squad's chunks, in place of its keys: the warp's part of each. */
+template <typename T>
 __device__ void leave_states(causal_shared *own, char *tile, const chunk_products &sum,
-                             uint32_t round, const warp_place &w)
+                             uint32_t round, float scale, const warp_place &w)
 {
     float state[4][4];
     await_round(&own->barriers[STATE], round);
@@ -430,6 +466,10 @@ __device__ void leave_states(causal_shared *own, char *tile, const chunk_product
         state[n][1] = x.y;
         state[n][2] = x.z;
         state[n][3] = x.w;
+        if constexpr (kNarrow<T>)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                state[n][j] *= scale;
     }
     __syncwarp();
     const uint32_t to = shared_address(tile) + w.chunk * 16 * kRowBytes;
@@ -437,16 +477,19 @@ __device__ void leave_states(causal_shared *own, char *tile, const chunk_product
     for (int chunk = 0; chunk < 4; chunk++) {
 #pragma unroll
         for (int n = 0; n < 4; n += 2)
-            store_matrices(to + chunk * kChunkBytes +
-                               (w.at.straight ^ (uint32_t)((2 * w.half + n / 2) << 5)),
-                           pack_bf16(state[n][0], state[n][1]), pack_bf16(state[n][2], state[n][3]),
-                           pack_bf16(state[n + 1][0], state[n + 1][1]),
-                           pack_bf16(state[n + 1][2], state[n + 1][3]));
+            store_matrices(
+                to + chunk * kChunkBytes + (w.at.straight ^ (uint32_t)((2 * w.half + n / 2) << 5)),
+                pack_pair<T>(state[n][0], state[n][1]), pack_pair<T>(state[n][2], state[n][3]),
+                pack_pair<T>(state[n + 1][0], state[n + 1][1]),
+                pack_pair<T>(state[n + 1][2], state[n + 1][3]));
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                state[n][j] += sum[chunk][n][j];
+                if constexpr (kNarrow<T>)
+                    state[n][j] = fmaf(sum[chunk][n][j], scale, state[n][j]);
+                else
+                    state[n][j] += sum[chunk][n][j];
     }
 }
 

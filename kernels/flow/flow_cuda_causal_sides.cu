@@ -1,8 +1,8 @@
 /*
- * Gradients of Flow-Attention, causal form, bf16, heads of 64, on Hopper, in one launch: a cluster
- * of blocks takes a head, a block a chunk of 64 tokens at a time, whose q, k, v and dout stand in
- * its shared memory. What comes before and after a chunk the blocks send to one another, as vectors
- * and 64 x 64 states; flow_cuda_causal_gradient.cu tells what the steps compute:
+ * Gradients of Flow-Attention, causal form, bf16 and f16, heads of 64, on Hopper, in one launch: a
+ * cluster of blocks takes a head, a block a chunk of 64 tokens at a time, whose q, k, v and dout
+ * stand in its shared memory. What comes before and after a chunk the blocks send to one another,
+ * as vectors and 64 x 64 states; flow_cuda_causal_gradient.cu tells what the steps compute:
  *
  *   sums      phi; sums of q, of k                                   before the chunk
  *   flows     a, b; sums of alpha q, of beta k                       before
@@ -36,32 +36,36 @@ namespace
 
 /* dout v^T of the tokens before (v dout^T of those after), weighted: what h (t) needs of the chunk
  * itself. */
-__device__ inline void weigh_values(const sides_block &x, uint32_t (&operand)[4][4])
+template <typename T> __device__ void weigh_values(const sides_block &x, uint32_t (&operand)[4][4])
 {
     strip_values c;
     clear_strip(c);
     begin_products(c);
-    add_turned(c, x.tile(VALUE_TILE, x.side), x.tile(VALUE_TILE, 1 - x.side));
+    add_turned<T>(c, x.tile(VALUE_TILE, x.side), x.tile(VALUE_TILE, 1 - x.side));
     end_products(c);
     cut_triangle(c, x.side == QUERIES, x.s);
-    pack_weighted(operand, c, x.own->array[WEIGHT + 1 - x.side], x.s);
+    /* p to h's power of two, which is M's; r has t's */
+    const int exponent = x.side == QUERIES ? -kShareExponent - x.state_exponent() : 0;
+    pack_weighted<T>(operand, c, x.own->array[WEIGHT + 1 - x.side], taken<T>(exponent), x.s);
 }
 
-/* h or t, and its product with phi. */
-__device__ inline strip_dots pull_strip(const sides_block &x, const uint32_t (&operand)[4][4],
-                                        strip_values &h)
+/* h or t with its power of two, and its product with phi without. */
+template <typename T>
+__device__ strip_dots pull_strip(const sides_block &x, const uint32_t (&operand)[4][4],
+                                 strip_values &h)
 {
     clear_strip(h);
     begin_products(h);
-    add_product(h, operand, x.tile(OWN_TILE, 1 - x.side));
-    add_turned(h, x.tile(VALUE_TILE, x.side), x.tile(STATE_OF, 1 - x.side));
+    add_product<T>(h, operand, x.tile(OWN_TILE, 1 - x.side));
+    add_turned<T>(h, x.tile(VALUE_TILE, x.side), x.tile(STATE_OF, 1 - x.side));
     end_products(h);
     strip_dots sum = {};
-    each_phi(x, [&](int n, int i, float first, float second) {
+    each_phi<T>(x, [&](int n, int i, float first, float second) {
         float &to = i == 0 ? sum.low : sum.high;
         to = fmaf(first, h[n][i], fmaf(second, h[n][i + 1], to));
     });
-    return over_quad(sum);
+    const int exponent = x.state_exponent();
+    return scaled(over_quad(sum), taken<T>(x.side == QUERIES ? exponent : -exponent));
 }
 
 /* Where r h or p t waits: a tile that nobody needs any more. */
@@ -70,23 +74,27 @@ __device__ inline char *parked_tile(const sides_block &x)
     return x.side == QUERIES ? x.tile(STATE_OF, KEYS) : x.tile(VALUE_TILE, KEYS);
 }
 
-__device__ inline void park_strip(const sides_block &x, strip_values &h)
+template <typename T> __device__ void park_strip(const sides_block &x, strip_values &h)
 {
-    const strip_dots w = x.s.of(x.own->array[WEIGHT + x.side]);
+    /* r's power of two makes up for h's */
+    const int exponent =
+        kSlopeExponent - (x.side == QUERIES ? 0 : kShareExponent + x.state_exponent());
+    const strip_dots w = scaled(x.s.of(x.own->array[WEIGHT + x.side]), taken<T>(exponent));
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             h[n][i] *= i < 2 ? w.low : w.high;
-    store_strip(parked_tile(x), h, x.s);
+    store_strip<T>(parked_tile(x), h, x.s);
 }
 
 /* The strip's rows through the strip's rows of a tile. */
-__device__ inline void write_rows(const tensor_view &to, const sides_block &x, const chunk_place &p,
-                                  char *tile, const strip_values &y, bool whole)
+template <typename T>
+__device__ void write_rows(const tensor_view &to, const sides_block &x, const chunk_place &p,
+                           char *tile, const strip_values &y, bool whole)
 {
     __syncwarp();
-    store_strip(tile, y, x.s);
+    store_strip<T>(tile, y, x.s);
     __syncwarp();
     const int row = x.s.row + x.s.lane / 8, chunk = x.s.lane % 8;
     const head_rows<__nv_bfloat16> rows = rows_of<__nv_bfloat16>(to, x.b, x.h, p.at + row);
@@ -105,38 +113,41 @@ __device__ inline void write_rows(const tensor_view &to, const sides_block &x, c
 }
 
 /* dv = p (k R + (r tril A)^T dout); c: the strip of A^T. */
-__device__ inline void write_values(const sides_block &x, const sides_gradient &a,
-                                    const chunk_place &p, const strip_values &c)
+template <typename T>
+__device__ void write_values(const sides_block &x, const sides_gradient &a, const chunk_place &p,
+                             const strip_values &c)
 {
     strip_values y;
     uint32_t operand[4][4], keys[4][4];
-    pack_weighted(operand, c, x.own->array[WEIGHT + QUERIES], x.s);
+    pack_weighted<T>(operand, c, x.own->array[WEIGHT + QUERIES], 1.0F, x.s);
     load_strip(keys, shared_address(x.s.own(x.tile(OWN_TILE, KEYS))), x.s.at);
     clear_strip(y);
     begin_products(y);
-    add_product(y, operand, x.tile(VALUE_TILE, QUERIES));
-    add_product(y, keys, x.tile(STATE_OF, QUERIES));
+    add_product<T>(y, operand, x.tile(VALUE_TILE, QUERIES));
+    add_product<T>(y, keys, x.tile(STATE_OF, QUERIES));
     end_products(y);
     x.step_side(); /* R is spent */
-    const strip_dots w = x.s.of(x.own->array[WEIGHT + KEYS]);
+    const strip_dots w =
+        scaled(x.s.of(x.own->array[WEIGHT + KEYS]), taken<T>(-kShareExponent - x.state_exponent()));
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             y[n][i] *= i < 2 ? w.low : w.high;
-    write_rows(a.round.dv, x, p, x.tile(STATE_OF, QUERIES), y, a.whole);
+    write_rows<T>(a.round.dv, x, p, x.tile(STATE_OF, QUERIES), y, a.whole);
 }
 
-/* What a row's gradient is made of: weights of the other side's tokens, X = x y + z of those up to
- * it, x_after y_after + z_after of those from it on, and of vectors. */
+/* What a row's gradient is made of, with kSlopeExponent in f16: weights of the other side's tokens,
+ * X = x y + z of those up to it, x_after y_after + z_after of those from it on, and of vectors. */
 struct output_terms {
     strip_dots x, z, x_after;
     const float *y, *y_after, *z_after; /* of tokens */
 };
 
 /* 16 columns of X as operand a, in halves. */
-__device__ inline void mix_block(uint32_t (&a)[4], uint32_t (&a_low)[4], const output_terms &o,
-                                 int step, const strip_place &s)
+template <typename T>
+__device__ void mix_block(uint32_t (&a)[4], uint32_t (&a_low)[4], const output_terms &o, int step,
+                          const strip_place &s)
 {
     const auto pair = [&](const float *from, int half) {
         return *reinterpret_cast<const float2 *>(from + 16 * step + 8 * half + 2 * s.t);
@@ -172,24 +183,31 @@ __device__ inline void mix_block(uint32_t (&a)[4], uint32_t (&a_low)[4], const o
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        split_pair(a[i], a_low[i], sum[i / 2][i % 2 * 2], sum[i / 2][i % 2 * 2 + 1]);
+        split_pair<T>(a[i], a_low[i], sum[i / 2][i % 2 * 2], sum[i / 2][i % 2 * 2 + 1]);
 }
 
 /* The rows' weights of the side's vectors as operand a, the vectors being rows of its terms: the
  * lane with t = 0, 1 and 2 has x, z and x_after, the last has 1; halves twice, each for both halves
- * of the vector. */
-__device__ inline void weigh_terms(uint32_t (&a)[4], const output_terms &o, const strip_place &s)
+ * of the vector. before: what the vectors before the chunk lack of kSlopeExponent, less that. */
+template <typename T>
+__device__ void weigh_terms(uint32_t (&a)[4], const output_terms &o, float before,
+                            const strip_place &s)
 {
     const auto one_of = [&](float x, float z, float x_after) {
         return s.t == 0 ? x : s.t == 1 ? z : s.t == 2 ? x_after : 1.0F;
     };
-    const float low = one_of(o.x.low, o.z.low, o.x_after.low),
-                high = one_of(o.x.high, o.z.high, o.x_after.high);
-    a[0] = pack_bf16(low, low);
-    a[1] = pack_bf16(high, high);
-    const float rest = low - bf16_low(a[0]), rest_high = high - bf16_low(a[1]);
-    a[2] = pack_bf16(rest, rest);
-    a[3] = pack_bf16(rest_high, rest_high);
+    float low = one_of(o.x.low, o.z.low, o.x_after.low),
+          high = one_of(o.x.high, o.z.high, o.x_after.high);
+    if constexpr (kNarrow<T>) {
+        const float scale = s.t < 2 ? before : 1.0F;
+        low = s.t == 2 ? bounded<T>(low) : low * scale;
+        high = s.t == 2 ? bounded<T>(high) : high * scale;
+    }
+    a[0] = pack_pair<T>(low, low);
+    a[1] = pack_pair<T>(high, high);
+    const float rest = low - low_of<T>(a[0]), rest_high = high - low_of<T>(a[1]);
+    a[2] = pack_pair<T>(rest, rest);
+    a[3] = pack_pair<T>(rest_high, rest_high);
 }
 
 __device__ inline output_terms terms_of(const sides_block &x)
@@ -204,7 +222,8 @@ __device__ inline output_terms terms_of(const sides_block &x)
 }
 
 /* dq or dk. What the keys still have to be told they await when only its part is left to add. */
-__device__ inline void write_output(sides_block &x, const sides_gradient &a, const chunk_place &p)
+template <typename T>
+__device__ void write_output(sides_block &x, const sides_gradient &a, const chunk_place &p)
 {
     const output_terms o = terms_of(x);
     const char *other = x.tile(OWN_TILE, 1 - x.side);
@@ -213,63 +232,80 @@ __device__ inline void write_output(sides_block &x, const sides_gradient &a, con
     uint32_t w[4][4], w_low[4][4];
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        mix_block(w[step], w_low[step], o, step, x.s);
+        mix_block<T>(w[step], w_low[step], o, step, x.s);
     {
         uint32_t waiting[4][4];
         load_strip(waiting, shared_address(x.s.own(parked)), x.s.at);
-        unpack_strip(y, waiting);
+        unpack_strip<T>(y, waiting);
     }
     begin_products(y);
-    add_product(y, w_low, other);
-    add_product(y, w, x.tile(LOW_TILE, 1 - x.side));
-    add_product(y, w, other);
+    add_product<T>(y, w_low, other);
+    add_product<T>(y, w, x.tile(LOW_TILE, 1 - x.side));
+    add_product<T>(y, w, other);
     end_products(y);
     if (x.side == KEYS)
-        take_vectors<true>(x, AFTER_A, 0, 0, kDim, AS);
+        take_vectors<T, true>(x, AFTER_A, 0, 0, kDim, AS);
     uint32_t of_terms[4];
-    weigh_terms(of_terms, o, x.s);
+    weigh_terms<T>(of_terms, o, taken<T>(-x.before_exponent()), x.s);
     begin_products(y);
-    wgmma_add<__nv_bfloat16>(y, of_terms, described(x.own->terms[x.side]));
+    wgmma_add<T>(y, of_terms, described(x.own->terms[x.side]));
     end_products(y);
-    each_phi(x, [&](int n, int i, float first, float second) {
-        y[n][i] *= fmaf(-first, first, first);
-        y[n][i + 1] *= fmaf(-second, second, second);
+    each_phi<T>(x, [&](int n, int i, float first, float second) {
+        constexpr float undo = kNarrow<T> ? power<-kSlopeExponent>() : 1.0F;
+        y[n][i] *= fmaf(-first * undo, first, first * undo);
+        y[n][i + 1] *= fmaf(-second * undo, second, second * undo);
     });
-    write_rows(x.side == QUERIES ? a.round.dq : a.round.dk, x, p, parked, y, a.whole);
+    write_rows<T>(x.side == QUERIES ? a.round.dq : a.round.dk, x, p, parked, y, a.whole);
+}
+
+/* A gradient of a scalar of the lane's rows: into its array, and as weights of a sum. */
+template <typename T>
+__device__ void leave_gradient(const sides_block &x, int array, int column, strip_dots d)
+{
+    x.s.put(x.own->array[array], scaled(d, taken<T>(kSlopeExponent)));
+    put_weights<T>(x, column, scaled(d, taken<T>(x.scalar_exponent())));
+}
+
+/* Sums over the tokens after, of gradients in the array too, times the other side's phi. */
+template <typename T>
+__device__ strip_dots sum_gradients(const sides_block &x, const strip_values &c, int array)
+{
+    return scaled(sum_weighted(dot_packed<T>(x), c, x.own->array[array], x.s),
+                  taken<T>(-kSlopeExponent));
 }
 
 /* dc's part of the vectors; da. */
-__device__ inline void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr,
-                                   const strip_values &c)
+template <typename T>
+__device__ void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr,
+                            const strip_values &c)
 {
     x.keep_step(2);
     x.step_team(); /* do, db */
     send_vectors(x, AFTER_O, 1);
-    take_vectors<true>(x, AFTER_O, 1, 0, 2 * kDim, BS);
-    const strip_dots flow = sum_weighted(dot_packed(x), c, x.own->array[OF_O], x.s);
+    take_vectors<T, true>(x, AFTER_O, 1, 0, 2 * kDim, BS);
+    const strip_dots flow = sum_gradients<T>(x, c, OF_O);
     const strip_dots sum = plus(product(share_of(v.x), dr), product(v.n, flow));
     const strip_dots da = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
-    x.s.put(x.own->array[OF_A], da);
-    put_weights(x, FIRST_WEIGHTS, da);
-    sum_columns(x, 0, 0, FIRST_WEIGHTS, 1);
+    leave_gradient<T>(x, OF_A, FIRST_WEIGHTS, da);
+    sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()));
     x.step_side();
     x.tell_keys();
     send_vectors(x, AFTER_A, 0, false);
 }
 
 /* db, do, dv. */
-__device__ inline void visit_sources(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                                     const side_scalars &v, strip_dots dp, const strip_values &c)
+template <typename T>
+__device__ void visit_sources(sides_block &x, const sides_gradient &a, const chunk_place &p,
+                              const side_scalars &v, strip_dots dp, const strip_values &c)
 {
     sides_shared &own = *x.own;
     if (x.s.warp == kChunkWarps - 1)
         scan_chunk<true>(own.array[EXPONENTIAL], own.array[RUNNING], x.s.lane);
-    take_vectors<true>(x, AFTER_C, 0, 0, kDim + 1, DU);
-    const strip_dots flow = sum_weighted(dot_packed(x), c, own.array[OF_C], x.s);
+    take_vectors<T, true>(x, AFTER_C, 0, 0, kDim + 1, DU);
+    const strip_dots flow = sum_gradients<T>(x, c, OF_C);
     const strip_dots sum = product(v.n, flow);
     const strip_dots db = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
-    x.s.put(own.array[OF_B], db);
-    put_weights(x, FIRST_WEIGHTS, db);
+    leave_gradient<T>(x, OF_B, FIRST_WEIGHTS, db);
     const float beyond = own.vectors[BS][0]; /* p dp / Z of the chunks after */
     const strip_dots after = plus({beyond, beyond}, x.s.of(own.array[RUNNING]));
     const auto of = [](float e, float z, float dp, float after, float n) {
@@ -277,35 +313,34 @@ __device__ inline void visit_sources(sides_block &x, const sides_gradient &a, co
     };
     const strip_dots dflow = positive(v.n, {of(v.x.low, v.z.low, dp.low, after.low, v.n.low),
                                             of(v.x.high, v.z.high, dp.high, after.high, v.n.high)});
-    x.s.put(own.array[OF_O], dflow);
-    put_weights(x, SECOND_WEIGHTS, dflow);
-    sum_columns(x, 1, 0, FIRST_WEIGHTS, 2);
+    leave_gradient<T>(x, OF_O, SECOND_WEIGHTS, dflow);
+    sum_columns<T>(x, 1, 0, FIRST_WEIGHTS, 2, taken<T>(-x.scalar_exponent()));
     x.step_team(); /* for the queries */
     send_vectors(x, AFTER_O, 1);
-    write_values(x, a, p, c);
+    write_values<T>(x, a, p, c);
     x.keep_step(1);
     x.await_queries(); /* da */
 }
 
 /* The team is in step before. */
-__device__ inline void visit_backward(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                                      bool last, const side_scalars &v, double *states,
-                                      double (&carried)[8])
+template <typename T>
+__device__ void visit_backward(sides_block &x, const sides_gradient &a, const chunk_place &p,
+                               bool last, const side_scalars &v, double *states,
+                               double (&carried)[8])
 {
     strip_values h;
     uint32_t operand[4][4];
-    send_parts(x, PARTS);
-    weigh_values(x, operand);
-    join_states(x, states, carried, last);
-    const strip_dots d = pull_strip(x, operand, h);
+    send_parts<T>(x, PARTS);
+    weigh_values<T>(x, operand);
+    join_states<T>(x, states, carried, last);
+    const strip_dots d = pull_strip<T>(x, operand, h);
     if (x.side == QUERIES) {
         const strip_dots slope = product(share_of(v.x), share_of(strip_dots{-v.x.low, -v.x.high}));
         const strip_dots dc = positive(v.n, quotient(product(slope, d), product(v.n, v.flow)));
-        x.s.put(x.own->array[OF_C], dc);
-        put_weights(x, FIRST_WEIGHTS, dc);
-        sum_columns(x, 0, 0, FIRST_WEIGHTS, 1);
+        leave_gradient<T>(x, OF_C, FIRST_WEIGHTS, dc);
+        sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()));
     } else {
-        const strip_dots w = x.s.of(x.own->array[WEIGHT + KEYS]);
+        const strip_dots w = scaled(x.s.of(x.own->array[WEIGHT + KEYS]), taken<T>(-kShareExponent));
         const strip_dots term = positive(v.n, quotient(product(w, d), v.z));
         x.s.put(x.own->array[EXPONENTIAL], term);
         leave_total(x, 1, term);
@@ -313,20 +348,21 @@ __device__ inline void visit_backward(sides_block &x, const sides_gradient &a, c
     }
     x.step_team();
     send_vectors(x, AFTER_C, 0);
-    park_strip(x, h);
+    park_strip<T>(x, h);
     x.place();
     strip_values c;
-    score_tokens(c, false, x);
+    score_tokens<T>(c, false, x);
     if (x.side == QUERIES)
-        visit_sinks(x, v, d, c);
+        visit_sinks<T>(x, v, d, c);
     else
-        visit_sources(x, a, p, v, d, c);
-    write_output(x, a, p);
+        visit_sources<T>(x, a, p, v, d, c);
+    write_output<T>(x, a, p);
 }
 
 #endif
 
 /* Machine code for Hopper; other devices never launch it. */
+template <typename T>
 __global__ void __launch_bounds__(kSidesThreads, 1)
     causal_sides_kernel(const __grid_constant__ sides_gradient a)
 {
@@ -343,7 +379,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
     for (int i = x.index; i < kCarried; i += kTeamThreads)
         x.own->carried[i] = {0.0F, 0.0F};
     if (x.thread < kChunk)
-        put_weight(x, ONES, x.thread, 1.0F);
+        put_weight<T>(x, ONES, x.thread, 1.0F);
     if (x.index == 0) {
 #pragma unroll 1
         for (int name = 0; name < kExchanges; name++)
@@ -360,42 +396,44 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
         const bool last = segment + 1 == a.segments;
         x.place();
         const chunk_place p = chunk_of(a, x, segment * x.ranks + x.rank);
+        x.chunk = (int)p.chunk;
         x.step_team();
         fetch_chunk(x, a, p, last || x.side == KEYS);
         if (!last)
             announce_chunk(x, a, chunk_of(a, x, p.chunk + x.ranks));
         v.n = numbers_of(p, x.s);
-        take_chunk(x, p);
+        take_chunk<T>(x, p);
         if (segment > 0)
-            join_product(x, states, segment > 1);
+            join_product<T>(x, states, segment > 1);
         if (segment == 0) /* every block's barriers stand before anything is sent */
             asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-        visit_forward(x, a.round.s.clamp, v);
+        visit_forward<T>(x, a.round.s.clamp, v);
         take_values(x);
         if (last)
             break;
         keep_record(x, record_of(a, x, p), v);
         if (x.side == KEYS)
-            send_parts(x, PRODUCT);
+            send_parts<T>(x, PRODUCT);
     }
 #pragma unroll 1
     for (int64_t segment = a.segments - 1; segment >= 0; segment--) {
         const bool last = segment + 1 == a.segments;
         x.place();
         const chunk_place p = chunk_of(a, x, segment * x.ranks + x.rank);
+        x.chunk = (int)p.chunk;
         if (!last) {
             x.step_team();
             fetch_chunk(x, a, p, true);
             v.n = numbers_of(p, x.s);
             const float entry = read_record(x, record_of(a, x, p), v);
-            take_chunk(x, p);
-            use_record(x, v, entry);
+            take_chunk<T>(x, p);
+            use_record<T>(x, v, entry);
             take_values(x);
         }
         read_carried(x, states, carried, !x.alone, !last);
         if (segment > 0)
             announce_chunk(x, a, chunk_of(a, x, p.chunk - x.ranks));
-        visit_backward(x, a, p, last, v, states, carried);
+        visit_backward<T>(x, a, p, last, v, states, carried);
     }
 #else
     (void)a;
@@ -430,5 +468,8 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
         .early = true,
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, causal_sides_kernel, a, error);
+    return fb_cuda_launch_clusters(launch,
+                                   p->dtype == FB_F16 ? causal_sides_kernel<__half>
+                                                      : causal_sides_kernel<__nv_bfloat16>,
+                                   a, error);
 }

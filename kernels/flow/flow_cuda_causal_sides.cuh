@@ -1,8 +1,11 @@
 /*
- * The steps of causal Flow-Attention's gradient in clusters: bf16, heads of 64, Hopper. A block has
- * a chunk of 64 tokens, four warps its queries and four its keys, a strip of 16 tokens each with
- * phi in f32 in registers. What comes before and after the chunk the blocks of a cluster send to
- * one another. flow_cuda_causal_sides.cu makes a kernel of them and tells the algorithm.
+ * The steps of causal Flow-Attention's gradient in clusters: bf16 and f16, heads of 64, Hopper. A
+ * block has a chunk of 64 tokens, four warps its queries and four its keys, a strip of 16 tokens
+ * each with phi in f32 in registers. What comes before and after the chunk the blocks of a cluster
+ * send to one another. flow_cuda_causal_sides.cu makes a kernel of them and tells the algorithm.
+ *
+ * In f16 operands take powers of two with them, which f32 leaves behind: those of the exponents
+ * below, which keep what grows or falls with the position within its range at any length.
  *
  * The two sides take the same steps with the tensors changed over. Of a block's tiles side s has
  * those of index s: its own phi, high and low halves, `value` (dout for queries, v for keys), the
@@ -12,6 +15,7 @@
 #define FB_FLOW_CUDA_CAUSAL_SIDES_CUH
 
 #include "cuda_exchange.cuh"
+#include "cuda_pair_products.cuh"
 #include "cuda_wgmma.cuh"
 #include "flow_cuda_causal_strips.cuh"
 
@@ -25,6 +29,10 @@ static_assert(kChunk == FB_FLOW_CUDA_SIDES_TOKENS, "the plan counts in chunks");
 
 enum { QUERIES, KEYS };
 enum { OWN_TILE = 0, LOW_TILE = 2, VALUE_TILE = 4, STATE_OF = 6, PARTS_OF = 8, SIDES_TILES = 10 };
+
+/* In f16: of n / a and n / b as weights of sums; of p; of vectors after the chunk, of gradients of
+ * scalars, and of dq and dk before the slopes of phi. */
+constexpr int kInverseExponent = -4, kShareExponent = -4, kSlopeExponent = 2;
 
 /* What blocks send to one another; the first three before a chunk, the last three after it. */
 enum exchange_name { SUMS, FLOWS, WEIGHTS, PRODUCT, PARTS, STATES, AFTER_C, AFTER_O, AFTER_A };
@@ -148,6 +156,7 @@ struct sides_block {
     int rank, ranks, share_bits; /* of the cluster's teams; one joins 64 / ranks = 1 << share_bits
                                     rows of the states */
     int b, h;
+    int chunk;       /* of the head */
     bool alone;      /* there is one segment */
     uint32_t rounds; /* a bit per exchange */
 
@@ -169,6 +178,28 @@ struct sides_block {
         s.row = 16 * s.warp;
         tiles = sides_tiles + team * kTeamBytes;
         own = reinterpret_cast<sides_shared *>(tiles + SIDES_TILES * kChunkTile);
+    }
+    /* The head has 2^magnitude tokens at most up to the chunk's last. */
+    __device__ int magnitude() const
+    {
+        static_assert(kChunk == 64, "2^6 tokens in the first chunk");
+        return 38 - __clz(chunk);
+    }
+    /* In f16: of r and R; that of M and h is its negative. Of the tokens up to the segment's last,
+     * since the blocks add theirs up. */
+    __device__ int state_exponent() const
+    {
+        return 38 - __clz(chunk | (ranks - 1)) - 3;
+    }
+    /* Of gradients of scalars, which fall faster than the position grows, as operands. */
+    __device__ int scalar_exponent() const
+    {
+        return magnitude() - 2;
+    }
+    /* Of vectors before the chunk, which these scalars are multiplied with. */
+    __device__ int before_exponent() const
+    {
+        return kSlopeExponent - scalar_exponent();
     }
     /* The team, or one of its sides, in step. */
     __device__ void step_team() const
@@ -223,60 +254,80 @@ struct sides_block {
 
 constexpr uint64_t kStepColumns = 2, kStepRows = 16 * kRowBytes / 16; /* of a described tile */
 
-/* A pair of numbers as bf16, and what they leave. */
-__device__ inline void split_pair(uint32_t &high, uint32_t &low, float x, float y)
+/* 2^exponent in f16; bf16 needs none. */
+template <typename T> __device__ float taken(int exponent)
 {
-    high = pack_bf16(x, y);
-    low = pack_bf16(x - bf16_low(high), y - bf16_high(high));
+    return kNarrow<T> ? two_to(exponent) : 1.0F;
+}
+
+__device__ inline strip_dots scaled(strip_dots x, float scale)
+{
+    return {x.low * scale, x.high * scale};
+}
+
+/* A pair of numbers as 16-bit numbers, and what they leave. */
+template <typename T> __device__ void split_pair(uint32_t &high, uint32_t &low, float x, float y)
+{
+    high = pack_pair<T>(x, y);
+    low = pack_pair<T>(x - low_of<T>(high), y - high_of<T>(high));
 }
 
 /* ---- sums over tokens ------------------------------------------------------------------------ */
 
-struct half_pair {
-    __nv_bfloat16 high, low;
+template <typename T> struct half_pair {
+    T high, low;
     __device__ explicit half_pair(float x)
-        : high(__float2bfloat16_rn(x)), low(__float2bfloat16_rn(x - __bfloat162float(high)))
+        : high(from_f32<T>(x)), low(from_f32<T>(x - to_f32(high)))
     {
     }
 };
 
-__device__ inline __nv_bfloat16 &entry_of(char *tile, int row, int col)
+template <typename T> __device__ T &entry_of(char *tile, int row, int col)
 {
-    return *reinterpret_cast<__nv_bfloat16 *>(tile + chunk_offset(row, col / 8) + col % 8 * 2);
+    return *reinterpret_cast<T *>(tile + chunk_offset(row, col / 8) + col % 8 * 2);
 }
 
 /* Columns of the side's weights: what is to be summed, and ones. */
 enum { FIRST_WEIGHTS, SECOND_WEIGHTS, ONES = 3 };
 
-__device__ inline void put_weight(const sides_block &x, int column, int token, float weight)
+template <typename T>
+__device__ void put_weight(const sides_block &x, int column, int token, float weight)
 {
-    const half_pair w(weight);
-    entry_of(x.own->weights[x.side], 2 * column, token) = w.high;
-    entry_of(x.own->weights[x.side], 2 * column + 1, token) = w.low;
+    const half_pair<T> w(weight);
+    entry_of<T>(x.own->weights[x.side], 2 * column, token) = w.high;
+    entry_of<T>(x.own->weights[x.side], 2 * column + 1, token) = w.low;
 }
 
 /* Numbers of the lane's rows as weights, for sum_columns. */
-__device__ inline void put_weights(const sides_block &x, int column, strip_dots w)
+template <typename T> __device__ void put_weights(const sides_block &x, int column, strip_dots w)
 {
     if (x.s.t == 0) {
-        put_weight(x, column, x.s.row + x.s.g, w.low);
-        put_weight(x, column, x.s.row + x.s.g + 8, w.high);
+        put_weight<T>(x, column, x.s.row + x.s.g, w.low);
+        put_weight<T>(x, column, x.s.row + x.s.g + 8, w.high);
     }
 }
 
+#define FB_ADD_COLUMNS(type)                                                                       \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32." type "." type                        \
+                 " {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 1, 0;"                                       \
+                 : FB_WGMMA_C1(0)                                                                  \
+                 : "l"(a), "l"(b))
+
 /* c[64][8] += a[16][64]^T b[8][16]^T: rows of a along the depth. */
-__device__ inline void add_columns(float (&c)[1][4], uint64_t a, uint64_t b)
+template <typename T> __device__ void add_columns(float (&c)[1][4], uint64_t a, uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, "
-                 "1, 1, 1, 1, 0;"
-                 : FB_WGMMA_C1(0)
-                 : "l"(a), "l"(b));
+    if constexpr (kNarrow<T>)
+        FB_ADD_COLUMNS("f16");
+    else
+        FB_ADD_COLUMNS("bf16");
 }
 
 /* The side's sums over tokens of weight phi, in halves, of `count` columns of weights from `first`
- * on, as the chunk's part of vectors. The weights are published here. */
-__device__ inline void sum_columns(const sides_block &x, int buffer, int vector, int first,
-                                   int count)
+ * on, as the chunk's part of vectors; undo: takes back what the weights have with them. The weights
+ * are published here. */
+template <typename T>
+__device__ void sum_columns(const sides_block &x, int buffer, int vector, int first, int count,
+                            float undo)
 {
     float sum[1][4] = {};
     publish_shared();
@@ -288,10 +339,10 @@ __device__ inline void sum_columns(const sides_block &x, int buffer, int vector,
     wgmma_begin();
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        add_columns(sum, low + step * kStepRows, weights + step * kStepColumns);
+        add_columns<T>(sum, low + step * kStepRows, weights + step * kStepColumns);
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        add_columns(sum, high + step * kStepRows, weights + step * kStepColumns);
+        add_columns<T>(sum, high + step * kStepRows, weights + step * kStepColumns);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(sum);
@@ -299,8 +350,8 @@ __device__ inline void sum_columns(const sides_block &x, int buffer, int vector,
     if (column < 0 || column >= count)
         return;
     float *to = x.own->part[buffer][vector + column] + x.s.row + x.s.g;
-    to[0] = sum[0][0] + sum[0][1];
-    to[8] = sum[0][2] + sum[0][3];
+    to[0] = (sum[0][0] + sum[0][1]) * undo;
+    to[8] = (sum[0][2] + sum[0][3]) * undo;
 }
 
 /* ---- exchanges ------------------------------------------------------------------------------- */
@@ -343,15 +394,16 @@ __device__ inline void send_vectors(const sides_block &x, exchange_name name, in
 
 /* An entry of the side's vector, as b of a product with two columns, its halves: a lane's numbers,
  * two of each 8 columns, stand together. */
-__device__ inline void put_packed(const sides_block &x, int col, half_pair value)
+template <typename T> __device__ void put_packed(const sides_block &x, int col, half_pair<T> value)
 {
     const int at = 2 * (col % 8 / 2 * 8 + col / 8) + col % 2;
-    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][0])[at] = value.high;
-    reinterpret_cast<__nv_bfloat16 *>(x.own->packed[x.side][1])[at] = value.low;
+    reinterpret_cast<T *>(x.own->packed[x.side][0])[at] = value.high;
+    reinterpret_cast<T *>(x.own->packed[x.side][1])[at] = value.low;
 }
 
 /* An entry of a vector that the rows of an output are weighted sums of, see weigh_terms. */
-__device__ inline void put_term(const sides_block &x, int vector, int col, half_pair value)
+template <typename T>
+__device__ void put_term(const sides_block &x, int vector, int col, half_pair<T> value)
 {
     constexpr uint32_t of_keys = 1U << CQ | 1U << W | 1U << DU | 1U << AS;
     const int term = vector == U || vector == W     ? 0
@@ -361,14 +413,14 @@ __device__ inline void put_term(const sides_block &x, int vector, int col, half_
     char *tile = x.own->terms[of_keys >> vector & 1U];
 #pragma unroll
     for (int twice = 0; twice < 2; twice++) {
-        entry_of(tile + twice * 8 * kRowBytes, 2 * term, col) = value.high;
-        entry_of(tile + twice * 8 * kRowBytes, 2 * term + 1, col) = value.low;
+        entry_of<T>(tile + twice * 8 * kRowBytes, 2 * term, col) = value.high;
+        entry_of<T>(tile + twice * 8 * kRowBytes, 2 * term + 1, col) = value.low;
     }
 }
 
 /* Takes `count` entries from `first` on, by this side, as what comes before the chunk (or after
  * it): vectors from `to` on. The side is in step after. */
-template <bool After>
+template <typename T, bool After>
 __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int first, int count,
                              chunk_vector to)
 {
@@ -396,10 +448,11 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
         before += x.alone ? 0.0F : carried.value;
         x.own->vectors[to][x.thread] = before;
         if (name != WEIGHTS && (name == AFTER_O || x.thread < kDim)) {
-            const half_pair halves(After ? before : before + kEps);
-            put_term(x, to + x.thread / kDim, x.thread % kDim, halves);
+            const half_pair<T> halves(After ? before * taken<T>(kSlopeExponent)
+                                            : (before + kEps) * taken<T>(x.before_exponent()));
+            put_term<T>(x, to + x.thread / kDim, x.thread % kDim, halves);
             if (name != AFTER_O || x.thread >= kDim)
-                put_packed(x, x.thread % kDim, halves);
+                put_packed<T>(x, x.thread % kDim, halves);
         }
     }
     publish_shared();

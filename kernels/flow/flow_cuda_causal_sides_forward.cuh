@@ -38,7 +38,8 @@ __device__ inline const tensor_view &value_view(const sides_gradient &a, int sid
     return side == QUERIES ? a.round.dout : a.round.s.v;
 }
 
-/* The strip's rows of the chunk on their way into a tile, zero beyond the valid ones. */
+/* The strip's rows of the chunk on their way into a tile, zero beyond the valid ones. Bits are
+ * moved: bf16 stands for f16, too. */
 __device__ inline void fetch_strip(const sides_block &x, char *tile, const tensor_view &view,
                                    const chunk_place &p, bool whole)
 {
@@ -79,20 +80,19 @@ __device__ inline void announce_chunk(const sides_block &x, const sides_gradient
     const int row = x.thread % kChunk;
     const tensor_view &view = x.thread < kChunk ? own_view(a, x.side) : value_view(a, x.side);
     if (row < p.rows)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(
-            rows_of<__nv_bfloat16>(view, x.b, x.h, p.at + row).data));
+        asm volatile(
+            "prefetch.global.L2 [%0];" ::"l"(rows_of<uint16_t>(view, x.b, x.h, p.at + row).data));
 }
 
 /* Sigmoids of a strip, as load_strip read it. Not below those of -20: products of four have to
  * fit. */
-__device__ inline void map_limited(strip_values &phi, uint32_t (&raw)[4][4])
+template <typename T> __device__ void map_limited(strip_values &phi, uint32_t (&raw)[4][4])
 {
     constexpr float log2e = 1.44269504F;
-    const uint32_t least = 0xc1a0c1a0U; /* -20, twice */
 #pragma unroll
     for (int i = 0; i < 16; i++)
-        asm("max.bf16x2 %0, %0, %1;" : "+r"(raw[i / 4][i % 4]) : "r"(least));
-    unpack_strip(phi, raw);
+        pairs<T>::raise(raw[i / 4][i % 4], pairs<T>::minus_20);
+    unpack_strip<T>(phi, raw);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         float a[4];
@@ -110,7 +110,7 @@ __device__ inline void map_limited(strip_values &phi, uint32_t (&raw)[4][4])
 }
 
 /* phi of the side's strips, and their halves in its tiles, published; zero where no token is. */
-__device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
+template <typename T> __device__ void take_chunk(const sides_block &x, const chunk_place &p)
 {
     const strip_place &s = x.s;
     strip_values phi;
@@ -118,7 +118,7 @@ __device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
     wait_copies<1>();
     __syncwarp();
     load_strip(raw, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at);
-    map_limited(phi, raw);
+    map_limited<T>(phi, raw);
     if (p.rows < kChunk) {
 #pragma unroll
         for (int n = 0; n < 8; n++)
@@ -127,16 +127,16 @@ __device__ inline void take_chunk(const sides_block &x, const chunk_place &p)
                 phi[n][i] = s.row + s.g + i / 2 * 8 < p.rows ? phi[n][i] : 0.0F;
     }
     __syncwarp();
-    store_strip(x.tile(OWN_TILE, x.side), phi, s);
+    store_strip<T>(x.tile(OWN_TILE, x.side), phi, s);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
-            const uint32_t pair = pack_bf16(phi[n][i], phi[n][i + 1]);
-            phi[n][i] -= bf16_low(pair);
-            phi[n][i + 1] -= bf16_high(pair);
+            const uint32_t pair = pack_pair<T>(phi[n][i], phi[n][i + 1]);
+            phi[n][i] -= low_of<T>(pair);
+            phi[n][i + 1] -= high_of<T>(pair);
         }
-    store_strip(x.tile(LOW_TILE, x.side), phi, s);
+    store_strip<T>(x.tile(LOW_TILE, x.side), phi, s);
     publish_shared();
 }
 
@@ -196,9 +196,10 @@ __device__ inline strip_dots weight_of(const sides_block &x, const side_scalars 
     return positive(v.n, product(v.n, quotient({fabsf(v.x.low), fabsf(v.x.high)}, v.z)));
 }
 
-__device__ inline void leave_weight(const sides_block &x, const side_scalars &v)
+template <typename T> __device__ void leave_weight(const sides_block &x, const side_scalars &v)
 {
-    x.s.put(x.own->array[WEIGHT + x.side], weight_of(x, v));
+    const int exponent = x.side == QUERIES ? x.state_exponent() : kShareExponent;
+    x.s.put(x.own->array[WEIGHT + x.side], scaled(weight_of(x, v), taken<T>(exponent)));
 }
 
 /* With what eps adds to a product with the vector. */
@@ -208,15 +209,29 @@ __device__ inline strip_dots lifted(strip_dots x, const float *vector)
     return {x.low + lift, x.high + lift};
 }
 
-/* a and b; leaves the parts of W and U. */
-__device__ inline void flow_strip(const sides_block &x, const strip_values &c, side_scalars &v)
+/* n / a or n / b as weights of sums: in f16 up to a million, which is far from any flow. */
+template <typename T> __device__ strip_dots bounded_weights(strip_dots inverse)
 {
-    v.flow = sum_weighted(dot_packed(x), c, nullptr, x.s);
+    const strip_dots w = scaled(inverse, taken<T>(kInverseExponent));
+    return {bounded<T>(w.low), bounded<T>(w.high)};
+}
+
+/* The lane's part of phi's rows times a vector of before the chunk. */
+template <typename T> __device__ strip_dots dot_before(const sides_block &x)
+{
+    return scaled(dot_packed<T>(x), taken<T>(-x.before_exponent()));
+}
+
+/* a and b; leaves the parts of W and U. */
+template <typename T>
+__device__ void flow_strip(const sides_block &x, const strip_values &c, side_scalars &v)
+{
+    v.flow = sum_weighted(dot_before<T>(x), c, nullptr, x.s);
     v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
     const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
     x.s.put(x.own->array[INVERSE + x.side], inverse);
-    put_weights(x, FIRST_WEIGHTS, inverse);
-    sum_columns(x, 1, x.side, FIRST_WEIGHTS, 1);
+    put_weights<T>(x, FIRST_WEIGHTS, bounded_weights<T>(inverse));
+    sum_columns<T>(x, 1, x.side, FIRST_WEIGHTS, 1, taken<T>(-kInverseExponent));
 }
 
 /* Sums of a number per token, from the chunk's first to each, or from its last; by one warp. */
@@ -236,7 +251,7 @@ template <bool Backwards> __device__ void scan_chunk(const float *from, float *t
 }
 
 /* E and, from what other blocks have, Z; by the keys. */
-__device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
+template <typename T> __device__ void weigh_keys(sides_block &x, float clamp, side_scalars &v)
 {
     const auto mark = [&](float o, float n, float &e) {
         e = n > 0.0F ? __expf(fminf(fmaxf(o, -clamp), clamp)) : 0.0F;
@@ -252,34 +267,34 @@ __device__ inline void weigh_keys(sides_block &x, float clamp, side_scalars &v)
         send_four(x, WEIGHTS, 0, 0, x.thread);
     if (x.s.warp == kChunkWarps - 1)
         scan_chunk<false>(x.own->array[EXPONENTIAL], x.own->array[RUNNING], x.s.lane);
-    take_vectors<false>(x, WEIGHTS, 0, 0, 1, DU);
+    take_vectors<T, false>(x, WEIGHTS, 0, 0, 1, DU);
     const float before = x.own->vectors[DU][0];
     v.z = plus({before, before}, x.s.of(x.own->array[RUNNING]));
 }
 
 /* Everything of the forward pass that a chunk's tokens need. The side is in step before. */
-__device__ inline void visit_forward(sides_block &x, float clamp, side_scalars &v)
+template <typename T> __device__ void visit_forward(sides_block &x, float clamp, side_scalars &v)
 {
     const bool queries = x.side == QUERIES;
     const int other = kDim * (1 - x.side);
-    sum_columns(x, 0, x.side, ONES, 1);
+    sum_columns<T>(x, 0, x.side, ONES, 1, 1.0F);
     x.step_team();
     send_vectors(x, SUMS, 0);
     strip_values c;
-    score_tokens(c, true, x);
-    take_vectors<false>(x, SUMS, 0, other, kDim, queries ? CK : CQ);
-    flow_strip(x, c, v);
+    score_tokens<T>(c, true, x);
+    take_vectors<T, false>(x, SUMS, 0, other, kDim, queries ? CK : CQ);
+    flow_strip<T>(x, c, v);
     x.step_team();
     send_vectors(x, FLOWS, 1);
-    take_vectors<false>(x, FLOWS, 1, other, kDim, queries ? U : W);
-    v.x = sum_weighted(dot_packed(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
+    take_vectors<T, false>(x, FLOWS, 1, other, kDim, queries ? U : W);
+    v.x = sum_weighted(dot_before<T>(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
     v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
     v.x = positive(v.n, quotient(v.x, v.n));
     if (queries)
         x.keep_step(2);
     else
-        weigh_keys(x, clamp, v);
-    leave_weight(x, v);
+        weigh_keys<T>(x, clamp, v);
+    leave_weight<T>(x, v);
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -311,11 +326,13 @@ __device__ inline float read_record(const sides_block &x, const float *record, s
     return record[kRecordScalars + x.index];
 }
 
-__device__ inline void use_record(const sides_block &x, const side_scalars &v, float entry)
+template <typename T>
+__device__ void use_record(const sides_block &x, const side_scalars &v, float entry)
 {
-    put_term(x, x.index / kDim, x.index % kDim, half_pair(entry + kEps));
+    put_term<T>(x, x.index / kDim, x.index % kDim,
+                half_pair<T>((entry + kEps) * taken<T>(x.before_exponent())));
     x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
-    leave_weight(x, v);
+    leave_weight<T>(x, v);
 }
 
 #endif

@@ -70,25 +70,26 @@ __device__ inline void end_products(strip_values &c)
 }
 
 /* c += x y^T. */
-__device__ inline void add_turned(strip_values &c, const char *x, const char *y)
+template <typename T> __device__ void add_turned(strip_values &c, const char *x, const char *y)
 {
     const uint64_t a = described(x), b = described(y);
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        wgmma_turned<__nv_bfloat16>(c, a + step * kStepColumns, b + step * kStepColumns, false);
+        wgmma_turned<T>(c, a + step * kStepColumns, b + step * kStepColumns, false);
 }
 
 /* c += a y, the strip's rows in registers. */
-__device__ inline void add_product(strip_values &c, const uint32_t (&a)[4][4], const char *y)
+template <typename T>
+__device__ void add_product(strip_values &c, const uint32_t (&a)[4][4], const char *y)
 {
     const uint64_t b = described(y);
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        wgmma_add<__nv_bfloat16>(c, a[step], b + step * kStepRows);
+        wgmma_add<T>(c, a[step], b + step * kStepRows);
 }
 
 /* The lane's part of phi's rows times the side's packed vector: to be summed over the quad. */
-__device__ inline strip_dots dot_packed(const sides_block &x)
+template <typename T> __device__ strip_dots dot_packed(const sides_block &x)
 {
     const strip_place &s = x.s;
     uint4 even = {}, odd = {};
@@ -104,21 +105,22 @@ __device__ inline strip_dots dot_packed(const sides_block &x)
         uint32_t a[4], a_low[4];
         load_a(a, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at, step);
         load_a(a_low, shared_address(s.own(x.tile(LOW_TILE, x.side))), s.at, step);
-        multiply(low, a_low, b[2 * step], b[2 * step + 1]);
-        multiply(sum, a, b[2 * step], b[2 * step + 1]);
+        multiply<T>(low, a_low, b[2 * step], b[2 * step + 1]);
+        multiply<T>(sum, a, b[2 * step], b[2 * step + 1]);
     }
     return {sum[0] + sum[1] + (low[0] + low[1]), sum[2] + sum[3] + (low[2] + low[3])};
 }
 
 /* phi y^T of the tokens before, or after, y the other side's phi. */
-__device__ inline void score_tokens(strip_values &c, bool before, const sides_block &x)
+template <typename T>
+__device__ void score_tokens(strip_values &c, bool before, const sides_block &x)
 {
     const char *own = x.tile(OWN_TILE, x.side), *other = x.tile(OWN_TILE, 1 - x.side);
     clear_strip(c);
     begin_products(c);
-    add_turned(c, x.tile(LOW_TILE, x.side), other);
-    add_turned(c, own, x.tile(LOW_TILE, 1 - x.side));
-    add_turned(c, own, other);
+    add_turned<T>(c, x.tile(LOW_TILE, x.side), other);
+    add_turned<T>(c, own, x.tile(LOW_TILE, 1 - x.side));
+    add_turned<T>(c, own, other);
     end_products(c);
     cut_triangle(c, before, x.s);
 }
@@ -139,23 +141,27 @@ __device__ inline strip_dots sum_weighted(strip_dots sum, const strip_values &c,
     return over_quad(sum);
 }
 
-/* c, its columns weighted, as operand a. */
-__device__ inline void pack_weighted(uint32_t (&a)[4][4], const strip_values &c,
-                                     const float *weight, const strip_place &s)
+/* c, its columns weighted, as operand a; scale: of all of it (1: bf16). */
+template <typename T>
+__device__ void pack_weighted(uint32_t (&a)[4][4], const strip_values &c, const float *weight,
+                              float scale, const strip_place &s)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
-        const float2 w = *reinterpret_cast<const float2 *>(weight + 8 * n + 2 * s.t);
-        a[n / 2][n % 2 * 2] = pack_bf16(w.x * c[n][0], w.y * c[n][1]);
-        a[n / 2][n % 2 * 2 + 1] = pack_bf16(w.x * c[n][2], w.y * c[n][3]);
+        float2 w = *reinterpret_cast<const float2 *>(weight + 8 * n + 2 * s.t);
+        if constexpr (kNarrow<T>)
+            w = make_float2(w.x * scale, w.y * scale);
+        a[n / 2][n % 2 * 2] = pack_pair<T>(w.x * c[n][0], w.y * c[n][1]);
+        a[n / 2][n % 2 * 2 + 1] = pack_pair<T>(w.x * c[n][2], w.y * c[n][3]);
     }
 }
 
 /* A strip into its rows of a tile. */
-__device__ inline void store_strip(char *tile, const strip_values &y, const strip_place &s)
+template <typename T>
+__device__ void store_strip(char *tile, const strip_values &y, const strip_place &s)
 {
     uint32_t a[4][4];
-    pack_strip(a, y);
+    pack_strip<T>(a, y);
     const uint32_t rows = shared_address(s.own(tile));
 #pragma unroll
     for (int step = 0; step < 4; step++)
@@ -167,7 +173,7 @@ __device__ inline void store_strip(char *tile, const strip_values &y, const stri
 
 /* The lane's phi in halves, as a product's result would lie: visit(block of 8 columns, first of two
  * places in it, phi, phi). */
-template <typename Visit> __device__ void each_phi(const sides_block &x, Visit visit)
+template <typename T, typename Visit> __device__ void each_phi(const sides_block &x, Visit visit)
 {
 #pragma unroll
     for (int step = 0; step < 4; step++) {
@@ -176,42 +182,43 @@ template <typename Visit> __device__ void each_phi(const sides_block &x, Visit v
         load_a(a_low, shared_address(x.s.own(x.tile(LOW_TILE, x.side))), x.s.at, step);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            visit(2 * step + i / 2, i % 2 * 2, bf16_low(a[i]) + bf16_low(a_low[i]),
-                  bf16_high(a[i]) + bf16_high(a_low[i]));
+            visit(2 * step + i / 2, i % 2 * 2, low_of<T>(a[i]) + low_of<T>(a_low[i]),
+                  high_of<T>(a[i]) + high_of<T>(a_low[i]));
     }
 }
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
 /* 16 columns of a tile as rows of an operand, its rows weighted. */
-__device__ inline void load_weighted(uint32_t (&a)[4][4], const char *tile, const float *weight,
-                                     const strip_place &s)
+template <typename T>
+__device__ void load_weighted(uint32_t (&a)[4][4], const char *tile, const float *weight,
+                              const strip_place &s)
 {
 #pragma unroll
     for (int step = 0; step < 4; step++) {
         load_a_turned(a[step], shared_address(tile) + step * 16 * kRowBytes, s.at, s.warp);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            a[step][i] = scale_two(a[step][i], *reinterpret_cast<const float2 *>(
-                                                   weight + 16 * step + i / 2 * 8 + 2 * s.t));
+            a[step][i] = scale_two<T>(a[step][i], *reinterpret_cast<const float2 *>(
+                                                      weight + 16 * step + i / 2 * 8 + 2 * s.t));
     }
 }
 
 /* The chunk's own part of the side's state: phi^T (weight value), to the blocks that join its rows,
  * 64 / ranks each. The side is in step before. */
-__device__ inline void send_parts(const sides_block &x, exchange_name name)
+template <typename T> __device__ void send_parts(const sides_block &x, exchange_name name)
 {
     const strip_place &s = x.s;
     char *staging = x.tile(STATE_OF, x.side);
     const int share = 1 << x.share_bits;
     strip_values state;
     uint32_t weighted[4][4];
-    load_weighted(weighted, x.tile(OWN_TILE, x.side), x.own->array[WEIGHT + x.side], s);
+    load_weighted<T>(weighted, x.tile(OWN_TILE, x.side), x.own->array[WEIGHT + x.side], s);
     clear_strip(state);
     begin_products(state);
-    add_product(state, weighted, x.tile(VALUE_TILE, x.side));
+    add_product<T>(state, weighted, x.tile(VALUE_TILE, x.side));
     end_products(state);
-    store_strip(staging, state, s);
+    store_strip<T>(staging, state, s);
     __syncwarp();
     const uint32_t barrier = shared_address(&x.own->barriers[name]);
     const uint32_t parts = shared_address(x.tile(PARTS_OF, x.side)) + x.rank * share * kRowBytes;
@@ -224,21 +231,22 @@ __device__ inline void send_parts(const sides_block &x, exchange_name name)
     }
 }
 
-struct eight_sums {
+template <typename T> struct eight_sums {
     float x[8];
-    __device__ void add(uint4 pairs)
+    __device__ void add(uint4 four)
     {
-        const uint32_t p[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+        const uint32_t p[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            x[2 * i] += bf16_low(p[i]);
-            x[2 * i + 1] += bf16_high(p[i]);
+            x[2 * i] += low_of<T>(p[i]);
+            x[2 * i + 1] += high_of<T>(p[i]);
         }
     }
-    __device__ uint4 rounded() const
+    __device__ uint4 rounded(float scale) const
     {
-        return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
-                          pack_bf16(x[6], x[7]));
+        return make_uint4(
+            pack_pair<T>(x[0] * scale, x[1] * scale), pack_pair<T>(x[2] * scale, x[3] * scale),
+            pack_pair<T>(x[4] * scale, x[5] * scale), pack_pair<T>(x[6] * scale, x[7] * scale));
     }
 };
 
@@ -294,8 +302,9 @@ __device__ inline void read_carried(const sides_block &x, double *states, double
         c.read(carried);
 }
 
-/* M of a segment to what is carried, if anything is; by one thread for all blocks. */
-__device__ inline void join_product(sides_block &x, double *states, bool carries)
+/* M of a segment to what is carried, if anything is; by one thread for all blocks. M is carried
+ * with p's power of two. */
+template <typename T> __device__ void join_product(sides_block &x, double *states, bool carries)
 {
     const joined_chunk c(x, states);
     double carried[8];
@@ -305,7 +314,7 @@ __device__ inline void join_product(sides_block &x, double *states, bool carries
         x.ready(PRODUCT);
     if (c.side == QUERIES || c.first > 0)
         return;
-    eight_sums sum = {};
+    eight_sums<T> sum = {};
 #pragma unroll 1
     for (int rank = 0; rank < x.ranks; rank++)
         sum.add(c.part(rank));
@@ -317,7 +326,8 @@ __device__ inline void join_product(sides_block &x, double *states, bool carries
 
 /* What comes before (M) or after (R) each of the cluster's chunks, to their blocks. M before the
  * last segment is what was carried forwards; before others their sum is taken off it. */
-__device__ inline void join_states(sides_block &x, double *states, double (&carried)[8], bool last)
+template <typename T>
+__device__ void join_states(sides_block &x, double *states, double (&carried)[8], bool last)
 {
     const joined_chunk c(x, states);
     const bool keys = c.side == KEYS;
@@ -326,7 +336,7 @@ __device__ inline void join_states(sides_block &x, double *states, double (&carr
     x.await_exchange(PARTS);
     if (x.index == 0)
         x.ready(PARTS);
-    eight_sums sum = {};
+    eight_sums<T> sum = {};
     if (keys && !last) {
 #pragma unroll 1
         for (int k = 0; k < x.ranks; k++)
@@ -340,6 +350,15 @@ __device__ inline void join_states(sides_block &x, double *states, double (&carr
 #pragma unroll
     for (int i = 0; i < 8; i++)
         sum.x[i] = (float)carried[i];
+    float scale = 1.0F; /* of what is told */
+    if constexpr (kNarrow<T>) {
+        if (keys)
+            scale = two_to(-kShareExponent - x.state_exponent());
+        else
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                sum.x[i] *= two_to(x.state_exponent());
+    }
 #pragma unroll 1
     for (int k = 0; k < c.first; k++)
         sum.add(c.part(order(k)));
@@ -348,17 +367,17 @@ __device__ inline void join_states(sides_block &x, double *states, double (&carr
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         const int other = order(c.first + k);
-        send_chunk(x.of_team(to, other), x.of_team(barrier, other), sum.rounded());
+        send_chunk(x.of_team(to, other), x.of_team(barrier, other), sum.rounded(scale));
         sum.add(c.part(other));
     }
     if (!x.alone && !keys && c.first + 4 == x.ranks) {
-        eight_sums all = {};
+        eight_sums<T> all = {};
 #pragma unroll 1
         for (int k = 0; k < x.ranks; k++)
             all.add(c.part(k));
 #pragma unroll
         for (int i = 0; i < 8; i++)
-            carried[i] += (double)all.x[i];
+            carried[i] += (double)(all.x[i] * taken<T>(-x.state_exponent()));
         c.write(carried);
     }
     x.await_exchange(STATES);

@@ -60,7 +60,7 @@ struct fb_flow_cuda_plan {
     int cols;      /* of queries and keys */
     int value_cols;
     int splits;         /* of value_cols */
-    bool resident;      /* kernels of bf16 and heads of 64 serve where tensors allow it */
+    bool resident;      /* kernels of heads of 64 serve where tensors allow it: bf16, causal f16 */
     int slices;         /* of a head, normal form */
     int64_t slice_len;  /* tokens, a multiple of the tile */
     int chunk;          /* tokens per step of the causal form */

@@ -2,6 +2,7 @@
 #include "flow.h"
 #include "flow_cuda_plan.h"
 #include "flow_cuda_wide_plan.h"
+#include "flow_options.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -311,6 +312,35 @@ static void test_causal_clusters_cover_the_head(void **state)
         }
 }
 
+/* Causal f16 has bf16's clusters where p fits beside the values, and no strips, so that sides serve
+ * longer heads. */
+static void test_causal_f16_has_clusters_of_bf16(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan bf16, f16;
+            fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+            problem.causal = true;
+            problem.dtype = FB_BF16;
+            fb_flow_cuda_plan_of(&problem, &bf16);
+            problem.dtype = FB_F16;
+            fb_flow_cuda_plan_of(&problem, &f16);
+            assert_int_equal(f16.causal_ranks, bf16.causal_ranks);
+            assert_int_equal(f16.causal_segments, bf16.causal_segments);
+            assert_int_equal(f16.forward_bytes, bf16.forward_bytes);
+            assert_false(f16.strips);
+            if (lengths[i] >= 63 && (heads >= 16 || lengths[i] <= 1000))
+                assert_true(f16.sides_ranks > 0);
+            if (bf16.sides_ranks > 0)
+                assert_int_equal(f16.sides_ranks, bf16.sides_ranks);
+            problem.params[FB_FLOW_PARAM_CLAMP] = 5.0;
+            fb_flow_cuda_plan_of(&problem, &f16);
+            assert_int_equal(f16.causal_ranks + f16.sides_ranks, 0);
+        }
+}
+
 /* Both forms: bf16, heads of 64, as many heads of keys as of queries. */
 static void test_strips_serve_both_forms(void **state)
 {
@@ -343,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_forward_stays_within_its_memory),
         cmocka_unit_test(test_strips_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
+        cmocka_unit_test(test_causal_f16_has_clusters_of_bf16),
         cmocka_unit_test(test_strips_serve_both_forms),
         cmocka_unit_test(test_sides_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_gradients_need_little_memory),

@@ -103,15 +103,37 @@ static void test_dtypes_flow_heads_of_64_agree_with_oracle(void **state)
     };
     size_t executed[VARIANTS_MAX] = {0};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
-        for (int causal = 0; causal < 2; causal++) {
+        for (int variation = 0; variation < 4; variation++) {
+            const bool causal = variation % 2 != 0;
             struct kernel_case c = {
                 .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 700 + i};
             kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 3, lengths[i][0],
                                     lengths[i][causal ? 0 : 1], 64, 64);
-            c.problem.dtype = FB_BF16;
-            c.problem.causal = causal != 0;
+            c.problem.dtype = dtypes[variation / 2];
+            c.problem.causal = causal;
             judge_all_variants(&c, executed);
         }
+    kernel_expect_no_failures();
+}
+
+/* f16 ends at 65504: causal sums, states and their gradients grow or fall with the position. One
+ * segment of a cluster and many, small inputs and large ones, whose rows of phi hardly overlap. */
+static void test_dtypes_flow_f16_keeps_its_range(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t length;
+        float scale;
+    } cases[] = {{1, 8.0f}, {600, 0.01f}, {600, 4.0f}, {20000, 1.0f}};
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct kernel_case c = {.layout = LAYOUT_BHND, .scale = cases[i].scale, .seed = 760 + i};
+        kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 1, cases[i].length,
+                                cases[i].length, 64, 64);
+        c.problem.dtype = FB_F16;
+        c.problem.causal = true;
+        judge_all_variants(&c, executed);
+    }
     kernel_expect_no_failures();
 }
 
@@ -241,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_flow_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
