@@ -3,7 +3,7 @@
 #
 #   scripts/publish_gpu.sh RUN-OF-GPU RUN-OF-PEERS
 #
-# The picture beside PyTorch and cuDNN takes ours from the first run and theirs from the second.
+# The first run gives ours alone, the second ours beside PyTorch and cuDNN.
 # Needs gnuplot and python3; FLOWBENCH names another program than ./bench.
 set -euo pipefail
 
@@ -21,32 +21,29 @@ flowbench=${FLOWBENCH:-$here/bench}
 cp "$work/gpu/time_vs_seq_len-forward.png" "$gallery/gpu_time_vs_seq_len.png"
 cp "$work/gpu/time_vs_seq_len-both.png" "$gallery/gpu_time_vs_seq_len_both.png"
 
-python3 - "$1" "$2" "$work" <<'EOF'
+python3 - "$2" "$work" <<'EOF'
 import csv, os, shutil, sys
 
 
-def ours(row):
-    return row["mechanism"] == "flow" and int(row["seq_len"]) <= 4096
-
-
-def theirs(row):
+def is_shown(row):
     if row["dtype"] != "bf16" or row["status"] != "ok":
         return False
-    return row["variant"] == "cudnn" or (row["mechanism"], row["program"]) == ("flow", "torch")
+    is_flow = row["mechanism"] == "flow" and row["variant"] != "torch-chunked-compiled"
+    return is_flow or row["variant"] == "cudnn"
 
 
-gpu, peers, work = sys.argv[1:]
-for run, name, wanted in (gpu, "ours", ours), (peers, "theirs", theirs):
-    folder = os.path.join(work, name)
-    os.mkdir(folder)
-    shutil.copy(os.path.join(run, "run.json"), folder)
-    with open(os.path.join(run, "results.csv"), newline="") as source:
-        rows = csv.DictReader(source)
-        with open(os.path.join(folder, "results.csv"), "w", newline="") as target:
-            writer = csv.DictWriter(target, rows.fieldnames, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(filter(wanted, rows))
+run, work = sys.argv[1:]
+folder = os.path.join(work, "shown")
+os.mkdir(folder)
+shutil.copy(os.path.join(run, "run.json"), folder)
+with open(os.path.join(run, "results.csv"), newline="") as source:
+    rows = csv.DictReader(source)
+    with open(os.path.join(folder, "results.csv"), "w", newline="") as target:
+        writer = csv.DictWriter(target, rows.fieldnames, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(filter(is_shown, rows))
 EOF
-"$flowbench" plot -k time_vs_seq_len -o "$work/peers" "$work/ours" "$work/theirs" >/dev/null
+"$flowbench" plot -k time_vs_seq_len -o "$work/peers" "$work/shown" >/dev/null
 cp "$work/peers/time_vs_seq_len-forward.png" "$gallery/gpu_peers_time_vs_seq_len.png"
+cp "$work/peers/time_vs_seq_len-both.png" "$gallery/gpu_peers_time_vs_seq_len_both.png"
 ls -l "$gallery"/gpu_*

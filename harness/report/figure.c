@@ -241,6 +241,39 @@ static bool list_runs(struct fb_figure_builder *builder)
     return notes != NULL;
 }
 
+static bool is_first_of_program(const struct fb_figure_builder *builder, size_t member)
+{
+    const struct fb_row *row = builder->members[member]->key;
+    for (size_t i = 0; i < member; i++) {
+        const struct fb_row *before = builder->members[i]->key;
+        if (strcmp(before->program, row->program) == 0 &&
+            strcmp(before->program_version, row->program_version) == 0) {
+            return false;
+        }
+    }
+    return row->program_version[0] != '\0';
+}
+
+/* "torch: PyTorch 2.11.0, cuDNN 9.19.0": the versions of the programs that are not ours. */
+static bool list_programs(struct fb_figure_builder *builder)
+{
+    struct fb_arena *arena = builder->job->arena;
+    const char *notes = builder->figure->panel_notes[0];
+    for (size_t i = 0; i < builder->members_count && notes; i++) {
+        if (is_first_of_program(builder, i)) {
+            const struct fb_row *row = builder->members[i]->key;
+            char *line = fb_arena_printf(arena, builder->error, "%s: %s", row->program,
+                                         row->program_version);
+            line = line ? fb_figure_escape(arena, line, builder->error) : NULL;
+            notes = line ? fb_arena_printf(arena, builder->error, "%s%s%s", notes,
+                                           notes[0] ? "\n" : "", line)
+                         : NULL;
+        }
+    }
+    builder->figure->panel_notes[0] = notes;
+    return notes != NULL;
+}
+
 /* Panels, names and room; then everything that is drawn. */
 static enum fb_status fill_figure(struct fb_figure_builder *builder)
 {
@@ -278,7 +311,7 @@ static enum fb_status fill_figure(struct fb_figure_builder *builder)
     if (!figure->lines || !figure->marks || !figure->title || !figure->subtitle || !figure->name) {
         return FB_ERROR_MEMORY;
     }
-    if (builder->job->runs_count > 1 && !list_runs(builder)) {
+    if ((builder->job->runs_count > 1 && !list_runs(builder)) || !list_programs(builder)) {
         return FB_ERROR_MEMORY;
     }
     if (figure->kind == FB_PLOT_ISA_BARS) {

@@ -156,6 +156,24 @@ static void test_figure_line_of_another_variant_names_it(void **state)
     }
 }
 
+static void test_figure_names_the_version_of_each_program_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fb_figure *figures;
+    static const char *const variants[] = {"torch-compiled", "torch-official"};
+    for (int64_t n = 256; n <= 4096; n *= 2) {
+        (void)fb_made_row(&fixture->results, "flow", "fused", false, n, 1e-7 * (double)n);
+        for (int v = 0; v < 2; v++) {
+            struct fb_row *row =
+                fb_made_row(&fixture->results, "flow", variants[v], false, n, 3e-7 * (double)n);
+            (void)snprintf(row->program, sizeof row->program, "torch");
+            (void)snprintf(row->program_version, sizeof row->program_version, "PyTorch 2.11.0");
+        }
+    }
+    assert_int_equal(build(fixture, FB_PLOT_TIME_VS_SEQ_LEN, &figures), 1);
+    assert_string_equal(figures->panel_notes[0], "torch: PyTorch 2.11.0");
+}
+
 static void test_figure_decode_draws_the_state(void **state)
 {
     struct fixture *fixture = *state;
@@ -318,6 +336,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_figures_differ_by_pass_and_younger_factors, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_figure_line_of_another_variant_names_it, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_figure_names_the_version_of_each_program_once, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_figure_decode_draws_the_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_memory_without_workspace_is_noted_not_drawn,
