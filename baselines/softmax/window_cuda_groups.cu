@@ -1,30 +1,20 @@
 /*
  * Softmax over all keys or those up to the sink, bf16 or f16, heads of 64, on Hopper: a block takes
- * 192 queries, each of three warpgroups 64 of them; a fourth brings tiles of 128 keys and values
- * in. Products are wgmma's, whose weights come from registers, and the groups take turns at issuing
+ * its share of a head's queries in rounds of 192, each of three warpgroups 64 of them; a fourth
+ * brings tiles of 128 keys and values in, those of the next round while the last is being written.
+ * Products are wgmma's, whose weights come from registers, and the groups take turns at issuing
  * them, so that one weighs its scores while others multiply (as in FlashAttention-3, Shah et al.,
  * 2024).
  */
-#include "cuda_wgmma.cuh"
-#include "window_cuda_rows.cuh"
+#include "window_cuda_rounds.cuh"
 
 namespace
 {
 
-constexpr int kGroupThreads = 128;
-constexpr int kGroups = 3;
-constexpr int kThreads = (kGroups + 1) * kGroupThreads;
-constexpr int kQueries = 64 * kGroups;
-constexpr int kKeys = 128;
-constexpr int kStages = 4;
-constexpr int kTileBytes = kKeys * kRowBytes;
-constexpr int kQueryBytes = kQueries * kRowBytes;
 constexpr size_t kBandBytes = (size_t)(64 + 2 * 128) * kRowBytes + 1024;
 constexpr size_t kSharedBytes = (size_t)kQueryBytes + 2 * kStages * (size_t)kTileBytes + 1024;
 
 #if FB_HAVE_WGMMA
-
-constexpr int kAhead = 2; /* tiles that are on their way when the one before them is waited for */
 
 struct block_place {
     window_head head;
@@ -55,32 +45,6 @@ __device__ void write_block(const window_arguments &a, const block_place &place,
     float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + place.first;
     write_rows<T>(shared, out, rows, rows_of<T>(a.out, place.head.b, place.head.h, place.first),
                   strip, place.valid, written, at, a.scale, lse);
-}
-
-/* Tile i has its keys, then its values, in place i % kStages. */
-template <typename T>
-__device__ void bring(const window_arguments &a, const block_place &place, uint32_t tiles,
-                      uint32_t full, uint32_t empty)
-{
-    const int thread = threadIdx.x;
-    for (int i = 0; i < place.count + kAhead; i++) {
-        if (i < place.count) {
-            const int stage = i % kStages, at = place.range.from + i * kKeys;
-            const uint32_t tile = tiles + (uint32_t)(stage * 2 * kTileBytes);
-            const int left = place.range.to - at;
-            barrier_wait(empty + 8 * stage, (uint32_t)(i / kStages + 1) & 1U);
-            fetch_rows<T, kKeys, kGroupThreads>(tile, a.k, place.head.b, place.head.kv_h, at, left,
-                                                thread);
-            fetch_rows<T, kKeys, kGroupThreads>(tile + kTileBytes, a.v, place.head.b,
-                                                place.head.kv_h, at, left, thread);
-        }
-        commit_copies();
-        if (i >= kAhead) {
-            wait_copies<kAhead>();
-            publish_shared();
-            barrier_arrive(full + 8 * ((i - kAhead) % kStages));
-        }
-    }
 }
 
 /* A tile of 8 N keys: scores, weights, what they make of the values. The rows start at `row`, the
@@ -117,190 +81,6 @@ __device__ void add_tile(const window_arguments &a, uint64_t q, uint32_t keys, u
     wgmma_hold(out);
 }
 
-/* A warpgroup's 64 queries, and what it has of their output. */
-template <typename T> struct group_rows {
-    const window_arguments &a;
-    const block_place &place;
-    uint32_t tiles, full, empty;
-    int group, strip, count; /* strip: the warp's 16 rows; count: tiles of keys that any row sees */
-    uint64_t q;
-    float out[8][4], s[16][4];
-    uint32_t p[8][4]; /* weights as left operands */
-    row_state rows;
-    int stage;
-    uint32_t parity;
-
-    __device__ group_rows(const window_arguments &arguments, const block_place &block,
-                          uint32_t queries, uint32_t first_tile, uint32_t barriers, int number)
-        : a(arguments), place(block), tiles(first_tile), full(barriers),
-          empty(barriers + 8 * kStages), group(number), rows{{-INFINITY, -INFINITY}, {0.0F, 0.0F}},
-          stage(0), parity(0)
-    {
-        strip = (int)threadIdx.x / 32 * 16 - 64;
-        q = wgmma_tile(queries + (uint32_t)(64 * group * kRowBytes));
-        const int64_t last = place.first + 64 * group + 63 + a.ahead - place.range.from;
-        count = last < 0 ? 0 : (int)min((int64_t)place.count, last / kKeys + 1);
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                out[n][i] = 0.0F;
-        wgmma_hold(out);
-    }
-
-    __device__ void await_tile() const
-    {
-        barrier_wait(full + 8 * stage, parity);
-    }
-
-    __device__ void release_tile(int which) const
-    {
-        if (threadIdx.x % 32 == 0)
-            barrier_arrive(empty + 8 * which);
-    }
-
-    __device__ int stage_before() const
-    {
-        return (stage + kStages - 1) % kStages;
-    }
-
-    __device__ void next_tile()
-    {
-        stage = (stage + 1) % kStages;
-        parity ^= stage == 0 ? 1U : 0U;
-    }
-
-    /* Turns at the tensor cores: a barrier for each group, which it and the one before it meet at.
-     */
-    __device__ void take_turn() const
-    {
-        asm volatile("bar.sync %0, 256;" ::"r"(5 + group) : "memory");
-    }
-
-    __device__ void give_turn() const
-    {
-        asm volatile("bar.arrive %0, 256;" ::"r"(5 + (group + 1) % kGroups) : "memory");
-    }
-
-    /* Scores of the stage's keys, on their way. */
-    __device__ void multiply()
-    {
-        const uint64_t k = wgmma_tile(tiles + (uint32_t)(stage * 2 * kTileBytes));
-        wgmma_begin();
-        wgmma_turned_first<T>(s, q, k);
-#pragma unroll
-        for (int step = 1; step < 4; step++)
-            wgmma_turned<T>(s, q + 2 * step, k + 2 * step, false);
-        wgmma_commit();
-    }
-
-    /* What the weights make of the values of the stage before, on its way. */
-    __device__ void add_values()
-    {
-        const uint64_t v = wgmma_tile(tiles + (uint32_t)((stage_before() * 2 + 1) * kTileBytes));
-        wgmma_hold(out);
-        wgmma_begin();
-#pragma unroll
-        for (int step = 0; step < 8; step++)
-            wgmma_add<T>(out, p[step], v + 128 * step);
-        wgmma_commit();
-    }
-
-    /* Scores of tile n become weights, and the output so far what the new maximum makes of it. */
-    __device__ void weigh_tile(int n)
-    {
-        const int here = place.range.from + n * kKeys, to = place.range.to;
-        const int row = place.first + strip;
-        if (here + kKeys > to || here + kKeys - 1 > row + a.ahead || here < row + 15 - a.back)
-            mask_scores(s, a, row, here, to);
-        float factor[2];
-        weigh_scores(s, factor, rows, a.scale);
-        scale_rows(out, factor);
-#pragma unroll
-        for (int step = 0; step < 8; step++) {
-            weights_operand<T>(p[step], s, step);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                asm volatile("" : "+r"(p[step][i])::"memory");
-        }
-    }
-
-    /* The turn's products are the values of tile n - 1, unless n is the first, and scores of tile
-     * n.
-     */
-    template <bool kFirst> __device__ void add_turn(int n)
-    {
-        await_tile();
-        take_turn();
-        if (!kFirst)
-            add_values();
-        multiply();
-        wgmma_wait<1>();
-        give_turn();
-        if (!kFirst) {
-            wgmma_hold(out);
-            release_tile(stage_before());
-        }
-        wgmma_wait<0>();
-        wgmma_hold(s);
-        next_tile();
-        weigh_tile(n);
-    }
-
-    __device__ void add_tiles()
-    {
-        if (group == kGroups - 1)
-            give_turn();
-        if (count > 0)
-            add_turn<true>(0);
-        for (int n = 1; n < count; n++)
-            add_turn<false>(n);
-        take_turn();
-        if (count > 0)
-            add_values();
-        wgmma_wait<0>();
-        wgmma_hold(out);
-        give_turn();
-        if (count > 0)
-            release_tile(stage_before());
-        for (int n = count; n < place.count; n++) { /* what no row of the group sees */
-            await_tile();
-            release_tile(stage);
-            next_tile();
-            take_turn();
-            give_turn();
-        }
-        if (group == 0)
-            take_turn(); /* what the last gave last */
-    }
-};
-
-/* The 64 queries of a warpgroup, which then are there. */
-template <typename T>
-__device__ void fetch_own(const window_arguments &a, const block_place &place, uint32_t queries,
-                          int group)
-{
-    fetch_rows<T, 64, kGroupThreads>(queries + (uint32_t)(64 * group * kRowBytes), a.q,
-                                     place.head.b, place.head.h, place.first + 64 * group,
-                                     place.valid - 64 * group, threadIdx.x % kGroupThreads);
-    commit_copies();
-    wait_copies<0>();
-    publish_shared();
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-}
-
-template <typename T>
-__device__ void use(const window_arguments &a, const block_place &place, char *shared,
-                    uint32_t queries, uint32_t tiles, uint32_t barriers)
-{
-    /* from lane 0, so that the compiler knows that warps stay together */
-    const int group = __shfl_sync(0xffffffffU, (int)threadIdx.x / kGroupThreads, 0) - 1;
-    fetch_own<T>(a, place, queries, group);
-    group_rows<T> rows(a, place, queries, tiles, barriers, group);
-    rows.add_tiles();
-    write_block<T>(a, place, shared, rows.out, rows.rows, rows.strip, kQueries, lane_places());
-}
-
 /* The tile of 64 keys that starts at `at`, and its values: [2][64] rows. */
 template <typename T>
 __device__ void fetch_band(const window_arguments &a, const block_place &place, uint32_t tile,
@@ -315,7 +95,7 @@ __device__ void fetch_band(const window_arguments &a, const block_place &place, 
 
 #endif
 
-/* grid (blocks of queries, heads) */
+/* grid (shares of a head, heads) */
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     groups_kernel(const __grid_constant__ window_arguments a)
@@ -324,9 +104,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     extern __shared__ char dynamic[];
     __shared__ __align__(8) unsigned long long barriers[2 * kStages];
     char *shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
-    const uint32_t queries = shared_address(shared), tiles = queries + kQueryBytes;
+    const uint32_t tiles = shared_address(shared) + kQueryBytes;
     const uint32_t full = shared_address(barriers), empty = full + 8 * kStages;
-    const block_place place = place_of(a, kQueries, kKeys);
+    const block_share share = share_of(a);
     if (threadIdx.x < kStages) {
         barrier_init(full + 8 * threadIdx.x, kGroupThreads);
         barrier_init(empty + 8 * threadIdx.x, 4 * kGroups);
@@ -334,10 +114,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     if (threadIdx.x < kGroupThreads) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
-        bring<T>(a, place, tiles, full, empty);
+        bring<T>(a, share, tiles, full, empty);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
-        use<T>(a, place, shared, queries, tiles, full);
+        use<T>(a, share, shared, tiles, full);
     }
 #endif
 }
@@ -380,35 +160,98 @@ __global__ void __launch_bounds__(kGroupThreads, 4)
 #endif
 }
 
+/* Every key is seen, or those up to the sink. */
+bool is_whole(const window_arguments &a)
+{
+    return a.back >= a.kv_len && (a.ahead == 0 || a.ahead >= a.kv_len);
+}
+
 /* Whether rows are of so few tiles that the beginnings and ends of blocks count. */
 bool is_short(const window_arguments &a)
 {
-    return window_cuda_mean_keys(a) <= 1024;
+    return is_whole(a) ? a.kv_len < 1024 : window_cuda_mean_keys(a) <= 1024;
+}
+
+/* How long the rounds of `count` units take whose last sees `tiles` tiles, each before it `less`
+ * fewer; in tiles of three groups. Two take about three quarters of three's time and one a half,
+ * and what a round begins and ends with is as long as half a tile. */
+double time_of_rounds(int count, double tiles, double less)
+{
+    double time = 0.0;
+    for (int i = 0; i < count; i += kGroups)
+        time += (tiles - i * less) * (count - i > 2 ? 1.0 : count - i > 1 ? 0.75 : 0.5) + 0.5;
+    return time;
+}
+
+/* How long the longest of the blocks takes if so many share a head; times how often they fill the
+ * processors. */
+double time_of_shares(const window_arguments &a, unsigned heads, int processors, int shares)
+{
+    const int units = (a.q_len + kUnit - 1) / kUnit;
+    const int64_t blocks = (int64_t)heads * shares, waves = (blocks - 1) / processors + 1;
+    const double begin = 1.5, tile = (double)kUnit / kKeys;
+    if (a.ahead != 0 || !is_whole(a))
+        return (double)waves * (time_of_rounds((units + shares - 1) / shares,
+                                               window_cuda_mean_keys(a) / kKeys, 0.0) +
+                                begin);
+    const int each = (units + 2 * shares - 1) / (2 * shares); /* from either end */
+    const int rest = each - (kGroups - each % kGroups) % kGroups;
+    return (double)waves * (time_of_rounds(each, units * tile, tile) +
+                            time_of_rounds(rest, each * tile, tile) + begin);
+}
+
+/* How many blocks share a head, so that the last of them end soonest: one for each round, unless
+ * fewer are clearly better. The keys and values of the heads at hand may fill the L2 cache half as
+ * much again as it is large, since the blocks of a head ask for them at about the same time; beyond
+ * that they would come from memory in every round. */
+int shares_of(const window_arguments &a, unsigned heads, int processors, int cache_bytes)
+{
+    const int units = (a.q_len + kUnit - 1) / kUnit;
+    const int rounds = a.ahead == 0 && is_whole(a) ? 2 * kGroups : kGroups;
+    const double head_bytes = 2.0 * a.kv_len * kRowBytes;
+    int best = (units + rounds - 1) / rounds;
+    double least = 0.95 * time_of_shares(a, heads, processors, best);
+    for (int shares = 1; shares <= units; shares++) {
+        const double at_once = fmin(heads, (double)processors / shares);
+        const double time = time_of_shares(a, heads, processors, shares);
+        if (time < least && (at_once <= 1.0 || at_once * head_bytes <= 1.5 * cache_bytes)) {
+            least = time;
+            best = shares;
+        }
+    }
+    return best;
 }
 
 template <typename T>
 enum fb_status launch(const window_arguments &a, unsigned heads, cudaStream_t stream,
                       struct fb_error *error)
 {
+    const char *name = "softmax by warpgroups";
     const bool band = is_short(a);
     const auto kernel = band ? band_kernel<T> : groups_kernel<T>;
     const size_t bytes = band ? kBandBytes : kSharedBytes;
-    const int queries = band ? 64 : kQueries;
-    const enum fb_status status =
-        fb_cuda_allow_shared((const void *)kernel, bytes, "softmax by warpgroups", error);
+    int processors = 1, cache_bytes = 0;
+    enum fb_status status = fb_cuda_status(
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), name, error);
+    if (status == FB_OK)
+        status = fb_cuda_status(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, 0),
+                                name, error);
+    if (status == FB_OK)
+        status = fb_cuda_allow_shared((const void *)kernel, bytes, name, error);
     if (status != FB_OK)
         return status;
-    const dim3 grid((unsigned)((a.q_len + queries - 1) / queries), heads);
+    const int blocks =
+        band ? (a.q_len + kUnit - 1) / kUnit : shares_of(a, heads, processors, cache_bytes);
+    const dim3 grid((unsigned)blocks, heads);
     kernel<<<grid, band ? kGroupThreads : kThreads, bytes, stream>>>(a);
-    return fb_cuda_launched("softmax by warpgroups", error);
+    return fb_cuda_launched(name, error);
 }
 
 } // namespace
 
 bool window_cuda_has_groups(const window_arguments &a)
 {
-    const int queries = is_short(a) ? 64 : kQueries;
-    return a.q_len >= queries && fb_cuda_is_hopper();
+    return a.q_len >= kUnit && fb_cuda_is_hopper();
 }
 
 enum fb_status window_cuda_groups(enum fb_dtype dtype, const window_arguments &arguments,
