@@ -648,7 +648,7 @@ extern "C" enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *
     a.matrices = a.scalars + units * kKeptScalars * a.chunks * a.rows;
     a.turned = a.round.dk;
     if (strips)
-        return flow_cuda_causal_strips(a, units, stream, error);
+        return flow_cuda_causal_strips(a, p->dtype, units, stream, error);
     float *const buffer = a.matrices + units * 2 * a.segments * cols * s.value_cols;
     switch (p->dtype) {
     case FB_BF16:

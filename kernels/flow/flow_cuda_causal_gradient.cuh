@@ -29,9 +29,9 @@ struct causal_gradient {
     tensor_view turned; /* p t: dk, or a buffer in f32 when dk has other heads' gradients */
 };
 
-/* flow_cuda_causal_strips.cu: bf16, heads of 64; everything of `a` is in place. */
-enum fb_status flow_cuda_causal_strips(const causal_gradient &a, int64_t units, cudaStream_t stream,
-                                       struct fb_error *error);
+/* flow_cuda_causal_strips.cu: bf16 and f16, heads of 64; everything of `a` is in place. */
+enum fb_status flow_cuda_causal_strips(const causal_gradient &a, enum fb_dtype dtype, int64_t units,
+                                       cudaStream_t stream, struct fb_error *error);
 
 namespace
 {

@@ -15,7 +15,6 @@
 #define FB_FLOW_CUDA_CAUSAL_SIDES_CUH
 
 #include "cuda_exchange.cuh"
-#include "cuda_pair_products.cuh"
 #include "cuda_wgmma.cuh"
 #include "flow_cuda_causal_strips.cuh"
 
@@ -191,10 +190,10 @@ struct sides_block {
     {
         return 38 - __clz(chunk | (ranks - 1)) - 3;
     }
-    /* Of gradients of scalars, which fall faster than the position grows, as operands. */
+    /* Of gradients of scalars as operands: these fall faster than the position grows. */
     __device__ int scalar_exponent() const
     {
-        return magnitude() - 2;
+        return magnitude() * 5 / 4 - 5;
     }
     /* Of vectors before the chunk, which these scalars are multiplied with. */
     __device__ int before_exponent() const
@@ -253,17 +252,6 @@ struct sides_block {
 };
 
 constexpr uint64_t kStepColumns = 2, kStepRows = 16 * kRowBytes / 16; /* of a described tile */
-
-/* 2^exponent in f16; bf16 needs none. */
-template <typename T> __device__ float taken(int exponent)
-{
-    return kNarrow<T> ? two_to(exponent) : 1.0F;
-}
-
-__device__ inline strip_dots scaled(strip_dots x, float scale)
-{
-    return {x.low * scale, x.high * scale};
-}
 
 /* A pair of numbers as 16-bit numbers, and what they leave. */
 template <typename T> __device__ void split_pair(uint32_t &high, uint32_t &low, float x, float y)

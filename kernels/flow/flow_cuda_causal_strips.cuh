@@ -1,12 +1,13 @@
 /*
- * What the kernels of causal Flow-Attention's gradient for bf16 and heads of 64 share: a block of
- * four warps has a chunk of 64 tokens, each warp 16 of them, phi in f32 in registers. q and k stand
- * in shared memory as two bf16 numbers each, high and low, so that products of q and k keep 16
- * bits: masks and the gradients of keys are sensitive to them.
+ * What the kernels of causal Flow-Attention's gradient for heads of 64 share, in bf16 and f16: a
+ * block of four warps has a chunk of 64 tokens, each warp 16 of them, phi in f32 in registers. q
+ * and k stand in shared memory as two 16-bit numbers each, high and low, so that products of q and
+ * k keep 16 bits: masks and the gradients of keys are sensitive to them.
  */
 #ifndef FB_FLOW_CUDA_CAUSAL_STRIPS_CUH
 #define FB_FLOW_CUDA_CAUSAL_STRIPS_CUH
 
+#include "cuda_pair_products.cuh"
 #include "flow_cuda_causal_gradient.cuh"
 #include "flow_cuda_strip_values.cuh"
 
@@ -85,10 +86,11 @@ __device__ inline void fetch_key(char *tile, const tensor_view &view, const chun
 }
 
 /* The warp's strip of a tile as phi, zero where no token is. */
-__device__ inline void chunk_phi(strip_values &phi, const char *tile, const strip_place &s,
-                                 const chunk_place &p)
+template <typename T>
+__device__ void chunk_phi(strip_values &phi, const char *tile, const strip_place &s,
+                          const chunk_place &p)
 {
-    map_strip(phi, shared_address(tile) + s.row * kRowBytes, s.at);
+    map_strip<T>(phi, shared_address(tile) + s.row * kRowBytes, s.at);
     if (p.rows == kChunk)
         return;
 #pragma unroll
@@ -99,21 +101,41 @@ __device__ inline void chunk_phi(strip_values &phi, const char *tile, const stri
 }
 
 /* The strip's high halves into one tile, what they leave into another. */
-__device__ inline void put_halves(char *high, char *low, const strip_values &x,
-                                  const strip_place &s)
+template <typename T>
+__device__ void put_halves(char *high, char *low, const strip_values &x, const strip_place &s)
 {
     strip_values rest;
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
-            const uint32_t pair = pack_bf16(x[n][i], x[n][i + 1]);
-            rest[n][i] = x[n][i] - bf16_low(pair);
-            rest[n][i + 1] = x[n][i + 1] - bf16_high(pair);
+            const uint32_t pair = pack_pair<T>(x[n][i], x[n][i + 1]);
+            rest[n][i] = x[n][i] - low_of<T>(pair);
+            rest[n][i + 1] = x[n][i + 1] - high_of<T>(pair);
         }
     __syncwarp();
-    put_strip(s.own(high), x, s.at);
-    put_strip(s.own(low), rest, s.at);
+    put_strip<T>(s.own(high), x, s.at);
+    put_strip<T>(s.own(low), rest, s.at);
+}
+
+/* 2^exponent in f16; bf16 needs none. */
+template <typename T> __device__ float taken(int exponent)
+{
+    return kNarrow<T> ? two_to(exponent) : 1.0F;
+}
+
+__device__ inline strip_dots scaled(strip_dots x, float scale)
+{
+    return {x.low * scale, x.high * scale};
+}
+
+__device__ inline void scale_strip(strip_values &x, float scale)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[n][i] *= scale;
 }
 
 __device__ inline void clear_strip(strip_values &x)
@@ -126,8 +148,9 @@ __device__ inline void clear_strip(strip_values &x)
 }
 
 /* The strip's rows of x y^T, x and y from their halves: three products for one. */
-__device__ inline void form_strip_scores(strip_values &c, const char *x, const char *x_low,
-                                         const char *y, const char *y_low, const strip_place &s)
+template <typename T>
+__device__ void form_strip_scores(strip_values &c, const char *x, const char *x_low, const char *y,
+                                  const char *y_low, const strip_place &s)
 {
     clear_strip(c);
 #pragma unroll
@@ -143,40 +166,40 @@ __device__ inline void form_strip_scores(strip_values &c, const char *x, const c
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 float(&to)[4] = c[2 * block + half];
-                multiply(to, a_low, b[2 * half], b[2 * half + 1]);
-                multiply(to, a, b_low[2 * half], b_low[2 * half + 1]);
-                multiply(to, a, b[2 * half], b[2 * half + 1]);
+                multiply<T>(to, a_low, b[2 * half], b[2 * half + 1]);
+                multiply<T>(to, a, b_low[2 * half], b_low[2 * half + 1]);
+                multiply<T>(to, a, b[2 * half], b[2 * half + 1]);
             }
         }
     }
 }
 
 /* A strip as operand a, in halves. */
-struct strip_halves {
+template <typename T> struct strip_halves {
     uint32_t high[4][4], low[4][4];
     __device__ explicit strip_halves(const strip_values &x)
     {
-        pack_strip(high, x);
+        pack_strip<T>(high, x);
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const uint32_t pair = high[n / 2][n % 2 * 2 + half];
-                low[n / 2][n % 2 * 2 + half] = pack_bf16(x[n][2 * half] - bf16_low(pair),
-                                                         x[n][2 * half + 1] - bf16_high(pair));
+                low[n / 2][n % 2 * 2 + half] = pack_pair<T>(x[n][2 * half] - low_of<T>(pair),
+                                                            x[n][2 * half + 1] - high_of<T>(pair));
             }
     }
 };
 
 /* y = x times a tile in halves, or its transpose: three products for one. */
-template <bool Turned>
-__device__ void multiply_halves(strip_values &y, const strip_halves &x, const char *high,
+template <bool Turned, typename T>
+__device__ void multiply_halves(strip_values &y, const strip_halves<T> &x, const char *high,
                                 const char *low, const strip_place &s)
 {
     clear_strip(y);
-    multiply_matrix<Turned>(y, x.low, high, s.at);
-    multiply_matrix<Turned>(y, x.high, low, s.at);
-    multiply_matrix<Turned>(y, x.high, high, s.at);
+    multiply_matrix<Turned, T>(y, x.low, high, s.at);
+    multiply_matrix<Turned, T>(y, x.high, low, s.at);
+    multiply_matrix<Turned, T>(y, x.high, high, s.at);
 }
 
 /* Sum over the columns up to the row (or from it on), of weight (score + eps lift); weight NULL: 1;
@@ -337,8 +360,8 @@ __device__ void scan_tokens(const float *from, double start, float *to, int lane
     to[second] = (float)(before + both);
 }
 
-/* p and r of every token; needs A, S, E, Z there, by the same thread. */
-__device__ inline void weigh_chunk(chunk_own &own, const chunk_place &p)
+/* p, and r times `scale`, of every token; needs A, S, E, Z there, by the same thread. */
+__device__ inline void weigh_chunk(chunk_own &own, const chunk_place &p, float scale)
 {
     const int i = (int)threadIdx.x;
     if (i >= kChunk)
@@ -346,14 +369,15 @@ __device__ inline void weigh_chunk(chunk_own &own, const chunk_place &p)
     const bool valid = i < p.rows;
     const float n = (float)(p.at + i + 1);
     own.array[P_TOKEN][i] = valid ? n * (fabsf(own.array[E][i]) / own.array[Z][i]) : 0.0F;
-    own.array[R_TOKEN][i] = valid ? own.array[S][i] / own.array[A][i] : 0.0F;
+    own.array[R_TOKEN][i] = valid ? own.array[S][i] / own.array[A][i] * scale : 0.0F;
 }
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
 /* The warp's 16 rows of a state += x^T (weight y) over the chunk. */
-__device__ inline void add_chunk(strip_values &state, const char *x, const float *weight,
-                                 const char *y, const strip_place &s)
+template <typename T>
+__device__ void add_chunk(strip_values &state, const char *x, const float *weight, const char *y,
+                          const strip_place &s)
 {
 #pragma unroll
     for (int step = 0; step < 4; step++) {
@@ -361,14 +385,14 @@ __device__ inline void add_chunk(strip_values &state, const char *x, const float
         load_a_turned(a, shared_address(x) + step * 16 * kRowBytes, s.at, s.warp);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            a[i] = scale_two(
+            a[i] = scale_two<T>(
                 a[i], *reinterpret_cast<const float2 *>(weight + 16 * step + i / 2 * 8 + 2 * s.t));
 #pragma unroll
         for (int block = 0; block < 4; block++) {
             uint32_t b[4];
             load_b(b, shared_address(y) + step * 16 * kRowBytes, s.at, block);
-            multiply(state[2 * block], a, b[0], b[1]);
-            multiply(state[2 * block + 1], a, b[2], b[3]);
+            multiply<T>(state[2 * block], a, b[0], b[1]);
+            multiply<T>(state[2 * block + 1], a, b[2], b[3]);
         }
     }
 }
@@ -398,25 +422,28 @@ __device__ inline void write_state(const strip_values &state, float *to, const s
     });
 }
 
-/* The part of a chunk's product up to the row (or from it on), its columns weighted, as operand a.
- */
-template <bool Before>
+/* The part of a chunk's product up to the row (or from it on), its columns weighted, times `scale`
+ * (f16), as operand a. */
+template <bool Before, typename T>
 __device__ void pack_triangle(uint32_t (&a)[4][4], strip_values &c, const float *weight,
-                              const strip_place &s)
+                              float scale, const strip_place &s)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int col = 8 * n + 2 * s.t + i % 2, row = s.row + s.g + i / 2 * 8;
-            c[n][i] = (Before ? col <= row : col >= row) ? weight[col] * c[n][i] : 0.0F;
+            const float w = kNarrow<T> ? weight[col] * scale : weight[col];
+            c[n][i] = (Before ? col <= row : col >= row) ? w * c[n][i] : 0.0F;
         }
-    pack_strip(a, c);
+    pack_strip<T>(a, c);
 }
 
-/* A strip, its rows weighted, through its rows of a tile to memory, the first `end` rows. */
-__device__ inline void leave_strip(const head_rows<__nv_bfloat16> &out, char *tile, strip_values &x,
-                                   strip_dots weight, const strip_place &s, int end)
+/* A strip, its rows weighted, through its rows of a tile to memory, the first `end` rows; as bits,
+ * for which bf16 stands. */
+template <typename T>
+__device__ void leave_strip(const head_rows<__nv_bfloat16> &out, char *tile, strip_values &x,
+                            strip_dots weight, const strip_place &s, int end)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++)
@@ -424,7 +451,7 @@ __device__ inline void leave_strip(const head_rows<__nv_bfloat16> &out, char *ti
         for (int i = 0; i < 4; i++)
             x[n][i] *= i < 2 ? weight.low : weight.high;
     __syncwarp();
-    put_strip(s.own(tile), x, s.at);
+    put_strip<T>(s.own(tile), x, s.at);
     __syncwarp();
     write_strip(out, tile, s.row, end);
     __syncwarp();

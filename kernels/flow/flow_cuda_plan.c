@@ -255,13 +255,11 @@ static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_
 }
 
 /* Measured on an H100: what the visits of a cluster's teams to a segment take, how many teams run
- * at once, and what strips (bf16) or the general kernels take for all tokens, which they share out
- * over the device. */
+ * at once, and what strips take for all tokens, which they share out over the device. */
 static void choose_sides(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    const double segment_us = 32.0, others_us = 100.0;
-    const double token_us = p->dtype == FB_BF16 ? 0.0038 : 0.0125;
-    double best = others_us + token_us * (double)plan->heads * (double)p->q_len;
+    const double segment_us = 32.0, strips_us = 100.0, strips_token_us = 0.0038;
+    double best = strips_us + strips_token_us * (double)plan->heads * (double)p->q_len;
     for (int ranks = 4; ranks <= FB_FLOW_CUDA_RANKS_MAX; ranks *= 2) {
         const int64_t step = (int64_t)ranks * FB_FLOW_CUDA_SIDES_TOKENS;
         const int64_t segments = divide_up(p->q_len, step);
@@ -292,7 +290,7 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
     if (plan->causal_ranks > 0)
         plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
     plan->backward_bytes = plan->lengths_bytes + floats(causal_gradient_count(p, plan));
-    if (!plan->resident || p->heads != p->kv_heads)
+    if (!plan->strips)
         return;
     choose_sides(p, plan);
     plan->sides_bytes = sides_bytes(plan);
@@ -336,7 +334,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
-    plan->strips = plan->resident && p->heads == p->kv_heads && p->dtype == FB_BF16;
+    plan->strips = plan->resident && p->heads == p->kv_heads;
     if (p->causal)
         take_causal(p, plan);
     else

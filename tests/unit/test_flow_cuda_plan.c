@@ -312,9 +312,8 @@ static void test_causal_clusters_cover_the_head(void **state)
         }
 }
 
-/* Causal f16 has bf16's clusters where p fits beside the values, and no strips, so that sides serve
- * longer heads. */
-static void test_causal_f16_has_clusters_of_bf16(void **state)
+/* Causal f16 is laid out as bf16 where p fits beside the values. */
+static void test_causal_f16_is_laid_out_as_bf16(void **state)
 {
     (void)state;
     for (int64_t heads = 1; heads <= 1024; heads *= 4)
@@ -329,15 +328,13 @@ static void test_causal_f16_has_clusters_of_bf16(void **state)
             fb_flow_cuda_plan_of(&problem, &f16);
             assert_int_equal(f16.causal_ranks, bf16.causal_ranks);
             assert_int_equal(f16.causal_segments, bf16.causal_segments);
+            assert_int_equal(f16.sides_ranks, bf16.sides_ranks);
             assert_int_equal(f16.forward_bytes, bf16.forward_bytes);
-            assert_false(f16.strips);
-            if (lengths[i] >= 63 && (heads >= 16 || lengths[i] <= 1000))
-                assert_true(f16.sides_ranks > 0);
-            if (bf16.sides_ranks > 0)
-                assert_int_equal(f16.sides_ranks, bf16.sides_ranks);
+            assert_int_equal(f16.backward_bytes, bf16.backward_bytes);
+            assert_true(f16.strips);
             problem.params[FB_FLOW_PARAM_CLAMP] = 5.0;
             fb_flow_cuda_plan_of(&problem, &f16);
-            assert_int_equal(f16.causal_ranks + f16.sides_ranks, 0);
+            assert_false(f16.strips || f16.causal_ranks + f16.sides_ranks > 0);
         }
 }
 
@@ -373,7 +370,7 @@ int main(void)
         cmocka_unit_test(test_forward_stays_within_its_memory),
         cmocka_unit_test(test_strips_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_causal_clusters_cover_the_head),
-        cmocka_unit_test(test_causal_f16_has_clusters_of_bf16),
+        cmocka_unit_test(test_causal_f16_is_laid_out_as_bf16),
         cmocka_unit_test(test_strips_serve_both_forms),
         cmocka_unit_test(test_sides_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_gradients_need_little_memory),
