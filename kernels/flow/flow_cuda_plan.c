@@ -5,6 +5,8 @@
 #include "flow_options.h"
 #include "kernel_support.h"
 
+#include <math.h>
+
 /* Blocks that keep a large GPU busy: four on each of its 132 multiprocessors. A constant, so that
  * results are the same bits on every device. */
 enum { BLOCKS_WANTED = 528, TEAM_PLACES = 264, PAIRS_AT_ONCE = 66, GRADIENT_BLOCKS = 264 };
@@ -77,23 +79,32 @@ static const struct block_size gradient_sizes[BLOCK_SIZES] = {
     {256, 22.0, {132, 66, 30, 15, 7}},
 };
 
-/* The best blocks for the heads, and what all take; without ranks where none serves. */
+/* What the heads take by clusters of 1 << step blocks; infinite where they do not run. */
+static double blocks_us(const struct block_size *size, int step, int64_t heads)
+{
+    const int at_once = step < CLUSTER_SIZES ? size->at_once[step] : 0;
+    return at_once > 0 ? (double)divide_up(heads, at_once) * size->round_us : HUGE_VAL;
+}
+
+/* The best blocks for the heads, and what all take; without ranks where none serves. Two are tried
+ * before one, which is no cluster: compute-sanitizer takes what it sends to itself for an error. */
 static struct fb_flow_blocks choose_blocks(const struct fb_problem *p, int64_t heads,
                                            const struct block_size *sizes, int count,
                                            double *best_us)
 {
     const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
     struct fb_flow_blocks best = {0, 0};
+    *best_us = HUGE_VAL;
     for (int i = 0; i < count; i++) {
-        int step = 0;
-        while (step < CLUSTER_SIZES && ((int64_t)sizes[i].tokens << step) < longest)
-            step++;
-        if (step == CLUSTER_SIZES || sizes[i].at_once[step] == 0)
-            continue;
-        const double us = (double)divide_up(heads, sizes[i].at_once[step]) * sizes[i].round_us;
-        if (best.ranks == 0 || us < *best_us) {
-            *best_us = us;
-            best = (struct fb_flow_blocks){1 << step, sizes[i].tokens};
+        int least = 0;
+        while (least < CLUSTER_SIZES && ((int64_t)sizes[i].tokens << least) < longest)
+            least++;
+        for (int step = least > 0 ? least : 1; step >= least; step--) {
+            const double us = blocks_us(&sizes[i], step, heads);
+            if (us < *best_us) {
+                *best_us = us;
+                best = (struct fb_flow_blocks){1 << step, sizes[i].tokens};
+            }
         }
     }
     return best;
@@ -189,7 +200,7 @@ static size_t team_bytes(const struct fb_flow_cuda_plan *plan)
 
 /* Causal: the largest cluster of which there are enough at once, measured on an H100: a cluster
  * lies within a group of its multiprocessors, and some are left over. Of two at least (blocks send
- * to one another, and one alone is no cluster). */
+ * to one another). */
 static void choose_causal_cluster(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     static const struct {
