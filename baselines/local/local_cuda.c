@@ -31,7 +31,8 @@ static void local_cuda_sizes(const struct fb_problem *problem, int threads, stru
 {
     (void)threads;
     *sizes = (struct fb_sizes){0};
-    fb_window_cuda_sizes(problem, sizes);
+    const struct fb_cuda_band band = local_band(problem);
+    fb_window_cuda_sizes(problem, &band, sizes);
     fb_window_cuda_decode_sizes(problem, local_capacity(problem), sizes);
 }
 

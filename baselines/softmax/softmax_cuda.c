@@ -9,19 +9,20 @@ static enum fb_status softmax_cuda_supports(const struct fb_problem *problem, en
     return fb_window_cuda_supports(problem, pass, "softmax tiled on cuda", why);
 }
 
+static struct fb_cuda_band softmax_band(const struct fb_problem *problem)
+{
+    return (struct fb_cuda_band){.back = FB_CUDA_UNBOUNDED,
+                                 .ahead = problem->causal ? 0 : FB_CUDA_UNBOUNDED};
+}
+
 static void softmax_cuda_sizes(const struct fb_problem *problem, int threads,
                                struct fb_sizes *sizes)
 {
     (void)threads;
     *sizes = (struct fb_sizes){0};
-    fb_window_cuda_sizes(problem, sizes);
+    const struct fb_cuda_band band = softmax_band(problem);
+    fb_window_cuda_sizes(problem, &band, sizes);
     fb_window_cuda_decode_sizes(problem, problem->kv_len, sizes);
-}
-
-static struct fb_cuda_band softmax_band(const struct fb_problem *problem)
-{
-    return (struct fb_cuda_band){.back = FB_CUDA_UNBOUNDED,
-                                 .ahead = problem->causal ? 0 : FB_CUDA_UNBOUNDED};
 }
 
 static enum fb_status softmax_cuda_forward(const struct fb_problem *problem,

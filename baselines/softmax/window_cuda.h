@@ -26,8 +26,12 @@ enum fb_status fb_window_cuda_supports(const struct fb_problem *problem, enum fb
 bool fb_window_cuda_is_single(const struct fb_problem *problem);
 int fb_window_cuda_slices(const struct fb_problem *problem);
 
-/* What lies in scratch memory; lengths and parts are NULL where nobody needs them. With scratch
- * NULL they only count. */
+/* Whether all gradients are formed in one pass, which adds up dq in scratch memory: heads of 64 of
+ * 16 bits, no padding, 1024 keys and more, all seen. Else scratch memory has no part of N
+ * times D. */
+bool fb_window_cuda_is_joint(const struct fb_problem *problem, const struct fb_cuda_band *band);
+
+/* What lies in scratch memory; what nobody needs is NULL. With scratch NULL they only count. */
 struct fb_window_cuda_buffers {
     int32_t *lengths;
     float *parts;
@@ -37,15 +41,20 @@ struct fb_window_cuda_gradient_buffers {
     float *shares; /* [batch heads][q_len] dout out */
     int32_t *lengths;
     float *parts;
+    float *marks;   /* [batch heads][tiles of 64 queries][2][64] */
+    float *sums;    /* [batch heads][tiles][64 D] */
+    int32_t *turns; /* one, and [batch heads][tiles] */
     size_t bytes;
 };
 void fb_window_cuda_buffers_of(const struct fb_problem *problem, void *scratch,
                                struct fb_window_cuda_buffers *buffers);
-void fb_window_cuda_gradient_buffers_of(const struct fb_problem *problem, void *scratch,
+void fb_window_cuda_gradient_buffers_of(const struct fb_problem *problem,
+                                        const struct fb_cuda_band *band, void *scratch,
                                         struct fb_window_cuda_gradient_buffers *buffers);
 
 /* Of forward, backward and saved. */
-void fb_window_cuda_sizes(const struct fb_problem *problem, struct fb_sizes *sizes);
+void fb_window_cuda_sizes(const struct fb_problem *problem, const struct fb_cuda_band *band,
+                          struct fb_sizes *sizes);
 enum fb_status fb_window_cuda_forward(const struct fb_problem *problem, const struct fb_call *call,
                                       const struct fb_cuda_band *band,
                                       struct fb_error *error) FB_MUST_CHECK;

@@ -261,7 +261,7 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
     a.slope = (float)(1.0 / sqrt((double)p->qk_dim));
     a.lse = (const float *)call->saved;
     struct fb_window_cuda_gradient_buffers buffers;
-    fb_window_cuda_gradient_buffers_of(p, call->scratch, &buffers);
+    fb_window_cuda_gradient_buffers_of(p, band, call->scratch, &buffers);
     a.shares = buffers.shares;
     a.w.lengths = buffers.lengths;
     const int panels = a.dim_panels + a.value_panels;
@@ -277,7 +277,9 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
                                        a.lse,
                                        buffers.shares};
     if (status == FB_OK && has_groups(p, view))
-        return window_cuda_groups_gradient(p->dtype, view, stream, error);
+        return fb_window_cuda_is_joint(p, band)
+                   ? window_cuda_joint_gradient(call, view, buffers, stream, error)
+                   : window_cuda_groups_gradient(p->dtype, view, stream, error);
     if (status == FB_OK)
         status = fb_cuda_row_products(&call->out, &call->dout, buffers.shares, stream, error);
     if (status != FB_OK)

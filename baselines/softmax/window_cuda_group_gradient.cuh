@@ -35,14 +35,16 @@ struct shared_place {
     float *lse, *shares; /* of the passing queries: [stages][kPassing] */
 };
 
-template <bool kKeySide> __device__ block_place place_of(const window_gradient_view &a, int own)
+/* block: of `own` rows; index: of the head */
+template <bool kKeySide>
+__device__ block_place place_at(const window_gradient_view &a, int own, int block, int index)
 {
     constexpr int64_t far = 1 << 30;
     block_place x;
-    x.first = (int)(kKeySide ? blockIdx.x : gridDim.x - 1 - blockIdx.x) * own;
+    x.first = block * own;
     const int heads = kKeySide ? a.w.heads / a.w.group : a.w.heads;
-    x.b = (int)blockIdx.y / heads;
-    x.h = (int)blockIdx.y % heads * (kKeySide ? a.w.group : 1);
+    x.b = index / heads;
+    x.h = index % heads * (kKeySide ? a.w.group : 1);
     const window_head head = window_head_of(a.w, x.b * a.w.heads + x.h);
     x.kv_h = head.kv_h;
     x.rows = max(0, min(own, (kKeySide ? head.kv_len : head.q_len) - x.first));
@@ -55,6 +57,12 @@ template <bool kKeySide> __device__ block_place place_of(const window_gradient_v
     x.back = (int)min(far, kKeySide ? a.w.ahead : a.w.back);
     x.ahead = (int)min(far, kKeySide ? a.w.back : a.w.ahead);
     return x;
+}
+
+template <bool kKeySide> __device__ block_place place_of(const window_gradient_view &a, int own)
+{
+    return place_at<kKeySide>(a, own, (int)(kKeySide ? blockIdx.x : gridDim.x - 1 - blockIdx.x),
+                              (int)blockIdx.y);
 }
 
 __device__ inline void copy_word_async(uint32_t to, const float *from, bool valid)
@@ -83,6 +91,46 @@ __device__ void fetch_tile(const window_gradient_view &a, const block_place &x,
                             (uint32_t)(4 * (stage * kPassing + row)),
                         row < left ? from + place : from, row < left);
     }
+}
+
+/* Which turn over tiles it is. */
+template <int Stages> struct tile_turn {
+    int stage = 0;
+    uint32_t parity = 0;
+    __device__ void next()
+    {
+        stage = (stage + 1) % Stages;
+        parity ^= stage == 0 ? 1U : 0U;
+    }
+};
+
+__device__ inline void await_group()
+{
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + (int)threadIdx.x / kGroupThreads) : "memory");
+}
+
+__device__ inline shared_place shared_of(char *dynamic, int own)
+{
+    shared_place s = {};
+    s.own = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
+    s.own_address = shared_address(s.own);
+    s.second = s.own_address + (uint32_t)(own * kRowBytes);
+    s.tiles = s.second + (uint32_t)(own * kRowBytes);
+    return s;
+}
+
+/* The 64 own rows of a warpgroup, from `first` of the block's; not waited for. */
+template <typename T, bool kKeySide>
+__device__ void fetch_own(const window_gradient_view &a, const block_place &x,
+                          const shared_place &s, int first)
+{
+    const int64_t h = kKeySide ? x.kv_h : x.h;
+    const uint32_t at = (uint32_t)(first * kRowBytes);
+    const int thread = threadIdx.x % kGroupThreads;
+    fetch_rows<T, 64, kGroupThreads>(s.own_address + at, kKeySide ? a.w.k : a.w.q, x.b, h,
+                                     x.first + first, x.rows - first, thread);
+    fetch_rows<T, 64, kGroupThreads>(s.second + at, kKeySide ? a.w.v : a.dout, x.b, h,
+                                     x.first + first, x.rows - first, thread);
 }
 
 /* dout out of a row of queries, by four lanes; 0 for padding. */
@@ -145,13 +193,14 @@ template <typename T> struct own_rows<T, true> {
 };
 
 /* A warpgroup's rows: 64 from `group_first` of the block's. */
-template <typename T, bool kKeySide, bool kHeld> struct group_gradient {
+template <typename T, bool kKeySide, bool kHeld, bool kSecondHeld = kHeld> struct group_gradient {
     const window_gradient_view &a;
     const block_place &x;
     const shared_place &shared;
     int group_first, strip; /* the warp's 16 rows */
     int from, to;           /* tiles of a head that any row meets */
-    own_rows<T, kHeld> own_1, own_2;
+    own_rows<T, kHeld> own_1;
+    own_rows<T, kSecondHeld> own_2;
     float lse[2], share[2];
     float s[8][4], dp[8][4];
     float sum_1[8][4], sum_2[8][4]; /* dq; or dk and dv */

@@ -16,4 +16,9 @@ struct window_gradient_view {
 enum fb_status window_cuda_groups_gradient(enum fb_dtype dtype, const window_gradient_view &a,
                                            cudaStream_t stream, struct fb_error *error);
 
+/* The same in one pass: window_cuda_joint.cu; for which problems fb_window_cuda_is_joint tells. */
+enum fb_status window_cuda_joint_gradient(const struct fb_call *call, const window_gradient_view &a,
+                                          const struct fb_window_cuda_gradient_buffers &buffers,
+                                          cudaStream_t stream, struct fb_error *error);
+
 #endif

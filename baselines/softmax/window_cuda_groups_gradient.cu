@@ -28,16 +28,7 @@ constexpr size_t shared_bytes(int own, int stages)
 
 constexpr int kAhead = 2; /* tiles on their way when the one before them is waited for */
 
-/* Which turn over tiles it is. */
-struct turn_place {
-    int stage = 0;
-    uint32_t parity = 0;
-    __device__ void next()
-    {
-        stage = (stage + 1) % kStages;
-        parity ^= stage == 0 ? 1U : 0U;
-    }
-};
+typedef tile_turn<kStages> turn_place;
 
 template <typename T, bool kKeySide>
 __device__ void bring(const window_gradient_view &a, const block_place &x, const shared_place &s)
@@ -110,35 +101,6 @@ __device__ void use(const window_gradient_view &a, const block_place &x, const s
         pass_tiles(shared, turn, x.each - group.to);
     }
     group.store(kOwn);
-}
-
-__device__ inline void await_group()
-{
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + (int)threadIdx.x / kGroupThreads) : "memory");
-}
-
-__device__ inline shared_place shared_of(char *dynamic, int own)
-{
-    shared_place s = {};
-    s.own = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
-    s.own_address = shared_address(s.own);
-    s.second = s.own_address + (uint32_t)(own * kRowBytes);
-    s.tiles = s.second + (uint32_t)(own * kRowBytes);
-    return s;
-}
-
-/* The 64 own rows of a warpgroup, from `first` of the block's; not waited for. */
-template <typename T, bool kKeySide>
-__device__ void fetch_own(const window_gradient_view &a, const block_place &x,
-                          const shared_place &s, int first)
-{
-    const int64_t h = kKeySide ? x.kv_h : x.h;
-    const uint32_t at = (uint32_t)(first * kRowBytes);
-    const int thread = threadIdx.x % kGroupThreads;
-    fetch_rows<T, 64, kGroupThreads>(s.own_address + at, kKeySide ? a.w.k : a.w.q, x.b, h,
-                                     x.first + first, x.rows - first, thread);
-    fetch_rows<T, 64, kGroupThreads>(s.second + at, kKeySide ? a.w.v : a.dout, x.b, h,
-                                     x.first + first, x.rows - first, thread);
 }
 
 #endif

@@ -7,6 +7,9 @@
  * constant, so that results are the same bits on every device. */
 enum { SINGLE_BLOCKS = 1056, SLICE_LEN_MIN = 64 };
 
+/* Queries whose dq is added up together; so few keys that two passes are faster. */
+enum { JOINT_TILE = 64, JOINT_KEYS_MIN = 1024 };
+
 enum fb_status fb_window_cuda_supports(const struct fb_problem *p, enum fb_pass pass,
                                        const char *kernel, struct fb_error *why)
 {
@@ -50,22 +53,36 @@ void fb_window_cuda_buffers_of(const struct fb_problem *p, void *scratch,
     x->bytes = at.used_bytes;
 }
 
-void fb_window_cuda_gradient_buffers_of(const struct fb_problem *p, void *scratch,
-                                        struct fb_window_cuda_gradient_buffers *x)
+bool fb_window_cuda_is_joint(const struct fb_problem *p, const struct fb_cuda_band *band)
+{
+    const bool half = p->dtype == FB_BF16 || p->dtype == FB_F16;
+    return half && p->q_lengths == NULL && p->kv_lengths == NULL && p->qk_dim == 64 &&
+           p->v_dim == 64 && p->q_len >= JOINT_TILE && p->kv_len >= JOINT_KEYS_MIN &&
+           band->back >= FB_CUDA_UNBOUNDED && band->ahead >= FB_CUDA_UNBOUNDED;
+}
+
+void fb_window_cuda_gradient_buffers_of(const struct fb_problem *p, const struct fb_cuda_band *band,
+                                        void *scratch, struct fb_window_cuda_gradient_buffers *x)
 {
     struct fb_scratch_cursor at = fb_scratch_at(scratch);
+    const bool joint = fb_window_cuda_is_joint(p, band);
+    const int64_t tiles = p->batch * p->heads * ((p->q_len + JOINT_TILE - 1) / JOINT_TILE);
     x->shares = fb_scratch_take_f32(&at, p->batch * p->heads * p->q_len);
     x->lengths = take_lengths(&at, p);
     x->parts = take_parts(&at, p, p->qk_dim);
+    x->marks = joint ? fb_scratch_take_f32(&at, tiles * 2 * JOINT_TILE) : NULL;
+    x->sums = joint ? fb_scratch_take_f32(&at, tiles * JOINT_TILE * p->qk_dim) : NULL;
+    x->turns = joint ? fb_scratch_take(&at, 1 + tiles, sizeof(int32_t)) : NULL;
     x->bytes = at.used_bytes;
 }
 
-void fb_window_cuda_sizes(const struct fb_problem *p, struct fb_sizes *sizes)
+void fb_window_cuda_sizes(const struct fb_problem *p, const struct fb_cuda_band *band,
+                          struct fb_sizes *sizes)
 {
     struct fb_window_cuda_buffers forward;
     struct fb_window_cuda_gradient_buffers backward;
     fb_window_cuda_buffers_of(p, NULL, &forward);
-    fb_window_cuda_gradient_buffers_of(p, NULL, &backward);
+    fb_window_cuda_gradient_buffers_of(p, band, NULL, &backward);
     sizes->saved_bytes = sizeof(float) * (size_t)(p->batch * p->heads * p->q_len);
     sizes->forward_scratch_bytes = forward.bytes;
     sizes->backward_scratch_bytes = backward.bytes;

@@ -12,10 +12,11 @@
 
 constexpr int kMapRows = 16; /* of a copy */
 
-/* Host: the map of a tensor of 64 columns of 16 bits, whose rows start on 16 bytes. Nothing is
- * computed, so that bf16 stands for f16, too. */
+/* Host: the map of a tensor of 64 columns of 16 bits, whose rows start on 16 bytes; `rows` are
+ * copied at a time. Nothing is computed, so that bf16 stands for f16, too. */
 static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtensorMap *map,
-                                              const char *name, struct fb_error *error)
+                                              const char *name, struct fb_error *error,
+                                              int rows = kMapRows)
 {
     void *found = nullptr;
     cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
@@ -35,7 +36,7 @@ static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtenso
                                  (cuuint64_t)x.shape[1], (cuuint64_t)x.shape[0]};
     const cuuint64_t strides[3] = {2 * (cuuint64_t)x.stride[2], 2 * (cuuint64_t)x.stride[1],
                                    2 * (cuuint64_t)x.stride[0]};
-    const cuuint32_t box[4] = {64, kMapRows, 1, 1}, steps[4] = {1, 1, 1, 1};
+    const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, steps[4] = {1, 1, 1, 1};
     CUresult made = CUDA_ERROR_NOT_FOUND;
     if (result == cudaDriverEntryPointSuccess)
         made = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)(

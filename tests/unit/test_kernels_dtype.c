@@ -177,6 +177,39 @@ static void test_dtypes_linear_causal_heads_of_64_agree_with_oracle(void **state
     kernel_expect_no_failures();
 }
 
+/* Rows of 1024 keys and more of heads of 64 have kernels of their own on a GPU: shares of a head
+ * that are rounds of three, two and one blocks of queries, tiles that are full and begun, blocks of
+ * keys that a mask hides; grouped queries and padding. */
+static void test_dtypes_softmax_long_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t lengths[2] = {310, 70}, others[2] = {700, 1031};
+    static const struct {
+        int64_t batch, heads, kv_heads, q_len, kv_len;
+        const int64_t *q_lengths, *kv_lengths;
+    } cases[] = {
+        {1, 1, 1, 1024, 1024, NULL, NULL},
+        {1, 1, 1, 65, 1300, NULL, NULL},
+        {1, 2, 1, 200, 1100, NULL, NULL},
+        {2, 1, 1, 310, 1031, lengths, others},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int variation = 0; variation < 2; variation++) {
+            struct kernel_case c = {
+                .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 850 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find("softmax"), cases[i].batch,
+                                    cases[i].heads, cases[i].q_len, cases[i].kv_len, 64, 64);
+            c.problem.kv_heads = cases[i].kv_heads;
+            c.problem.dtype = dtypes[(i + (size_t)variation) % 2];
+            c.problem.causal = variation != 0;
+            c.problem.q_lengths = cases[i].q_lengths;
+            c.problem.kv_lengths = cases[i].kv_lengths;
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
 /* So many heads that a GPU gives two blocks to each. */
 static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
 {
@@ -264,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_f16_keeps_its_range),
+        cmocka_unit_test(test_dtypes_softmax_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
