@@ -312,22 +312,6 @@ __device__ float weight_of(float conserved, float clamp)
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-#define FB_MULTIPLY_TURNED_TILE(type)                                                              \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type " {"                  \
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "         \
-                 "%16, %17, 1, 1, 1, 1, 1;"                                                        \
-                 : FB_WGMMA_C4(0)                                                                  \
-                 : "l"(a), "l"(b))
-
-/* c[64][32] += a[16][64]^T b[16][32]: rows of both along the depth. */
-template <typename T> __device__ void multiply_turned_tile(float (&c)[4][4], uint64_t a, uint64_t b)
-{
-    if constexpr (kNarrow<T>)
-        FB_MULTIPLY_TURNED_TILE("f16");
-    else
-        FB_MULTIPLY_TURNED_TILE("bf16");
-}
-
 /* By the four warps of a half; keys and values have been published. */
 template <typename T>
 __device__ void multiply_chunks(chunk_products &sum, uint32_t keys, uint32_t values,
@@ -343,7 +327,7 @@ __device__ void multiply_chunks(chunk_products &sum, uint32_t keys, uint32_t val
     for (int chunk = 0; chunk < 4; chunk++)
 #pragma unroll
         for (int i = 4 * chunk; i < 4 * chunk + 4; i++)
-            multiply_turned_tile<T>(sum[chunk], a + (uint64_t)(i * step), b + (uint64_t)(i * step));
+            wgmma_add_turned<T>(sum[chunk], a + (uint64_t)(i * step), b + (uint64_t)(i * step));
     wgmma_commit();
     wgmma_wait<0>();
 #pragma unroll
