@@ -15,8 +15,8 @@
  * starts with the state of the slices before it (behind it, for dv and dk) and goes through its
  * panels of 64 tokens one after the other. Features and values are cut into panels, too: a block
  * has one panel of the result's columns. Without a mask heads of more than one panel go in tiles
- * instead (linear_cuda_wide.cuh), bf16 of one panel in strips (linear_cuda_strip.cuh), and a few
- * queries by themselves (linear_cuda_few.cu).
+ * instead (linear_cuda_wide.cuh), bf16 and f16 of one panel in strips (linear_cuda_strip.cuh), and
+ * a few queries by themselves (linear_cuda_few.cu).
  */
 #ifndef FB_LINEAR_CUDA_CUH
 #define FB_LINEAR_CUDA_CUH
@@ -100,10 +100,11 @@ static inline bool linear_is_narrow(const linear_arguments &a)
     return a.features < 16;
 }
 
-/* Whether strips serve a problem without a mask. */
+/* Whether strips serve a problem without a mask. Features in memory are f32 in f16. */
 static inline bool linear_is_strip(const linear_arguments &a, enum fb_dtype dtype)
 {
-    return dtype == FB_BF16 && a.feature_panels == 1 && a.value_panels == 1 && !linear_is_narrow(a);
+    const bool fits = dtype == FB_BF16 || (dtype == FB_F16 && a.map != FB_LINEAR_CUDA_IDENTITY);
+    return fits && a.feature_panels == 1 && a.value_panels == 1 && !linear_is_narrow(a);
 }
 
 /* Whether the tiles of wide heads serve a problem without a mask. */
@@ -139,26 +140,28 @@ enum fb_status linear_cuda_masked(enum fb_dtype features, enum fb_dtype dtype,
 
 /* linear_cuda_strip_sums.cu, linear_cuda_strip_rows.cu: likewise in strips. The rows take `slots`
  * states of each head of keys, and keep their total unless NULL; dq also writes w. */
-enum fb_status linear_cuda_strip_sum(const linear_arguments &a, bool of_queries,
+enum fb_status linear_cuda_strip_sum(enum fb_dtype dtype, const linear_arguments &a,
+                                     bool of_queries, cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_strip_out(enum fb_dtype dtype, const linear_arguments &a,
+                                     const float *states, int slots, float *kept,
                                      cudaStream_t stream, struct fb_error *error);
-enum fb_status linear_cuda_strip_out(const linear_arguments &a, const float *states, int slots,
-                                     float *kept, cudaStream_t stream, struct fb_error *error);
-enum fb_status linear_cuda_strip_dq(const linear_arguments &a, cudaStream_t stream,
-                                    struct fb_error *error);
-enum fb_status linear_cuda_strip_dk_dv(const linear_arguments &a, const float *states, int slots,
-                                       cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_strip_dq(enum fb_dtype dtype, const linear_arguments &a,
+                                    cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_strip_dk_dv(enum fb_dtype dtype, const linear_arguments &a,
+                                       const float *states, int slots, cudaStream_t stream,
+                                       struct fb_error *error);
 
-/* linear_cuda_causal.cu, linear_cuda_causal_gradient.cu: with a mask, bf16 with heads of 64 whose
- * rows are whole, on Hopper. joined: a.slices, at most kCausalSlicesMost, sum themselves up; else
- * their running sums are in a.sums and a.back. dq writes w; dk and dv ask for it, and for one head
- * of queries for each of keys. */
+/* linear_cuda_causal.cu, linear_cuda_causal_gradient.cu: with a mask, bf16 or f16 with heads of 64
+ * whose rows are whole, on Hopper. joined: a.slices, at most kCausalSlicesMost, sum themselves up;
+ * else their running sums are in a.sums and a.back. dq writes w; dk and dv ask for it, and for one
+ * head of queries for each of keys. */
 constexpr int kCausalSlicesMost = 12;
-enum fb_status linear_cuda_causal_out(const linear_arguments &a, bool joined, cudaStream_t stream,
-                                      struct fb_error *error);
-enum fb_status linear_cuda_causal_dq(const linear_arguments &a, bool joined, cudaStream_t stream,
-                                     struct fb_error *error);
-enum fb_status linear_cuda_causal_dk_dv(const linear_arguments &a, bool joined, cudaStream_t stream,
-                                        struct fb_error *error);
+enum fb_status linear_cuda_causal_out(enum fb_dtype dtype, const linear_arguments &a, bool joined,
+                                      cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_causal_dq(enum fb_dtype dtype, const linear_arguments &a, bool joined,
+                                     cudaStream_t stream, struct fb_error *error);
+enum fb_status linear_cuda_causal_dk_dv(enum fb_dtype dtype, const linear_arguments &a, bool joined,
+                                        cudaStream_t stream, struct fb_error *error);
 
 /* linear_cuda_wide_sums.cu, linear_cuda_wide.cu: likewise for wide heads without a mask; states
  * have features as rows and values as columns. Tiles: of a state (own_sums: as P::wide_sums says).

@@ -1,7 +1,8 @@
 /*
- * Linear attention with a mask in bf16 with heads of 64 columns, on Hopper: a squad of one
- * warpgroup, three of them in a block, goes through the panels of 64 tokens of its slice of a head,
- * with the state of what comes before (dk, dv: after) as sums of the tensor cores in registers.
+ * Linear attention with a mask in bf16 or f16 (T) with heads of 64 columns, on Hopper: a squad of
+ * one warpgroup, three of them in a block, goes through the panels of 64 tokens of its slice of a
+ * head, with the state of what comes before (dk, dv: after) as sums of the tensor cores in
+ * registers.
  *
  * Where few slices make a head, their squads are a cluster of blocks: each sums up its own slice
  * first, leaves its state in its shared memory, and adds up those of the slices before. Where more
@@ -17,6 +18,11 @@
  * q and k stand for their features, g for dout / y. The sums of features z (dk: r, weighted by - w
  * / y) are carried beside the state. w = dout out comes from h: what dq subtracts from h is then of
  * the same roundings, and `out` is not read.
+ *
+ * f16 has not the range of sums over a million tokens. As operands of products states and what is
+ * added to their products are smaller by a power of two that follows the number of tokens, and g of
+ * dk and dv, whose y grows as they do, is larger by another one; of dq it is dout, and h is divided
+ * afterwards. What results are made of is put right in f32.
  */
 #ifndef FB_LINEAR_CUDA_CAUSAL_CUH
 #define FB_LINEAR_CUDA_CAUSAL_CUH
@@ -36,19 +42,20 @@ constexpr int kCausalThreads = kSquads * kPanelThreads;
 
 /* Behind two stages of tiles and the state as an operand. Numbers of tokens are of two panels in
  * turn: those of the next are written while the last warps use these. */
-struct causal_numbers {
-    float y[2][kPanel], w[2][kPanel];              /* of queries, as they are brought */
-    alignas(8) float inverse[2][kPanel];           /* of y */
-    alignas(8) float weight[2][kPanel];            /* - w / y */
-    alignas(4) __nv_bfloat16 shares[2][2][kPanel]; /* the same as two numbers: high, low */
-    alignas(8) float vector[kPanel];               /* z or r before the panel */
-    alignas(4) __nv_bfloat16 parts[2][kPanel];     /* the same as two numbers: high, low */
+template <typename T> struct causal_numbers {
+    float y[2][kPanel], w[2][kPanel];    /* of queries, as they are brought */
+    alignas(8) float inverse[2][kPanel]; /* of y */
+    alignas(8) float weight[2][kPanel];  /* - w / y */
+    alignas(4) T shares[2][2][kPanel];   /* the same as two numbers: high, low */
+    alignas(8) float vector[kPanel];     /* z or r before the panel */
+    alignas(4) T parts[2][kPanel];       /* the same as two numbers: high, low */
 };
 
 /* Of a squad; tiles that tensor cores read start at multiples of 1024. */
 template <linear_pass Pass> constexpr int causal_squad_bytes()
 {
-    return ((2 * kCausalTiles<Pass> + 1) * panel_bf16::bytes + (int)sizeof(causal_numbers) + 1023) /
+    return ((2 * kCausalTiles<Pass> + 1) * panel_bf16::bytes + (int)sizeof(causal_numbers<__half>) +
+            1023) /
            1024 * 1024;
 }
 
@@ -92,10 +99,10 @@ __device__ inline int own_warp()
     return __shfl_sync(0xffffffffU, (int)threadIdx.x / 32, 0);
 }
 
-template <linear_pass Pass> struct causal_slice {
+template <linear_pass Pass, typename T> struct causal_slice {
     static constexpr bool forwards = Pass != LINEAR_DK;
     char *stages, *state;
-    causal_numbers *own;
+    causal_numbers<T> *own;
     int64_t query_head;
     int b, h, kv_h, squad, slice;
     int strip, from, panels; /* panels of the slice; 0: it does not exist */
@@ -112,7 +119,7 @@ template <linear_pass Pass> struct causal_slice {
     {
         stages = shared + squad * causal_squad_bytes<Pass>();
         state = stages + 2 * kCausalTiles<Pass> * panel_bf16::bytes;
-        own = reinterpret_cast<causal_numbers *>(state + panel_bf16::bytes);
+        own = reinterpret_cast<causal_numbers<T> *>(state + panel_bf16::bytes);
         panels = panels_of(a, slice);
         sums = joined && slice != (forwards ? a.slices - 1 : 0) ? panels : 0;
     }
@@ -140,12 +147,23 @@ template <linear_pass Pass> struct causal_slice {
         const int i = visit < sums ? sums - 1 - visit : visit - sums;
         return (from + (forwards ? i : panels - 1 - i)) * kPanel;
     }
+    /* What states, and scores that are added to their products, are multiplied by as operands: sums
+     * of so many tokens come down to those of a thousand. */
+    __device__ power_factors<T> range(int visit) const
+    {
+        return power_factors<T>(-4 - max(0, exponent_of(first(visit) + kPanel) - 9));
+    }
+    /* The exponent of what g is multiplied by, which y makes small. */
+    __device__ int growth(int visit) const
+    {
+        return 4 + exponent_of(first(visit) + 8);
+    }
     /* Tensors by tile. */
-    __device__ causal_tensor tensor(const linear_arguments &a, int which) const
+    __device__ causal_tensor<T> tensor(const linear_arguments &a, int which) const
     {
         const bool keys = forwards == (which < OTHER);
         const panel_tensor &t = which % 2 == 0 ? (keys ? a.k : a.q) : (keys ? a.v : a.dout);
-        return causal_tensor(t, b, keys ? kv_h : h, keys ? u.kv_valid : u.q_valid);
+        return causal_tensor<T>(t, b, keys ? kv_h : h, keys ? u.kv_valid : u.q_valid);
     }
     /* rows: of the rows, not of the sums */
     __device__ void start(const linear_arguments &a, int visit, bool rows)
@@ -180,25 +198,27 @@ template <linear_pass Pass> struct causal_slice {
     {
         const int at = first(visit);
         wait_copies<0>();
-        map_features(a.map, tile(visit, SUMMED), (forwards ? u.kv_valid : u.q_valid) - at);
+        map_features<T>(a.map, tile(visit, SUMMED), (forwards ? u.kv_valid : u.q_valid) - at);
         if (Rows)
-            map_features(a.map, tile(visit, OTHER), (forwards ? u.q_valid : u.kv_valid) - at);
+            map_features<T>(a.map, tile(visit, OTHER), (forwards ? u.q_valid : u.kv_valid) - at);
         if (Pass == LINEAR_DK || (Pass == LINEAR_DQ && Rows)) {
             __syncwarp(); /* numbers of other lanes */
             const float *y = own->y[visit % 2];
-            scale_rows(tile(visit, Pass == LINEAR_DK ? SUMMED_VALUES : OTHER_VALUES), y);
+            const power_factors<T> grown(Pass == LINEAR_DK ? growth(visit) : 0);
+            if constexpr (Pass == LINEAR_DK || !kNarrow<T>)
+                scale_rows<T>(tile(visit, Pass == LINEAR_DK ? SUMMED_VALUES : OTHER_VALUES), y,
+                              grown.into);
             const int thread = (int)threadIdx.x % kPanelThreads,
                       row = thread / 8 + thread % 4 * (kPanelThreads / 8);
             const float inverse = causal_inverse(y[row]);
             if (thread % 8 < 4)
                 own->inverse[visit % 2][row] = inverse;
             else if (Pass == LINEAR_DK) {
-                const float weight = -own->w[visit % 2][row] * inverse;
-                const __nv_bfloat16 high = __float2bfloat16_rn(weight);
+                const float weight = -own->w[visit % 2][row] * inverse * grown.into;
+                const T high = from_f32<T>(weight);
                 own->weight[visit % 2][row] = weight;
                 own->shares[visit % 2][0][row] = high;
-                own->shares[visit % 2][1][row] =
-                    __float2bfloat16_rn(weight - __bfloat162float(high));
+                own->shares[visit % 2][1][row] = from_f32<T>(weight - to_f32(high));
             }
         }
         publish_shared();
@@ -212,8 +232,8 @@ template <linear_pass Pass> struct causal_slice {
         const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const lane_places at(lane);
         const uint32_t features = shared_address(tile(visit, SUMMED));
-        const __nv_bfloat16 *share = own->shares[visit % 2][g % 2] + 2 * t;
-        const uint32_t one = g % 2 == 0 ? 0x3f803f80U : 0U;
+        const T *share = own->shares[visit % 2][g % 2] + 2 * t;
+        const uint32_t one = g % 2 == 0 ? pairs<T>::ones : 0U;
 #pragma unroll
         for (int step = 0; step < 4; step++) {
             uint32_t x[4], y[2] = {one, one};
@@ -222,23 +242,24 @@ template <linear_pass Pass> struct causal_slice {
                 for (int i = 0; i < 2; i++)
                     y[i] = *reinterpret_cast<const uint32_t *>(share + 16 * step + 8 * i);
             load_a_turned(x, features + (uint32_t)(step * 16 * kRowBytes), at, strip / 16);
-            multiply(z, x, y[0], y[1]);
+            multiply<T>(z, x, y[0], y[1]);
         }
     }
     /* The state and the vector before a panel where products find them, by the warp's rows. */
-    __device__ void put_state(strip_result &sum, const float (&z)[4]) const
+    __device__ void put_state(strip_result &sum, const float (&z)[4], int visit) const
     {
-        causal_result(sum).put(state, strip);
+        const power_factors<T> factors = range(visit);
+        causal_result<T>(sum, factors.into).put(state, strip);
         if (threadIdx.x % 4 != 0)
             return;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int row = strip + (int)threadIdx.x % 32 / 4 + 8 * half;
-            const float x = z[2 * half] + z[2 * half + 1];
-            const __nv_bfloat16 high = __float2bfloat16_rn(x);
-            own->vector[row] = x;
+            const float x = z[2 * half] + z[2 * half + 1], small = factors.into * x;
+            const T high = from_f32<T>(small);
+            own->vector[row] = Pass == LINEAR_DK ? small : x;
             own->parts[0][row] = high;
-            own->parts[1][row] = __float2bfloat16_rn(x - __bfloat162float(high));
+            own->parts[1][row] = from_f32<T>(small - to_f32(high));
         }
     }
 };
@@ -268,8 +289,8 @@ __device__ inline float4 load_remote(uint32_t address)
 /* From the sums of this slice to those of the slices before it (after it), through shared memory
  * that the visits have left, each thread's numbers in a place of its own. It belongs to the others
  * until they have arrived a second time. */
-template <linear_pass Pass>
-__device__ void join_states(const linear_arguments &a, const causal_slice<Pass> &x,
+template <linear_pass Pass, typename T>
+__device__ void join_states(const linear_arguments &a, const causal_slice<Pass, T> &x,
                             strip_result &sum, float (&z)[4])
 {
     constexpr int quads = 9;
@@ -309,8 +330,8 @@ __device__ void join_states(const linear_arguments &a, const causal_slice<Pass> 
 }
 
 /* The running sums that lie in memory. */
-template <linear_pass Pass>
-__device__ void read_states(const linear_arguments &a, const causal_slice<Pass> &x,
+template <linear_pass Pass, typename T>
+__device__ void read_states(const linear_arguments &a, const causal_slice<Pass, T> &x,
                             strip_result &sum, float (&z)[4])
 {
     const int64_t unit = x.forwards ? (int64_t)x.b * a.kv_heads + x.kv_h : x.query_head;
@@ -326,12 +347,33 @@ __device__ void read_states(const linear_arguments &a, const causal_slice<Pass> 
             z[2 * half] = from[kPanelCount + x.strip + (int)threadIdx.x % 32 / 4 + 8 * half];
 }
 
+/* Sums that dk and dv take of g are as large as it is. */
+template <linear_pass Pass, typename T> struct causal_growth {
+    int exponent = 0;
+    __device__ void move(strip_result &sum, float (&z)[4], int to)
+    {
+        if constexpr (Pass == LINEAR_DK && kNarrow<T>) {
+            if (to == exponent)
+                return;
+            const float factor = two_to(to - exponent);
+            exponent = to;
+#pragma unroll
+            for (int i = 0; i < 32; i++)
+                sum[i / 4][i % 4] *= factor;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                z[i] *= factor;
+        }
+    }
+};
+
 /* Goes through the slice: visit(x, visit) for each panel of rows, whose tiles are ready; it starts
  * the next by x.start when it wishes and ends with the block in step. */
-template <linear_pass Pass, typename Visit>
+template <linear_pass Pass, typename T, typename Visit>
 __device__ void walk_slice(const linear_arguments &a, char *shared, bool cluster, Visit visit_rows)
 {
-    causal_slice<Pass> x(a, shared, cluster);
+    causal_slice<Pass, T> x(a, shared, cluster);
+    causal_growth<Pass, T> grown;
     strip_result sum;
     float z[4] = {};
     clear(sum);
@@ -340,14 +382,16 @@ __device__ void walk_slice(const linear_arguments &a, char *shared, bool cluster
     for (int visit = 0; visit < x.sums; visit++) {
         x.template finish<false>(a, visit);
         x.start(a, visit + 1, visit + 1 == x.sums);
+        grown.move(sum, z, x.growth(visit));
         wgmma_hold(sum);
         wgmma_begin();
-        add_outer(sum, x.operand(visit, SUMMED), x.operand(visit, SUMMED_VALUES));
+        add_outer<T>(sum, x.operand(visit, SUMMED), x.operand(visit, SUMMED_VALUES));
         wgmma_commit();
         x.add_vector(z, visit);
         wgmma_wait<0>();
         wgmma_hold(sum);
     }
+    grown.move(sum, z, 0);
     if (cluster)
         join_states(a, x, sum, z);
     else if (x.panels == 0)
@@ -358,7 +402,8 @@ __device__ void walk_slice(const linear_arguments &a, char *shared, bool cluster
         await_cluster();
 #pragma unroll 1
     for (int visit = x.sums; visit < x.sums + x.panels; visit++) {
-        x.put_state(sum, z);
+        grown.move(sum, z, x.growth(visit));
+        x.put_state(sum, z, visit);
         x.template finish<true>(a, visit);
         if (cluster && visit == x.sums)
             await_cluster();

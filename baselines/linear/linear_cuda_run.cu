@@ -51,9 +51,9 @@ int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
 /* Whether linear_cuda_causal.cu serves a problem; the tensors' rows have to be whole, too. */
 bool is_causal_slices(const struct fb_problem *p, const struct fb_linear_cuda_form *form)
 {
-    return p->causal && p->dtype == FB_BF16 && form->features == FB_BF16 &&
-           form->feature_count == kPanel && p->v_dim == kPanel &&
-           form->map != FB_LINEAR_CUDA_RELU && fb_cuda_is_hopper();
+    const bool narrow = p->dtype == FB_BF16 || p->dtype == FB_F16;
+    return p->causal && narrow && form->features == p->dtype && form->feature_count == kPanel &&
+           p->v_dim == kPanel && form->map != FB_LINEAR_CUDA_RELU && fb_cuda_is_hopper();
 }
 
 /* As many as keep an H100 busy in one round: blocks have three; 30 clusters of four blocks run at
@@ -156,8 +156,8 @@ enum fb_status forward_causal(const struct fb_problem *p, const linear_arguments
                               cudaStream_t stream, struct fb_error *error)
 {
     const bool joined = a.slices <= kCausalSlicesMost;
-    const enum fb_status status = joined ? FB_OK : sum_slices(p, FB_BF16, a, false, stream, error);
-    return status != FB_OK ? status : linear_cuda_causal_out(a, joined, stream, error);
+    const enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
+    return status != FB_OK ? status : linear_cuda_causal_out(p->dtype, a, joined, stream, error);
 }
 
 enum fb_status forward_masked(const struct fb_problem *p, enum fb_dtype features,
@@ -194,10 +194,11 @@ struct strip_states {
     int slots;
 };
 
-enum fb_status sum_strips(const linear_arguments &a, bool of_queries, float *total, strip_states *x,
-                          cudaStream_t stream, struct fb_error *error)
+enum fb_status sum_strips(enum fb_dtype dtype, const linear_arguments &a, bool of_queries,
+                          float *total, strip_states *x, cudaStream_t stream,
+                          struct fb_error *error)
 {
-    enum fb_status status = linear_cuda_strip_sum(a, of_queries, stream, error);
+    enum fb_status status = linear_cuda_strip_sum(dtype, a, of_queries, stream, error);
     x->states = of_queries ? a.back : a.sums;
     x->slots = a.slices * (of_queries ? a.group : 1);
     if (status != FB_OK || x->slots <= kStatesDirect)
@@ -207,25 +208,26 @@ enum fb_status sum_strips(const linear_arguments &a, bool of_queries, float *tot
     return linear_cuda_total(a, of_queries, false, total, stream, error);
 }
 
-enum fb_status forward_strips(const linear_arguments &a, float *total, bool keep,
-                              cudaStream_t stream, struct fb_error *error)
+enum fb_status forward_strips(enum fb_dtype dtype, const linear_arguments &a, float *total,
+                              bool keep, cudaStream_t stream, struct fb_error *error)
 {
     strip_states x;
-    const enum fb_status status = sum_strips(a, false, total, &x, stream, error);
+    const enum fb_status status = sum_strips(dtype, a, false, total, &x, stream, error);
     return status != FB_OK
                ? status
-               : linear_cuda_strip_out(a, x.states, x.slots,
+               : linear_cuda_strip_out(dtype, a, x.states, x.slots,
                                        keep && x.states != total ? total : nullptr, stream, error);
 }
 
-enum fb_status backward_strips(const linear_arguments &a, float *total, cudaStream_t stream,
-                               struct fb_error *error)
+enum fb_status backward_strips(enum fb_dtype dtype, const linear_arguments &a, float *total,
+                               cudaStream_t stream, struct fb_error *error)
 {
     strip_states x;
-    enum fb_status status = linear_cuda_strip_dq(a, stream, error);
+    enum fb_status status = linear_cuda_strip_dq(dtype, a, stream, error);
     if (status == FB_OK)
-        status = sum_strips(a, true, total, &x, stream, error);
-    return status != FB_OK ? status : linear_cuda_strip_dk_dv(a, x.states, x.slots, stream, error);
+        status = sum_strips(dtype, a, true, total, &x, stream, error);
+    return status != FB_OK ? status
+                           : linear_cuda_strip_dk_dv(dtype, a, x.states, x.slots, stream, error);
 }
 
 enum fb_status forward_whole(const struct fb_problem *p, enum fb_dtype features,
@@ -258,17 +260,17 @@ enum fb_status backward_causal(const struct fb_problem *p, const linear_argument
                                cudaStream_t stream, struct fb_error *error)
 {
     const bool joined = a.slices <= kCausalSlicesMost;
-    enum fb_status status = joined ? FB_OK : sum_slices(p, FB_BF16, a, false, stream, error);
+    enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
     if (status == FB_OK)
-        status = linear_cuda_causal_dq(a, joined, stream, error);
+        status = linear_cuda_causal_dq(p->dtype, a, joined, stream, error);
     if (status == FB_OK && !(joined && a.group == 1))
-        status = sum_slices(p, FB_BF16, a, true, stream, error);
+        status = sum_slices(p, p->dtype, a, true, stream, error);
     if (status == FB_OK && a.group == 1)
-        return linear_cuda_causal_dk_dv(a, joined, stream, error);
+        return linear_cuda_causal_dk_dv(p->dtype, a, joined, stream, error);
     if (status == FB_OK)
-        status = linear_cuda_masked(FB_BF16, p->dtype, LINEAR_DK, a, stream, error);
+        status = linear_cuda_masked(p->dtype, p->dtype, LINEAR_DK, a, stream, error);
     return status != FB_OK ? status
-                           : linear_cuda_masked(FB_BF16, p->dtype, LINEAR_DV, a, stream, error);
+                           : linear_cuda_masked(p->dtype, p->dtype, LINEAR_DV, a, stream, error);
 }
 
 bool all_whole(const linear_arguments &a, bool backward)
@@ -336,7 +338,7 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
     if (a.few_lanes > 0)
         return linear_cuda_few(form->features, p->dtype, a, false, stream, error);
     if (!p->causal && linear_is_strip(a, p->dtype))
-        return forward_strips(a, x.sum_total, call->saved != nullptr, stream, error);
+        return forward_strips(p->dtype, a, x.sum_total, call->saved != nullptr, stream, error);
     if (is_causal_slices(p, form) && all_whole(a, false))
         return forward_causal(p, a, stream, error);
     return p->causal ? forward_masked(p, form->features, a, stream, error)
@@ -362,7 +364,7 @@ extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
     a.dv = panel_tensor_of(call->dv);
     enum fb_status status = put_lengths(p, a, x.lengths, stream, error);
     if (status == FB_OK && !p->causal && a.few_lanes == 0 && linear_is_strip(a, p->dtype))
-        return backward_strips(a, x.back_total, stream, error);
+        return backward_strips(p->dtype, a, x.back_total, stream, error);
     if (status == FB_OK && is_causal_slices(p, form) && all_whole(a, true))
         return backward_causal(p, a, stream, error);
     if (status == FB_OK)

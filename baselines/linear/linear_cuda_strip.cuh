@@ -1,13 +1,18 @@
 /*
- * Linear attention in bf16 with heads of up to 64 columns, without a mask: a warp goes through
- * strips of 16 tokens by itself. Lane 4 g + t has of a strip's rows g and g + 8 the columns 8 t ..
- * 8 t + 7 and 32 + 8 t .. 32 + 8 t + 7, eight pairs a row, which it loads and stores in chunks of
- * 16 bytes and which are fragments of products whose depth and columns stand in another order: pair
- * j of lane t is at column strip_column(j, t), in results as in operands.
+ * Linear attention in bf16 or f16 (T) with heads of up to 64 columns, without a mask: a warp goes
+ * through strips of 16 tokens by itself. Lane 4 g + t has of a strip's rows g and g + 8 the columns
+ * 8 t .. 8 t + 7 and 32 + 8 t .. 32 + 8 t + 7, eight pairs a row, which it loads and stores in
+ * chunks of 16 bytes and which are fragments of products whose depth and columns stand in another
+ * order: pair j of lane t is at column strip_column(j, t), in results as in operands.
+ *
+ * f16 has neither the range of sums over a million tokens nor of what is divided by them: states,
+ * and features over y, are multiplied by powers of two before they become operands, which is undone
+ * in f32 (cuda_pairs.cuh).
  */
 #ifndef FB_LINEAR_CUDA_STRIP_CUH
 #define FB_LINEAR_CUDA_STRIP_CUH
 
+#include "cuda_pair_products.cuh"
 #include "linear_cuda.cuh"
 
 constexpr int kStripThreads = 256;
@@ -39,7 +44,8 @@ template <typename T> __device__ uint4 load_eight(const panel_rows<T> &from, int
     return *reinterpret_cast<const uint4 *>(&values);
 }
 
-__device__ inline void load_strip(strip_pairs &to, const panel_rows<__nv_bfloat16> &from, int first)
+template <typename T>
+__device__ void load_strip(strip_pairs &to, const panel_rows<T> &from, int first)
 {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -54,8 +60,8 @@ __device__ inline void load_strip(strip_pairs &to, const panel_rows<__nv_bfloat1
         }
 }
 
-__device__ inline void store_strip(const strip_pairs &x, const panel_rows<__nv_bfloat16> &to,
-                                   int first)
+template <typename T>
+__device__ void store_strip(const strip_pairs &x, const panel_rows<T> &to, int first)
 {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -71,8 +77,7 @@ __device__ inline void store_strip(const strip_pairs &x, const panel_rows<__nv_b
                 *reinterpret_cast<uint4 *>(to.at(row, col)) = bits;
                 continue;
             }
-            const packet<__nv_bfloat16> values =
-                *reinterpret_cast<const packet<__nv_bfloat16> *>(&bits);
+            const packet<T> values = *reinterpret_cast<const packet<T> *>(&bits);
 #pragma unroll
             for (int e = 0; e < 8; e++)
                 if (col + e < to.dim)
@@ -87,23 +92,23 @@ __device__ inline float strip_phi(enum fb_linear_cuda_map map, float x)
     return map == FB_LINEAR_CUDA_RELU ? fmaxf(x, 0.0F) + 1e-3F : x;
 }
 
-__device__ inline uint32_t pair_phi(enum fb_linear_cuda_map map, uint32_t pair)
+template <typename T> __device__ uint32_t pair_phi(enum fb_linear_cuda_map map, uint32_t pair)
 {
-    return pack_bf16(strip_phi(map, bf16_low(pair)), strip_phi(map, bf16_high(pair)));
+    return pack_pair<T>(strip_phi(map, low_of<T>(pair)), strip_phi(map, high_of<T>(pair)));
 }
 
 /* Likewise of a whole strip: one branch for all. */
-__device__ inline void strip_features(enum fb_linear_cuda_map map, const strip_pairs &x,
-                                      strip_pairs &to)
+template <typename T>
+__device__ void strip_features(enum fb_linear_cuda_map map, const strip_pairs &x, strip_pairs &to)
 {
     if (map == FB_LINEAR_CUDA_ELU) {
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            to.x[i / 8][i % 8] = pair_phi(FB_LINEAR_CUDA_ELU, x.x[i / 8][i % 8]);
+            to.x[i / 8][i % 8] = pair_phi<T>(FB_LINEAR_CUDA_ELU, x.x[i / 8][i % 8]);
     } else if (map == FB_LINEAR_CUDA_RELU) {
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            to.x[i / 8][i % 8] = pair_phi(FB_LINEAR_CUDA_RELU, x.x[i / 8][i % 8]);
+            to.x[i / 8][i % 8] = pair_phi<T>(FB_LINEAR_CUDA_RELU, x.x[i / 8][i % 8]);
     } else {
         to = x;
     }
@@ -119,8 +124,33 @@ struct strip_state {
     alignas(8) float key_sums[kPanel];
 };
 
+/* What a state and its key sums are multiplied by as operands. */
+template <typename T> struct strip_factors {
+    range_factors<T, 14> state, key_sums;
+};
+
+/* The largest number of every warp; the largest of them once the block is in step. */
+__device__ inline void put_largest(float x, float (&parts)[kStripWarps])
+{
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, step));
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = x;
+}
+
+__device__ inline float largest_of(const float (&parts)[kStripWarps])
+{
+    float x = parts[0];
+#pragma unroll
+    for (int i = 1; i < kStripWarps; i++)
+        x = fmaxf(x, parts[i]);
+    return x;
+}
+
 /* Adds `slots` states of `count` numbers in order. The block is in step after. */
-__device__ inline void load_state(strip_state &to, const float *from, int slots, int64_t count)
+template <typename T>
+__device__ strip_factors<T> load_state(strip_state &to, const float *from, int slots, int64_t count)
 {
     constexpr int each = kPanelCount / 4 / kStripThreads;
     float4 sum[each] = {};
@@ -143,7 +173,22 @@ __device__ inline void load_state(strip_state &to, const float *from, int slots,
     }
     if (threadIdx.x < kPanel)
         to.key_sums[threadIdx.x] = key_sum;
-    __syncthreads();
+    if constexpr (kNarrow<T>) {
+        __shared__ float tops[2][kStripWarps];
+        float top = 1e-18F; /* of what is zero no factor is infinite */
+#pragma unroll
+        for (int k = 0; k < each; k++)
+            top = fmaxf(fmaxf(top, fmaxf(fabsf(sum[k].x), fabsf(sum[k].y))),
+                        fmaxf(fabsf(sum[k].z), fabsf(sum[k].w)));
+        put_largest(top, tops[0]);
+        put_largest(fabsf(key_sum), tops[1]);
+        __syncthreads();
+        return {range_factors<T, 14>(largest_of(tops[0])),
+                range_factors<T, 14>(largest_of(tops[1]))};
+    } else {
+        __syncthreads();
+        return {range_factors<T, 14>(0.0F), range_factors<T, 14>(0.0F)};
+    }
 }
 
 /* b of a product of strips, as its lanes read it: [step][pair of blocks][lane]. */
@@ -152,8 +197,11 @@ struct strip_operand {
 };
 
 /* Columns of the product are the state's values, or its features (turned). */
-__device__ inline void make_operand(strip_operand &to, const strip_state &from, bool turned)
+template <typename T>
+__device__ void make_operand(strip_operand &to, const strip_state &from,
+                             const strip_factors<T> &factors, bool turned)
 {
+    const float into = factors.state.into;
     for (int i = threadIdx.x; i < 4 * 4 * 32; i += kStripThreads) {
         const int lane = i % 32, blocks = i / 32 % 4, step = i / 128;
         const int g = lane / 4, t = lane % 4;
@@ -162,15 +210,18 @@ __device__ inline void make_operand(strip_operand &to, const strip_state &from, 
         for (int k = 0; k < 4; k++) {
             const int depth = strip_column(2 * step + k % 2, t);
             const int col = strip_column(2 * blocks + k / 2, g / 2) + g % 2;
-            pairs[k] = turned ? pack_bf16(from.state[col][depth], from.state[col][depth + 1])
-                              : pack_bf16(from.state[depth][col], from.state[depth + 1][col]);
+            pairs[k] = turned ? pack_pair<T>(into * from.state[col][depth],
+                                             into * from.state[col][depth + 1])
+                              : pack_pair<T>(into * from.state[depth][col],
+                                             into * from.state[depth + 1][col]);
         }
         to.b[step][blocks][lane] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     }
 }
 
 /* c = x b; c[n] has the pairs n of the two rows: c[n][0..1] and c[n][2..3]. */
-__device__ inline void multiply_strip(strip_result &c, const strip_pairs &x, const strip_operand &b)
+template <typename T>
+__device__ void multiply_strip(strip_result &c, const strip_pairs &x, const strip_operand &b)
 {
     const int lane = threadIdx.x % 32;
     clear(c);
@@ -181,23 +232,25 @@ __device__ inline void multiply_strip(strip_result &c, const strip_pairs &x, con
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const uint4 y = b.b[step][k][lane];
-            multiply(c[2 * k], a, y.x, y.y);
-            multiply(c[2 * k + 1], a, y.z, y.w);
+            multiply<T>(c[2 * k], a, y.x, y.y);
+            multiply<T>(c[2 * k + 1], a, y.z, y.w);
         }
     }
 }
 
-/* A vector as b: its high bf16 halves in column 0, the low ones in column 1. */
-struct strip_vector {
+/* The key sums as b: their high halves in column 0, the low ones in column 1. */
+template <typename T> struct strip_vector {
     uint32_t b[4][2];
-    __device__ explicit strip_vector(const float *vector)
+    range_factors<T, 14> factors;
+    __device__ strip_vector(const float *vector, const range_factors<T, 14> &f) : factors(f)
     {
         const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            const float x = vector[strip_column(j, t)], y = vector[strip_column(j, t) + 1];
-            const uint32_t high = pack_bf16(x, y);
-            const uint32_t low = pack_bf16(x - bf16_low(high), y - bf16_high(high));
+            const float x = factors.into * vector[strip_column(j, t)],
+                        y = factors.into * vector[strip_column(j, t) + 1];
+            const uint32_t high = pack_pair<T>(x, y);
+            const uint32_t low = pack_pair<T>(x - low_of<T>(high), y - high_of<T>(high));
             b[j / 2][j % 2] = g == 0 ? high : g == 1 ? low : 0U;
         }
     }
@@ -209,11 +262,11 @@ struct strip_vector {
         for (int step = 0; step < 4; step++) {
             const uint32_t a[4] = {x.x[0][2 * step], x.x[1][2 * step], x.x[0][2 * step + 1],
                                    x.x[1][2 * step + 1]};
-            multiply(c, a, b[step][0], b[step][1]);
+            multiply<T>(c, a, b[step][0], b[step][1]);
         }
         const int source = (int)threadIdx.x % 32 / 4 * 4;
-        products[0] = __shfl_sync(0xffffffffU, c[0] + c[1], source);
-        products[1] = __shfl_sync(0xffffffffU, c[2] + c[3], source);
+        products[0] = factors.back * __shfl_sync(0xffffffffU, c[0] + c[1], source);
+        products[1] = factors.back * __shfl_sync(0xffffffffU, c[2] + c[3], source);
     }
 };
 

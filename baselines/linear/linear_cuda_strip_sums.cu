@@ -15,10 +15,8 @@ constexpr int kRingBytes = kStripWarps * kStages * kStageBytes;
 constexpr int kStateBytes = kStripWarps * (kPanelCount + kPanel) * (int)sizeof(float);
 constexpr int kSharedBytes = kRingBytes > kStateBytes ? kRingBytes : kStateBytes;
 
-typedef panel_rows<__nv_bfloat16> rows;
-
 /* A strip of x on its way by its warp. */
-__device__ inline void start_rows(char *to, const rows &x, int first)
+template <typename T> __device__ void start_rows(char *to, const panel_rows<T> &x, int first)
 {
     const int lane = threadIdx.x % 32, chunk = lane % 8, col = 8 * chunk;
 #pragma unroll
@@ -53,14 +51,14 @@ __device__ inline int token_of(int pair)
 }
 
 /* phi of 16 features of a strip, times the factors of their tokens; zero where none exists. */
-template <bool OfQueries>
+template <typename T, bool OfQueries>
 __device__ void finish_features(const linear_arguments &a, uint32_t (&x)[4], int block,
                                 const float (&factors)[4], int tokens)
 {
     const int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        float low = bf16_low(x[k]), high = bf16_high(x[k]);
+        float low = low_of<T>(x[k]), high = high_of<T>(x[k]);
         if (a.map == FB_LINEAR_CUDA_ELU) {
             low = strip_phi(FB_LINEAR_CUDA_ELU, low);
             high = strip_phi(FB_LINEAR_CUDA_ELU, high);
@@ -77,25 +75,67 @@ __device__ void finish_features(const linear_arguments &a, uint32_t (&x)[4], int
             low = exists && token_of(k) < tokens ? low : 0.0F;
             high = exists && token_of(k) + 1 < tokens ? high : 0.0F;
         }
-        x[k] = pack_bf16(low, high);
+        x[k] = pack_pair<T>(low, high);
     }
 }
 
 /* b of the product that sums features: ones; of queries -w, high halves in column 0, low in 1. */
-template <bool OfQueries> __device__ void weights_of(const float *w, uint32_t (&b)[2])
+template <typename T, bool OfQueries>
+__device__ range_factors<T, 14> weights_of(const float *w, uint32_t (&b)[2])
 {
     if constexpr (OfQueries) {
         const int g = threadIdx.x % 32 / 4;
+        float largest = 0.0F;
+        if constexpr (kNarrow<T>) {
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                largest = fmaxf(largest, fabsf(w[token_of(k) + k % 2]));
+            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
+        }
+        const range_factors<T, 14> factors(largest);
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            const float x = -w[token_of(2 * k)], y = -w[token_of(2 * k) + 1];
-            const uint32_t high = pack_bf16(x, y);
-            const uint32_t low = pack_bf16(x - bf16_low(high), y - bf16_high(high));
+            const float x = -w[token_of(2 * k)] * factors.into,
+                        y = -w[token_of(2 * k) + 1] * factors.into;
+            const uint32_t high = pack_pair<T>(x, y);
+            const uint32_t low = pack_pair<T>(x - low_of<T>(high), y - high_of<T>(high));
             b[k] = g == 0 ? high : g == 1 ? low : 0U;
         }
+        return factors;
     } else {
-        b[0] = b[1] = 0x3f803f80U;
+        b[0] = b[1] = pairs<T>::ones;
+        return range_factors<T, 14>(1.0F);
     }
+}
+
+/* sums += x b, of which b is multiplied by a factor. */
+template <typename T, bool OfQueries>
+__device__ void add_features(float (&sums)[4], const uint32_t (&x)[4], const uint32_t (&b)[2],
+                             const range_factors<T, 14> &factors)
+{
+    if constexpr (OfQueries && kNarrow<T>) {
+        float part[4] = {};
+        multiply<T>(part, x, b[0], b[1]);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[i] = fmaf(factors.back, part[i], sums[i]);
+    } else {
+        multiply<T>(sums, x, b[0], b[1]);
+    }
+}
+
+/* Features over y are not far from the inverse of a head's sum of all features: fk_f fq_f / y is at
+ * most 1, and so is fq_f z_f / y. */
+template <typename T>
+__device__ range_factors<T, 2> factors_of_queries(const linear_arguments &a, int64_t kv_unit)
+{
+    float sum = 0.0F;
+    if constexpr (kNarrow<T>) {
+        const float *z = a.sum_total + kv_unit * a.count + kPanelCount + threadIdx.x % 32;
+        sum = sum_of_lanes<32>(z[0] + z[32]);
+    }
+    return range_factors<T, 2>(1.0F / sum);
 }
 
 /* The warp's sums to its place: the state, then the sums of features. */
@@ -120,7 +160,7 @@ __device__ void put_sums(float *to, float (&c)[4][8][4], float (&sums)[4][4])
 }
 
 /* grid (slices, heads of Y): reads k and v (queries: q and dout) once */
-template <bool OfQueries>
+template <typename T, bool OfQueries>
 __global__ void __launch_bounds__(kStripThreads, 1)
     sum_kernel(const __grid_constant__ linear_arguments a)
 {
@@ -129,7 +169,8 @@ __global__ void __launch_bounds__(kStripThreads, 1)
     const int64_t unit = blockIdx.y, b = unit / heads, h = unit % heads;
     const linear_unit u = linear_unit_of(a, b, h, h);
     const int valid = OfQueries ? u.q_valid : u.kv_valid;
-    const rows y(OfQueries ? a.q : a.k, b, h, valid), z(OfQueries ? a.dout : a.v, b, h, valid);
+    const panel_rows<T> y(OfQueries ? a.q : a.k, b, h, valid);
+    const panel_rows<T> z(OfQueries ? a.dout : a.v, b, h, valid);
     const float *denominators = a.denominators + (OfQueries ? unit * a.q_len : 0);
     const float *weights = a.weights + (OfQueries ? unit * a.q_len : 0);
     const int warp = (int)threadIdx.x / 32;
@@ -140,6 +181,9 @@ __global__ void __launch_bounds__(kStripThreads, 1)
     char *ring = shared + warp * kStages * kStageBytes;
     const lane_places at;
     float c[4][8][4] = {}, sums[4][4] = {};
+    range_factors<T, 2> range(1.0F);
+    if constexpr (OfQueries)
+        range = factors_of_queries<T>(a, b * a.kv_heads + h / a.group);
     const auto start = [&](int n) {
         char *stage = ring + n % kStages * kStageBytes;
         if (n < count) {
@@ -162,16 +206,16 @@ __global__ void __launch_bounds__(kStripThreads, 1)
         const int tokens = valid - (from + n * stride); /* more than the strip's: all exist */
         float factors[4] = {};
         uint32_t ones[2], x[4][4];
-        weights_of<OfQueries>(numbers + kStripRows, ones);
+        const range_factors<T, 14> shares = weights_of<T, OfQueries>(numbers + kStripRows, ones);
         if constexpr (OfQueries)
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                factors[k] = linear_inverse(numbers[token_of(k) + k % 2]);
+                factors[k] = linear_inverse(numbers[token_of(k) + k % 2]) * range.into;
 #pragma unroll
         for (int m = 0; m < 4; m++) {
             load_a_turned(x[m], shared_address(stage), at, m);
-            finish_features<OfQueries>(a, x[m], m, factors, tokens);
-            multiply(sums[m], x[m], ones[0], ones[1]);
+            finish_features<T, OfQueries>(a, x[m], m, factors, tokens);
+            add_features<T, OfQueries>(sums[m], x[m], ones, shares);
         }
 #pragma unroll
         for (int k = 0; k < 4; k++) {
@@ -179,8 +223,8 @@ __global__ void __launch_bounds__(kStripThreads, 1)
             load_b(v, shared_address(stage + kStripBytes), at, k);
 #pragma unroll
             for (int m = 0; m < 4; m++) {
-                multiply(c[m][2 * k], x[m], v[0], v[1]);
-                multiply(c[m][2 * k + 1], x[m], v[2], v[3]);
+                multiply<T>(c[m][2 * k], x[m], v[0], v[1]);
+                multiply<T>(c[m][2 * k + 1], x[m], v[2], v[3]);
             }
         }
         __syncwarp();
@@ -196,16 +240,19 @@ __global__ void __launch_bounds__(kStripThreads, 1)
 #pragma unroll
         for (int k = 0; k < kStripWarps; k++)
             sum += parts[k * (kPanelCount + kPanel) + i];
-        out[i] = sum;
+        out[i] = OfQueries ? sum * range.back : sum;
     }
 }
 
 } // namespace
 
-enum fb_status linear_cuda_strip_sum(const linear_arguments &a, bool of_queries,
-                                     cudaStream_t stream, struct fb_error *error)
+enum fb_status linear_cuda_strip_sum(enum fb_dtype dtype, const linear_arguments &a,
+                                     bool of_queries, cudaStream_t stream, struct fb_error *error)
 {
-    const auto kernel = of_queries ? sum_kernel<true> : sum_kernel<false>;
+    const auto kernel =
+        dtype == FB_BF16
+            ? (of_queries ? sum_kernel<__nv_bfloat16, true> : sum_kernel<__nv_bfloat16, false>)
+            : (of_queries ? sum_kernel<__half, true> : sum_kernel<__half, false>);
     const enum fb_status status =
         fb_cuda_allow_shared((const void *)kernel, kSharedBytes, "sums of linear attention", error);
     if (status != FB_OK)
