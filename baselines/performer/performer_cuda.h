@@ -47,8 +47,8 @@ enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_plan *plan,
                                       const float *projection, void *stream,
                                       struct fb_error *error) FB_MUST_CHECK;
 
-/* bf16, heads of 64, whole panels of up to 256 features, with a mask 256, on Hopper: features are
- * formed where they are needed and never stored (performer_cuda_fused.cuh, with a mask
+/* bf16 and f16, heads of 64, whole panels of up to 256 features, with a mask 256, on Hopper:
+ * features are formed where they are needed and never stored (performer_cuda_fused.cuh, with a mask
  * performer_cuda_causal.cuh). Sizes: of forward, backward and saved. */
 bool fb_performer_cuda_is_fused(const struct fb_problem *problem, int64_t features);
 void fb_performer_cuda_fused_sizes(const struct fb_problem *problem, int64_t features,

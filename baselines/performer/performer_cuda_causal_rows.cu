@@ -19,17 +19,20 @@ constexpr int kFeaturesAt = 2 * kCausalPanels * kTileBytes;
 constexpr int kWaitingAt = kFeaturesAt + kChunkGroups * kHalfPanels * kTileBytes;
 constexpr int kValuesAt = kWaitingAt + kChunkGroups * kHalfPanels * kTileBytes;
 constexpr int kMarkAt = kValuesAt + kChunkGroups * kTileBytes;
-constexpr int kBarriersAt = kMarkAt + kMarkBytes;
-constexpr size_t kSharedBytes = kBarriersAt + kBarrierBytes + 1024;
+template <typename T> constexpr int kBarriersAt = kMarkAt + kMarkBytes<T>;
+template <typename T> constexpr size_t kSharedBytes = kBarriersAt<T> + kBarrierBytes + 1024;
 
 #if FB_HAVE_WGMMA
 
-constexpr float kPowersMost = 32.0F; /* of two, to which features of queries may grow */
+/* Powers of two to which features of queries may grow, and from which. */
+template <typename T> constexpr float kPowersMost = kNarrow<T> ? 10.0F : 32.0F;
+template <typename T> constexpr float kOwnBits = kNarrow<T> ? 4.0F : 0.0F;
+template <typename T> constexpr float kOwnFactor = kNarrow<T> ? 16.0F : 1.0F;
 
-typedef chunk_block<kBarriersAt> block_place;
+template <typename T> using block_place = chunk_block<T, kBarriersAt<T>>;
 
 /* The warpgroup's panel of a half, from a place on. */
-__device__ inline char *half_panel(const block_place &place, int at, int panel)
+template <typename T> __device__ char *half_panel(const block_place<T> &place, int at, int panel)
 {
     return place.shared + at + (group_of_thread() * kHalfPanels + panel) * kTileBytes;
 }
@@ -41,13 +44,13 @@ struct own_rows {
     float base[2], share[2], top[2], whole[2], sum[2], y[2], z;
 };
 
-__device__ inline uint32_t scale_pair(uint32_t pair, float factor)
+template <typename T> __device__ uint32_t scale_pair(uint32_t pair, float factor)
 {
-    return pack_bf16(bf16_low(pair) * factor, bf16_high(pair) * factor);
+    return pack_pair<T>(low_of<T>(pair) * factor, high_of<T>(pair) * factor);
 }
 
 /* What a query's features of the panels before have given. */
-template <int Panels> __device__ void scale_own(own_rows &o, const float (&factors)[2])
+template <typename T, int Panels> __device__ void scale_own(own_rows &o, const float (&factors)[2])
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -58,19 +61,19 @@ template <int Panels> __device__ void scale_own(own_rows &o, const float (&facto
     for (int p = 0; p < Panels; p++)
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            o.phi[p][i / 4][i % 4] = scale_pair(o.phi[p][i / 4][i % 4], factors[i % 2]);
+            o.phi[p][i / 4][i % 4] = scale_pair<T>(o.phi[p][i / 4][i % 4], factors[i % 2]);
 }
 
 /* Queries: exponents are taken relative to a whole number not far below their maximum, so that
  * features that are rounded already can follow it up where that must be. */
-template <int Panel> __device__ void raise_whole(const float (&u)[8][4], own_rows &o)
+template <typename T, int Panel> __device__ void raise_whole(const float (&u)[8][4], own_rows &o)
 {
     float factors[2];
     bool rises = false;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         o.top[half] = fmaxf(o.top[half], largest_of_half(u, half) * kLog2e);
-        const bool far = o.top[half] > o.whole[half] + kPowersMost;
+        const bool far = o.top[half] > o.whole[half] + kPowersMost<T>;
         const float now = far ? ceilf(o.top[half]) : o.whole[half];
         rises |= far;
         factors[half] = power_of_two(o.whole[half] - now);
@@ -78,7 +81,7 @@ template <int Panel> __device__ void raise_whole(const float (&u)[8][4], own_row
     }
     if constexpr (Panel > 0)
         if (__any_sync(0xffffffffU, rises))
-            scale_own<Panel>(o, factors);
+            scale_own<T, Panel>(o, factors);
 }
 
 /* An operand by way of shared memory: where nothing else stands between the panels' products,
@@ -91,15 +94,15 @@ __device__ inline void pass_through(char *tile, uint32_t (&x)[4][4])
     __syncwarp();
 }
 
-template <bool Back, int Panel>
-__device__ void own_panel(const block_place &place, uint32_t (&x)[4][4], const float *z,
+template <typename T, bool Back, int Panel>
+__device__ void own_panel(const block_place<T> &place, uint32_t (&x)[4][4], const float *z,
                           own_rows &o)
 {
     const int t = threadIdx.x % 4;
     float u[8][4];
-    project_rows(u, x, place.tile(Panel * kTileBytes));
+    project_rows<T>(u, x, place.tile(Panel * kTileBytes));
     if constexpr (!Back)
-        raise_whole<Panel>(u, o);
+        raise_whole<T, Panel>(u, o);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         float2 weight = {};
@@ -119,53 +122,86 @@ __device__ void own_panel(const block_place &place, uint32_t (&x)[4][4], const f
                 o.sum[half] += p + q;
                 o.y[half] = fmaf(p, weight.x, fmaf(q, weight.y, o.y[half]));
             }
-            put_operand(o.phi[Panel], n, half, p, q);
+            put_operand<T>(o.phi[Panel], n, half, p, q);
         }
     }
     if constexpr (Back)
         pass_through(half_panel(place, kWaitingAt, Panel % kHalfPanels), o.phi[Panel]);
 }
 
-/* Epsilon to every feature of a query. */
-__device__ inline void add_epsilon(own_rows &o)
+/* f16: all features of a query, to which `share` is added, times a power of two that brings their
+ * sum to where scores, no less than epsilon of it, have room. */
+template <typename T> __device__ void join_share(own_rows &o, float (&into)[2])
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        o.share[half] = kFeatureEpsilon * power_of_two(o.top[half] - o.whole[half]);
-        o.sum[half] = fmaf(kFusedFeaturesMost, o.share[half], sum_of_four(o.sum[half]));
-        o.y[half] = fmaf(o.share[half], o.z, o.y[half]);
+        into[half] = range_factors<T, 12>(o.sum[half]).into;
+        o.sum[half] *= into[half];
+        o.y[half] *= into[half];
+        o.base[half] -= (float)((int)(__float_as_uint(into[half]) >> 23) - 127);
     }
 #pragma unroll
     for (int p = 0; p < kCausalPanels; p++)
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             uint32_t &pair = o.phi[p][i / 4][i % 4];
-            pair = pack_bf16(bf16_low(pair) + o.share[i % 2], bf16_high(pair) + o.share[i % 2]);
+            pair = pack_pair<T>(into[i % 2] * (low_of<T>(pair) + o.share[i % 2]),
+                                into[i % 2] * (high_of<T>(pair) + o.share[i % 2]));
         }
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        o.share[half] *= into[half];
 }
 
-template <bool Back>
-__device__ void own_features(const fused_arguments &a, const chunk_work<Back> &work,
-                             const block_place &place, uint32_t (&x)[4][4], own_rows &o)
+/* Epsilon to every feature of a query. */
+template <typename T> __device__ void add_epsilon(own_rows &o)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        o.share[half] = kFeatureEpsilon * kOwnFactor<T> * power_of_two(o.top[half] - o.whole[half]);
+        o.sum[half] = fmaf(kFusedFeaturesMost, o.share[half], sum_of_four(o.sum[half]));
+        o.y[half] = fmaf(o.share[half], o.z, o.y[half]);
+    }
+    if constexpr (kNarrow<T>) {
+        float into[2];
+        join_share<T>(o, into);
+    } else {
+#pragma unroll
+        for (int p = 0; p < kCausalPanels; p++)
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                uint32_t &pair = o.phi[p][i / 4][i % 4];
+                pair = pack_bf16(bf16_low(pair) + o.share[i % 2], bf16_high(pair) + o.share[i % 2]);
+            }
+    }
+}
+
+template <typename T, bool Back>
+__device__ void own_features(const fused_arguments &a, const chunk_work<T, Back> &work,
+                             const block_place<T> &place, uint32_t (&x)[4][4], own_rows &o)
 {
     const float *z = reinterpret_cast<const float *>(place.shared + kMarkAt + kMarkStateBytes);
     if constexpr (Back)
-        key_numbers(x, a, a.tops[work.key_unit(a)], work.first, work.unit.kv_valid, o.base,
-                    o.share);
+        key_numbers<T>(x, a, a.tops[work.key_unit(a)], 0.0F, work.first, work.unit.kv_valid, o.base,
+                       o.share);
     else
-        bases_of_operand(a, x, o.base);
-    own_panel<Back, 0>(place, x, z, o);
-    own_panel<Back, 1>(place, x, z, o);
-    own_panel<Back, 2>(place, x, z, o);
-    own_panel<Back, 3>(place, x, z, o);
+        bases_of_operand<T>(a, x, o.base);
+    if constexpr (!Back && kNarrow<T>)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            o.base[half] -= kOwnBits<T>;
+    own_panel<T, Back, 0>(place, x, z, o);
+    own_panel<T, Back, 1>(place, x, z, o);
+    own_panel<T, Back, 2>(place, x, z, o);
+    own_panel<T, Back, 3>(place, x, z, o);
     if constexpr (!Back)
-        add_epsilon(o);
+        add_epsilon<T>(o);
 }
 
 /* The values of the warpgroup's tile of the other side, on their way. */
-template <bool Back>
-__device__ void start_values(const fused_arguments &a, const chunk_work<Back> &work, int member,
-                             const block_place &place)
+template <typename T, bool Back>
+__device__ void start_values(const fused_arguments &a, const chunk_work<T, Back> &work, int member,
+                             const block_place<T> &place)
 {
     fetch_tile<kPanel, kGroupThreads>(place.shared + kValuesAt + group_of_thread() * kTileBytes,
                                       work.values(a, member), work.first,
@@ -174,29 +210,30 @@ __device__ void start_values(const fused_arguments &a, const chunk_work<Back> &w
 }
 
 /* Half of the features of the warpgroup's tile of the other side. */
-template <bool Back>
-__device__ void make_tile(const fused_arguments &a, const chunk_work<Back> &work, int member,
-                          const block_place &place, int part, uint32_t (&x)[4][4])
+template <typename T, bool Back>
+__device__ void make_tile(const fused_arguments &a, const chunk_work<T, Back> &work, int member,
+                          const block_place<T> &place, int part, uint32_t (&x)[4][4])
 {
     float base[2], share[2];
     if constexpr (Back)
-        query_numbers(a, work.unit.b * a.heads + work.other_head(a, member), work.first,
-                      work.unit.q_valid, base, share);
+        query_numbers(a, work.unit.b * a.heads + work.other_head(a, member), work.range(),
+                      work.first, work.unit.q_valid, base, share);
     else
-        key_numbers(x, a, a.tops[work.key_unit(a)], work.first, work.unit.kv_valid, base, share);
+        key_numbers<T>(x, a, a.tops[work.key_unit(a)], 0.0F, work.first, work.unit.kv_valid, base,
+                       share);
 #pragma unroll 1
     for (int panel = 0; panel < kHalfPanels; panel++) {
         float u[8][4];
         uint32_t phi[4][4];
-        project_rows(u, x, place.tile((part * kHalfPanels + panel) * kTileBytes));
+        project_rows<T>(u, x, place.tile((part * kHalfPanels + panel) * kTileBytes));
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
-                put_operand(phi, n, half,
-                            power_of_two(fmaf(u[n][2 * half], kLog2e, -base[half])) + share[half],
-                            power_of_two(fmaf(u[n][2 * half + 1], kLog2e, -base[half])) +
-                                share[half]);
+                put_operand<T>(
+                    phi, n, half,
+                    power_of_two(fmaf(u[n][2 * half], kLog2e, -base[half])) + share[half],
+                    power_of_two(fmaf(u[n][2 * half + 1], kLog2e, -base[half])) + share[half]);
         put_strip_of(half_panel(place, kFeaturesAt, panel), phi);
     }
     wait_copies<0>();
@@ -207,7 +244,7 @@ __device__ void make_tile(const fused_arguments &a, const chunk_work<Back> &work
 typedef uint32_t half_operand[kHalfPanels][4][4];
 
 /* The second half of the own features is put aside, and comes back; rows of the warp alone. */
-__device__ inline void put_aside(const block_place &place, const own_rows &o)
+template <typename T> __device__ void put_aside(const block_place<T> &place, const own_rows &o)
 {
 #pragma unroll
     for (int panel = 0; panel < kHalfPanels; panel++)
@@ -215,7 +252,7 @@ __device__ inline void put_aside(const block_place &place, const own_rows &o)
     __syncwarp();
 }
 
-__device__ inline void swap_aside(const block_place &place, half_operand &phi)
+template <typename T> __device__ void swap_aside(const block_place<T> &place, half_operand &phi)
 {
 #pragma unroll
     for (int panel = 0; panel < kHalfPanels; panel++) {
@@ -239,8 +276,8 @@ struct row_sums {
 };
 
 /* A tile of the other side, against which the warpgroup's own lies on the diagonal or not. */
-template <bool Back>
-__device__ void add_tile(const block_place &place, int group, half_operand &phi, row_sums &r)
+template <typename T, bool Back>
+__device__ void add_tile(const block_place<T> &place, int group, half_operand &phi, row_sums &r)
 {
     const int row = (int)threadIdx.x % kGroupThreads / 32 * 16 + (int)threadIdx.x % 32 / 4,
               t = threadIdx.x % 4;
@@ -251,7 +288,7 @@ __device__ void add_tile(const block_place &place, int group, half_operand &phi,
     wgmma_begin();
 #pragma unroll
     for (int panel = 0; panel < kHalfPanels; panel++)
-        product_of_rows(p, phi[panel], features + (uint64_t)(panel * kTileUnits), panel == 0);
+        product_of_rows<T>(p, phi[panel], features + (uint64_t)(panel * kTileUnits), panel == 0);
     finish_product(p);
     finish_sum(r.c, r.weights);
 #pragma unroll
@@ -265,23 +302,23 @@ __device__ void add_tile(const block_place &place, int group, half_operand &phi,
                     (Back ? other + 1 >= own : other + 1 <= own) ? p[n][2 * half + 1] : 0.0F;
             }
             r.y[half] += p[n][2 * half] + p[n][2 * half + 1];
-            put_operand(r.weights, n, half, p[n][2 * half], p[n][2 * half + 1]);
+            put_operand<T>(r.weights, n, half, p[n][2 * half], p[n][2 * half + 1]);
         }
     wgmma_hold(r.c);
     hold_operand(r.weights);
     wgmma_begin();
-    product_added(r.c, r.weights, place.tile(kValuesAt + group * kTileBytes));
+    product_added<T>(r.c, r.weights, place.tile(kValuesAt + group * kTileBytes));
     wgmma_commit();
 }
 
 /* The chunk's own tiles; rounds of tiles are counted by those who use barriers. */
-template <bool Back>
-__device__ void add_chunk(const block_place &place, int round, half_operand &phi, row_sums &r)
+template <typename T, bool Back>
+__device__ void add_chunk(const block_place<T> &place, int round, half_operand &phi, row_sums &r)
 {
     const int own = group_of_thread(), from = Back ? own : 0, to = Back ? kChunkGroups - 1 : own;
     for (int group = from; group <= to; group++) {
         barrier_wait(place.barrier(TILE_FULL + group), (uint32_t)round & 1);
-        add_tile<Back>(place, group, phi, r);
+        add_tile<T, Back>(place, group, phi, r);
         if (group > from) /* of which the product is over */
             barrier_arrive(place.barrier(TILE_FREE + group - 1));
     }
@@ -289,16 +326,22 @@ __device__ void add_chunk(const block_place &place, int round, half_operand &phi
     barrier_arrive(place.barrier(TILE_FREE + to));
 }
 
-/* From the mark: the state's part, of queries with epsilon's; so many keys lie before them. */
-template <bool Back>
-__device__ void add_mark(const block_place &place, int before, const own_rows &o, row_sums &r)
+/* From the mark: the state's part, which is multiplied by a factor, of queries with epsilon's; so
+ * many keys lie before them. */
+template <typename T, bool Back>
+__device__ void add_mark(const block_place<T> &place, int before, float factor, const own_rows &o,
+                         row_sums &r)
 {
     wgmma_hold(r.c);
     wgmma_begin();
 #pragma unroll
     for (int panel = 0; panel < kCausalPanels; panel++)
-        product_added(r.c, o.phi[panel], place.tile(kMarkAt + panel * kTileBytes));
+        product_added<T>(r.c, o.phi[panel], place.tile(kMarkAt + panel * kTileBytes));
     finish_product(r.c);
+    if constexpr (kNarrow<T>)
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            r.c[i / 4][i % 4] *= factor;
     if constexpr (!Back) {
         const float *values =
             reinterpret_cast<const float *>(place.shared + kMarkAt + kMarkStateBytes) +
@@ -326,16 +369,17 @@ __device__ void add_mark(const block_place &place, int before, const own_rows &o
 }
 
 /* The own tile's features, of which the first half stays, and the mark's part. */
-template <bool Back>
-__device__ void begin_rows(const fused_arguments &a, const chunk_work<Back> &work,
-                           const block_place &place, half_operand &phi, row_sums &r)
+template <typename T, bool Back>
+__device__ void begin_rows(const fused_arguments &a, const chunk_work<T, Back> &work,
+                           const block_place<T> &place, half_operand &phi, row_sums &r)
 {
     own_rows o = {};
     uint32_t x[4][4];
     o.top[0] = o.top[1] = o.whole[0] = o.whole[1] = -INFINITY;
     load_operand(x, work.own(a), work.first);
-    own_features<Back>(a, work, place, x, o);
-    add_mark<Back>(place, min(work.chunk * kChunk, work.unit.kv_valid), o, r);
+    own_features<T, Back>(a, work, place, x, o);
+    add_mark<T, Back>(place, min(work.chunk * kChunk, work.unit.kv_valid),
+                      Back ? place.mark_back() * work.range().into : place.mark_back(), o, r);
     put_aside(place, o);
 #pragma unroll
     for (int i = 0; i < kHalfPanels * 16; i++)
@@ -343,8 +387,9 @@ __device__ void begin_rows(const fused_arguments &a, const chunk_work<Back> &wor
 }
 
 /* out, and what the way back will need of queries. */
-__device__ inline void write_queries(const fused_arguments &a, const chunk_work<false> &work,
-                                     const row_sums &r)
+template <typename T>
+__device__ void write_queries(const fused_arguments &a, const chunk_work<T, false> &work,
+                              const row_sums &r)
 {
     const int64_t head = work.unit.b * a.heads + work.unit.h;
     float factors[2];
@@ -358,22 +403,25 @@ __device__ inline void write_queries(const fused_arguments &a, const chunk_work<
         a.query_share[head * a.q_len + row] = r.share[half] * factors[half];
         a.query_base[head * a.q_len + row] = y > 0.0F ? r.base[half] + log2f(y) : INFINITY;
     }
-    write_result(bf16_rows(a.out, work.unit.b, work.unit.h, a.q_len), work.first, a.q_len,
+    write_result(panel_rows<T>(a.out, work.unit.b, work.unit.h, a.q_len), work.first, a.q_len,
                  work.unit.q_valid, r.c, factors);
 }
 
-__device__ inline void write_values(const fused_arguments &a, const chunk_work<true> &work,
-                                    const row_sums &r)
+template <typename T>
+__device__ void write_values(const fused_arguments &a, const chunk_work<T, true> &work,
+                             const row_sums &r)
 {
-    const float ones[2] = {1.0F, 1.0F};
-    write_result(bf16_rows(a.dv, work.unit.b, work.unit.h, a.kv_len), work.first, a.kv_len,
-                 work.unit.kv_valid, r.c, ones);
+    float factors[2] = {1.0F, 1.0F};
+    if constexpr (kNarrow<T>)
+        factors[0] = factors[1] = work.range().back;
+    write_result(panel_rows<T>(a.dv, work.unit.b, work.unit.h, a.kv_len), work.first, a.kv_len,
+                 work.unit.kv_valid, r.c, factors);
 }
 
 /* Tokens of the chunk itself, of every head that shares the keys; rounds are of tiles made. */
-template <bool Back>
-__device__ void add_tokens(const fused_arguments &a, const chunk_work<Back> &work,
-                           const block_place &place, int &round, half_operand &phi, row_sums &r)
+template <typename T, bool Back>
+__device__ void add_tokens(const fused_arguments &a, const chunk_work<T, Back> &work,
+                           const block_place<T> &place, int &round, half_operand &phi, row_sums &r)
 {
     const int members = Back ? a.group : 1;
     for (int i = 0; i < kHalves * members; i++, round++) {
@@ -383,36 +431,36 @@ __device__ void add_tokens(const fused_arguments &a, const chunk_work<Back> &wor
         if (round > 0)
             barrier_wait(place.barrier(TILE_FREE + group_of_thread()), (uint32_t)(round - 1) & 1);
         if (part == 0)
-            start_values<Back>(a, work, member, place);
-        make_tile<Back>(a, work, member, place, part, x);
-        add_chunk<Back>(place, round, phi, r);
+            start_values<T, Back>(a, work, member, place);
+        make_tile<T, Back>(a, work, member, place, part, x);
+        add_chunk<T, Back>(place, round, phi, r);
         if (i + 1 < kHalves * members)
             swap_aside(place, phi);
     }
 }
 
-template <bool Back>
-__device__ void go_through_chunks(const fused_arguments &a, const block_place &place, int64_t count,
-                                  int chunks)
+template <typename T, bool Back>
+__device__ void go_through_chunks(const fused_arguments &a, const block_place<T> &place,
+                                  int64_t count, int chunks)
 {
     const bool starts = threadIdx.x == (Back ? kChunkThreads - kGroupThreads : 0);
     int64_t number = blockIdx.x;
     if (starts)
-        start_mark<Back>(a, place, number, chunks);
+        start_mark<T, Back>(a, place, number, chunks);
     __syncwarp();
     for (int n = 0, round = 0; number < count; n++) {
-        const chunk_work<Back> work(a, number, chunks);
+        const chunk_work<T, Back> work(a, number, chunks);
         const int64_t next = number + gridDim.x;
         if (next < count)
-            prefetch_chunk<Back, false>(a, next, chunks);
+            prefetch_chunk<T, Back, false>(a, next, chunks);
         row_sums r = {};
         half_operand phi;
         barrier_wait(place.barrier(MARK_FULL), (uint32_t)n & 1);
-        begin_rows<Back>(a, work, place, phi, r);
-        add_tokens<Back>(a, work, place, round, phi, r);
+        begin_rows<T, Back>(a, work, place, phi, r);
+        add_tokens<T, Back>(a, work, place, round, phi, r);
         if (starts && next < count) {
             barrier_wait(place.barrier(MARK_FREE), (uint32_t)n & 1);
-            start_mark<Back>(a, place, next, chunks);
+            start_mark<T, Back>(a, place, next, chunks);
         }
         __syncwarp();
         if constexpr (Back)
@@ -426,28 +474,37 @@ __device__ void go_through_chunks(const fused_arguments &a, const block_place &p
 #endif
 
 /* grid (blocks, at most one to a chunk): reads and writes every row once, and every mark */
-template <bool Back>
+template <typename T, bool Back>
 __global__ void __launch_bounds__(kChunkThreads, 1)
     chunk_kernel(const __grid_constant__ fused_arguments a, int64_t count, int chunks)
 {
 #if FB_HAVE_WGMMA
     extern __shared__ char dynamic[];
-    const block_place place(dynamic);
+    const block_place<T> place(dynamic);
     start_barriers<Back>(place);
-    load_projection(a, place.shared);
+    load_projection<T>(a, place.shared);
     publish_shared();
     __syncthreads();
-    go_through_chunks<Back>(a, place, count, chunks);
+    go_through_chunks<T, Back>(a, place, count, chunks);
 #endif
+}
+
+template <typename T>
+enum fb_status launch(const fused_arguments &a, bool back, cudaStream_t stream,
+                      struct fb_error *error)
+{
+    const char *const name = "Performer's chunks";
+    return back
+               ? launch_chunks<true>(name, chunk_kernel<T, true>, kSharedBytes<T>, a, stream, error)
+               : launch_chunks<false>(name, chunk_kernel<T, false>, kSharedBytes<T>, a, stream,
+                                      error);
 }
 
 } // namespace
 
-enum fb_status causal_cuda_rows(const fused_arguments &a, bool back, cudaStream_t stream,
-                                struct fb_error *error)
+enum fb_status causal_cuda_rows(enum fb_dtype dtype, const fused_arguments &a, bool back,
+                                cudaStream_t stream, struct fb_error *error)
 {
-    return back ? launch_chunks<true>("Performer's chunks", chunk_kernel<true>, kSharedBytes, a,
-                                      stream, error)
-                : launch_chunks<false>("Performer's chunks", chunk_kernel<false>, kSharedBytes, a,
-                                       stream, error);
+    return dtype == FB_F16 ? launch<__half>(a, back, stream, error)
+                           : launch<__nv_bfloat16>(a, back, stream, error);
 }

@@ -38,7 +38,8 @@ __device__ inline void join_sums(const row_numbers &rows, float features, gradie
 }
 
 /* c - factor x, of the tile x. */
-__device__ inline void take_away(float (&c)[8][4], const char *x, const float (&factors)[2])
+template <typename T>
+__device__ void take_away(float (&c)[8][4], const char *x, const float (&factors)[2])
 {
     const int row = strip_of_thread() + (int)threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -47,8 +48,8 @@ __device__ inline void take_away(float (&c)[8][4], const char *x, const float (&
         for (int half = 0; half < 2; half++) {
             const uint32_t pair =
                 *reinterpret_cast<const uint32_t *>(x + chunk_offset(row + 8 * half, n) + 4 * t);
-            c[n][2 * half] = fmaf(-factors[half], bf16_low(pair), c[n][2 * half]);
-            c[n][2 * half + 1] = fmaf(-factors[half], bf16_high(pair), c[n][2 * half + 1]);
+            c[n][2 * half] = fmaf(-factors[half], low_of<T>(pair), c[n][2 * half]);
+            c[n][2 * half + 1] = fmaf(-factors[half], high_of<T>(pair), c[n][2 * half + 1]);
         }
 }
 

@@ -54,8 +54,9 @@ fused_buffers lay_out_causal(const struct fb_problem *p, bool backward, void *sc
     struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
     fused_buffers x = {};
     take_queries(p, &kept, a);
+    const size_t mark_bytes = p->dtype == FB_F16 ? kMarkBytes<__half> : kMarkBytes<__nv_bfloat16>;
     const auto take_marks = [&](struct fb_scratch_cursor *from) {
-        a.key_marks = (char *)fb_scratch_take(from, units * a.chunks, kMarkBytes);
+        a.key_marks = (char *)fb_scratch_take(from, units * a.chunks, mark_bytes);
         a.tops = fb_scratch_take_f32(from, units);
     };
     take_marks(&kept);
@@ -63,10 +64,11 @@ fused_buffers lay_out_causal(const struct fb_problem *p, bool backward, void *sc
         take_marks(&here);
     take_lengths(p, &here, x, a);
     if (backward) {
-        a.query_marks = (char *)fb_scratch_take(&here, heads * a.chunks, kMarkBytes);
+        a.query_marks = (char *)fb_scratch_take(&here, heads * a.chunks, mark_bytes);
         a.weights = fb_scratch_take_f32(&here, heads * p->q_len);
     } else {
-        a.mark_tops = fb_scratch_take_f32(&here, units * a.chunks * kFusedFeaturesMost);
+        const int64_t numbers = p->dtype == FB_F16 ? 2 : 1;
+        a.mark_tops = fb_scratch_take_f32(&here, numbers * units * a.chunks * kFusedFeaturesMost);
     }
     x.scratch_bytes = here.used_bytes;
     x.saved_bytes = kept.used_bytes;
@@ -79,7 +81,7 @@ fused_buffers lay_out(const struct fb_problem *p, bool backward, void *scratch, 
     if (p->causal)
         return lay_out_causal(p, backward, scratch, saved, a);
     const int64_t heads = p->batch * p->heads, units = p->batch * p->kv_heads;
-    const int64_t totals = units * fused_total_count(a.features);
+    const int64_t totals = units * fused_total_count(a.features, p->dtype == FB_F16);
     struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
     fused_buffers x = {};
     take_queries(p, &kept, a);
@@ -113,25 +115,26 @@ enum fb_status begin(const struct fb_problem *p, const struct fb_call *call, boo
                : fb_cuda_put_lengths(p, x.lengths, (cudaStream_t)call->stream, error);
 }
 
-enum fb_status forward_causal(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
+enum fb_status forward_causal(enum fb_dtype dtype, const fused_arguments &a, cudaStream_t stream,
+                              struct fb_error *error)
 {
-    enum fb_status status = fused_cuda_sum_chunks(a, false, stream, error);
+    enum fb_status status = fused_cuda_sum_chunks(dtype, a, false, stream, error);
     if (status == FB_OK)
-        status = causal_cuda_marks(a, false, stream, error);
-    return status == FB_OK ? causal_cuda_rows(a, false, stream, error) : status;
+        status = causal_cuda_marks(dtype, a, false, stream, error);
+    return status == FB_OK ? causal_cuda_rows(dtype, a, false, stream, error) : status;
 }
 
-enum fb_status backward_causal(const fused_arguments &a, cudaStream_t stream,
+enum fb_status backward_causal(enum fb_dtype dtype, const fused_arguments &a, cudaStream_t stream,
                                struct fb_error *error)
 {
-    enum fb_status status = fused_cuda_sum_chunks(a, true, stream, error);
+    enum fb_status status = fused_cuda_sum_chunks(dtype, a, true, stream, error);
     if (status == FB_OK)
-        status = causal_cuda_marks(a, true, stream, error);
+        status = causal_cuda_marks(dtype, a, true, stream, error);
     if (status == FB_OK)
-        status = causal_cuda_rows(a, true, stream, error);
+        status = causal_cuda_rows(dtype, a, true, stream, error);
     if (status == FB_OK)
-        status = causal_cuda_slopes(a, false, stream, error);
-    return status == FB_OK ? causal_cuda_slopes(a, true, stream, error) : status;
+        status = causal_cuda_slopes(dtype, a, false, stream, error);
+    return status == FB_OK ? causal_cuda_slopes(dtype, a, true, stream, error) : status;
 }
 
 } // namespace
@@ -140,7 +143,8 @@ extern "C" bool fb_performer_cuda_is_fused(const struct fb_problem *p, int64_t f
 {
     const bool counts = p->causal ? features == kFusedFeaturesMost
                                   : features % kPanel == 0 && features <= kFusedFeaturesMost;
-    return p->dtype == FB_BF16 && p->qk_dim == kFusedDim && p->v_dim == kFusedDim && counts &&
+    const bool narrow = p->dtype == FB_BF16 || p->dtype == FB_F16;
+    return narrow && p->qk_dim == kFusedDim && p->v_dim == kFusedDim && counts &&
            fb_cuda_is_hopper();
 }
 
@@ -163,10 +167,10 @@ extern "C" enum fb_status fb_performer_cuda_fused_forward(const struct fb_proble
     fused_arguments a = arguments_of(p, features);
     enum fb_status status = begin(p, call, false, a, error);
     if (status == FB_OK && p->causal)
-        return forward_causal(a, stream, error);
+        return forward_causal(p->dtype, a, stream, error);
     if (status == FB_OK)
-        status = fused_cuda_sums(a, false, stream, error);
-    return status == FB_OK ? fused_cuda_rows(a, FUSED_OUT, stream, error) : status;
+        status = fused_cuda_sums(p->dtype, a, false, stream, error);
+    return status == FB_OK ? fused_cuda_rows(p->dtype, a, FUSED_OUT, stream, error) : status;
 }
 
 extern "C" enum fb_status fb_performer_cuda_fused_backward(const struct fb_problem *p,
@@ -182,10 +186,10 @@ extern "C" enum fb_status fb_performer_cuda_fused_backward(const struct fb_probl
     a.dk = panel_tensor_of(call->dk);
     a.dv = panel_tensor_of(call->dv);
     if (status == FB_OK && p->causal)
-        return backward_causal(a, stream, error);
+        return backward_causal(p->dtype, a, stream, error);
     if (status == FB_OK)
-        status = fused_cuda_sums(a, true, stream, error);
+        status = fused_cuda_sums(p->dtype, a, true, stream, error);
     if (status == FB_OK)
-        status = fused_cuda_rows(a, FUSED_DQ, stream, error);
-    return status == FB_OK ? fused_cuda_rows(a, FUSED_DK_DV, stream, error) : status;
+        status = fused_cuda_rows(p->dtype, a, FUSED_DQ, stream, error);
+    return status == FB_OK ? fused_cuda_rows(p->dtype, a, FUSED_DK_DV, stream, error) : status;
 }

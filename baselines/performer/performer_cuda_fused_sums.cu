@@ -15,7 +15,6 @@ template <bool OfQueries, bool Kept> struct sums_plan {
 
 constexpr int kSliceTilesMost = 32; /* after which sums in f32 are put away */
 constexpr int64_t kOverheadTiles = 2;
-constexpr int kTotalThreads = 256;
 constexpr int kThreadsMost = kFusedFeaturesMost / kPanel * kGroupThreads;
 
 /* Numbers of a tile's tokens. Keys: base. Queries: base, eps / y, w. */
@@ -53,7 +52,7 @@ __device__ inline void fetch_numbers(const fused_arguments &a, int64_t unit, tok
 
 /* The same threads: no power of what does not exist. And w, by those who have brought dout and out;
  * also into global memory. */
-template <int Tokens, int Threads>
+template <typename T, int Tokens, int Threads>
 __device__ void finish_queries(const fused_arguments &a, int64_t unit, const char *tile,
                                token_numbers &to, int first, int valid)
 {
@@ -67,8 +66,8 @@ __device__ void finish_queries(const fused_arguments &a, int64_t unit, const cha
         if (Threads == 0 && row >= Tokens)
             break;
         float x[8], y[8], w = 0.0F;
-        panel_bf16::get8(tile + Tokens * kRowBytes, row, chunk, x);
-        panel_bf16::get8(tile + 2 * Tokens * kRowBytes, row, chunk, y);
+        tile_rows<T>::get8(tile + Tokens * kRowBytes, row, chunk, x);
+        tile_rows<T>::get8(tile + 2 * Tokens * kRowBytes, row, chunk, y);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             w = fmaf(x[i], y[i], w);
@@ -83,7 +82,7 @@ __device__ void finish_queries(const fused_arguments &a, int64_t unit, const cha
 
 /* Bases of a tile's keys, by those who have brought them; also into global memory. The thread's
  * part of the sum of v. */
-template <int Tokens, int Threads>
+template <typename T, int Tokens, int Threads>
 __device__ void finish_keys(const fused_arguments &a, int64_t unit, const char *tile,
                             token_numbers &to, int first, int valid, float (&values)[8])
 {
@@ -94,15 +93,15 @@ __device__ void finish_keys(const fused_arguments &a, int64_t unit, const char *
         if (Threads == 0 && row >= Tokens)
             break;
         float e[8];
-        panel_bf16::get8(tile + Tokens * kRowBytes, row, chunk, e);
+        tile_rows<T>::get8(tile + Tokens * kRowBytes, row, chunk, e);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             values[i] += e[i];
         const bool exists = first + row < valid;
-        const float base = base_of_squares(a, squares_of_row(tile, row, chunk));
+        const float base = base_of_squares(a, squares_of_row<T>(tile, row, chunk));
         if (chunk != 0)
             continue;
-        to.base[row] = exists ? base : INFINITY;
+        to.base[row] = exists ? base - kPowerBits<T> : INFINITY;
         if (exists && a.key_base != nullptr)
             a.key_base[unit * a.kv_len + first + row] = base;
     }
@@ -136,18 +135,31 @@ __device__ inline void raise_tops(const float (&u)[8][4], feature_sums &sums)
     }
 }
 
+/* f16: the sums of features, as rounded as those of the state, so that their errors leave a
+ * quotient of the two. A quarter each, since four lanes are added. */
+template <typename T> __device__ void add_ones(feature_sums &sums)
+{
+    float c[4] = {4.0F * sums.z[0], 0.0F, 4.0F * sums.z[1], 0.0F};
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        multiply<T>(c, sums.e[step], pairs<T>::ones, pairs<T>::ones);
+    sums.z[0] = 0.25F * c[0];
+    sums.z[1] = 0.25F * c[2];
+}
+
 /* 64 tokens, of which `left` exist, in the second half of a tile perhaps none: x and z their tiles.
  */
-template <bool OfQueries>
+template <typename T, bool OfQueries>
 __device__ void add_tokens(uint64_t high, uint64_t low, uint64_t x, uint64_t z,
-                           const token_numbers &numbers, int at, int left, feature_sums &sums)
+                           const token_numbers &numbers, const query_range<T> &range, int at,
+                           int left, feature_sums &sums)
 {
     const int t = threadIdx.x % 4;
     float u[8][4];
     wgmma_hold(u);
     wgmma_begin();
-    product_turned(u, high, x, true);
-    product_turned(u, low, x, false);
+    product_turned<T>(u, high, x, true);
+    product_turned<T>(u, low, x, false);
     finish_product(u);
     finish_sum(sums.state, sums.e);
     if constexpr (!OfQueries) {
@@ -169,23 +181,29 @@ __device__ void add_tokens(uint64_t high, uint64_t low, uint64_t x, uint64_t z,
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const float top = OfQueries ? 0.0F : sums.top[half] * kLog2e;
-            const float p = power_of_two(fmaf(u[n][2 * half], kLog2e, -(base.x + top))) + share.x;
-            const float q =
-                power_of_two(fmaf(u[n][2 * half + 1], kLog2e, -(base.y + top))) + share.y;
-            sums.z[half] = fmaf(p, weight.x, sums.z[half]);
-            sums.z[half] = fmaf(q, weight.y, sums.z[half]);
-            put_operand(sums.e, n, half, p, q);
+            const float top = OfQueries ? 0.0F - range.bits : sums.top[half] * kLog2e;
+            const float p =
+                power_of_two(fmaf(u[n][2 * half], kLog2e, -(base.x + top))) + range.into * share.x;
+            const float q = power_of_two(fmaf(u[n][2 * half + 1], kLog2e, -(base.y + top))) +
+                            range.into * share.y;
+            if constexpr (OfQueries || !kNarrow<T>) {
+                sums.z[half] = fmaf(p, weight.x, sums.z[half]);
+                sums.z[half] = fmaf(q, weight.y, sums.z[half]);
+            }
+            put_operand<T>(sums.e, n, half, p, q);
         }
     }
+    if constexpr (!OfQueries && kNarrow<T>)
+        add_ones<T>(sums);
     wgmma_hold(sums.state);
     wgmma_begin();
-    product_added(sums.state, sums.e, z);
+    product_added<T>(sums.state, sums.e, z);
     wgmma_commit();
 }
 
-/* A warpgroup's sums to their places. */
-__device__ inline void put_sums(const fused_arguments &a, float *to, const feature_sums &sums)
+/* A warpgroup's sums, whose factor is undone, to their places. */
+__device__ inline void put_sums(const fused_arguments &a, float *to, const feature_sums &sums,
+                                float back)
 {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -194,8 +212,8 @@ __device__ inline void put_sums(const fused_arguments &a, float *to, const featu
 #pragma unroll
         for (int n = 0; n < 8; n++)
             *reinterpret_cast<float2 *>(to + feature * kFusedDim + 8 * n + 2 * t) =
-                make_float2(sums.state[n][2 * half], sums.state[n][2 * half + 1]);
-        const float z = sum_of_four(sums.z[half]);
+                make_float2(sums.state[n][2 * half] * back, sums.state[n][2 * half + 1] * back);
+        const float z = sum_of_four(sums.z[half]) * back;
         if (t == 0) {
             to[a.features * kFusedDim + feature] = z;
             to[a.features * (kFusedDim + 1) + feature] = sums.top[half];
@@ -227,25 +245,32 @@ __device__ inline void add_values(const float *parts, float *to)
     to[threadIdx.x] = sum;
 }
 
-/* A warpgroup's sums over a chunk to its mark, at the chunk's own maxima. */
-template <bool OfQueries>
-__device__ void put_mark(const fused_arguments &a, int64_t mark, const feature_sums &sums)
+/* A warpgroup's sums over a chunk to its mark, at the chunk's own maxima: the state times a factor,
+ * the sums of features times what undoes theirs. */
+template <typename T, bool OfQueries>
+__device__ void put_mark(const fused_arguments &a, int64_t mark, const feature_sums &sums,
+                         const query_range<T> &range)
 {
+    constexpr float alone = 1.0F / kPowerFactor<T>;
+    const float factor = OfQueries ? kMarkFactor<T> : alone, back = OfQueries ? range.back : alone;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const fused_mark to(OfQueries ? a.query_marks : a.key_marks, mark);
+    const fused_mark<T> to(OfQueries ? a.query_marks : a.key_marks, mark);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int feature = (int)threadIdx.x / 32 * 16 + g + 8 * half;
 #pragma unroll
         for (int n = 0; n < 8; n++)
             *reinterpret_cast<uint32_t *>(to.state + chunk_offset(feature, n) + 4 * t) =
-                pack_bf16(sums.state[n][2 * half], sums.state[n][2 * half + 1]);
-        const float z = sum_of_four(sums.z[half]);
+                pack_pair<T>(sums.state[n][2 * half] * factor,
+                             sums.state[n][2 * half + 1] * factor);
+        const float z = sum_of_four(sums.z[half]) * back;
         if (t != 0)
             continue;
         to.z[feature] = z;
         if constexpr (!OfQueries)
             a.mark_tops[mark * kFusedFeaturesMost + feature] = sums.top[half];
+        if constexpr (!OfQueries && kNarrow<T>)
+            *mark_sum(a, mark, feature) = z;
     }
 }
 
@@ -260,7 +285,7 @@ __device__ inline void clear_sums(feature_sums &sums)
 /* grid (slices, heads), a warpgroup to 64 features: reads k and v (queries: q, dout and
  * out) once.
  * Threads: of a block, 0 when it is not one of the largest. */
-template <bool OfQueries, bool Kept, int Threads>
+template <typename T, bool OfQueries, bool Kept, int Threads>
 __global__ void __launch_bounds__(kThreadsMost, 1)
     sum_kernel(const __grid_constant__ fused_arguments a)
 {
@@ -273,8 +298,8 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
     const int64_t unit = blockIdx.y;
     const fused_unit u(a, unit, OfQueries);
     const int valid = OfQueries ? u.q_valid : u.kv_valid;
-    const panel_rows<__nv_bfloat16> x(OfQueries ? a.q : a.k, u.b, u.h, valid);
-    const panel_rows<__nv_bfloat16> z(OfQueries ? a.dout : a.v, u.b, u.h, valid);
+    const panel_rows<T> x(OfQueries ? a.q : a.k, u.b, u.h, valid);
+    const panel_rows<T> z(OfQueries ? a.dout : a.v, u.b, u.h, valid);
     const int tiles = OfQueries ? a.query_tiles : a.key_tiles;
     const int from = (int)blockIdx.x * tiles * tokens, to = min(from + tiles * tokens, valid);
     const int count = from < to ? (to - from + tokens - 1) / tokens : 0;
@@ -295,7 +320,7 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
             fetch_tile<tokens, Threads>(stage + plan::tile_bytes, z, first, (int)threadIdx.x,
                                         (int)blockDim.x);
             if constexpr (OfQueries) {
-                const panel_rows<__nv_bfloat16> out(a.out, u.b, u.h, valid);
+                const panel_rows<T> out(a.out, u.b, u.h, valid);
                 fetch_tile<tokens, Threads>(stage + 2 * plan::tile_bytes, out, first,
                                             (int)threadIdx.x, (int)blockDim.x);
                 fetch_numbers<tokens>(a, unit, numbers[n % stages], first, valid);
@@ -305,30 +330,32 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
     };
     for (int n = 0; n < stages - 1; n++)
         start(n);
-    load_projection(a, shared);
+    load_projection<T>(a, shared);
     for (int n = 0; n < count; n++) {
         char *stage = ring + n % stages * plan::stage_bytes;
         const int first = from + n * tokens;
         wait_copies<stages - 2>();
         if constexpr (OfQueries)
-            finish_queries<tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid);
+            finish_queries<T, tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid);
         else
-            finish_keys<tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid, values);
+            finish_keys<T, tokens, Threads>(a, unit, stage, numbers[n % stages], first, valid,
+                                            values);
         publish_shared();
         __syncthreads();
         if (Kept && !OfQueries && n > 0)
-            add_values(parts[(n - 1) % 2], fused_mark(a.key_marks, mark + n - 1).values);
+            add_values(parts[(n - 1) % 2], fused_mark<T>(a.key_marks, mark + n - 1).values);
         start(n + stages - 1);
         const uint64_t tile = wgmma_tile(shared_address(stage));
+        const query_range<T> range = range_of<T>(u, Kept ? first + 1 : a.kv_len);
 #pragma unroll
         for (int part = 0; part < tokens / kPanel; part++)
-            add_tokens<OfQueries>(high, low, tile + (uint64_t)(part * kTileUnits),
-                                  tile + (uint64_t)((tokens / kPanel + part) * kTileUnits),
-                                  numbers[n % stages], part * kPanel, to - first - part * kPanel,
-                                  sums);
+            add_tokens<T, OfQueries>(high, low, tile + (uint64_t)(part * kTileUnits),
+                                     tile + (uint64_t)((tokens / kPanel + part) * kTileUnits),
+                                     numbers[n % stages], range, part * kPanel,
+                                     to - first - part * kPanel, sums);
         finish_sum(sums.state, sums.e);
         if constexpr (Kept) {
-            put_mark<OfQueries>(a, mark + n, sums);
+            put_mark<T, OfQueries>(a, mark + n, sums, range);
             clear_sums(sums);
             if constexpr (!OfQueries) {
                 put_values(parts[n % 2], values);
@@ -342,10 +369,11 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
     if constexpr (Kept) {
         __syncthreads();
         if (!OfQueries && count > 0)
-            add_values(parts[(count - 1) % 2], fused_mark(a.key_marks, mark + count - 1).values);
+            add_values(parts[(count - 1) % 2], fused_mark<T>(a.key_marks, mark + count - 1).values);
     } else {
         float *out = a.sums + (unit * gridDim.x + blockIdx.x) * fused_count(a.features);
-        put_sums(a, out, sums);
+        const query_range<T> range = range_of<T>(u, a.kv_len);
+        put_sums(a, out, sums, OfQueries ? range.back : 1.0F / kPowerFactor<T>);
         if constexpr (!OfQueries) {
             put_values(parts[0], values);
             __syncthreads();
@@ -355,82 +383,14 @@ __global__ void __launch_bounds__(kThreadsMost, 1)
 #endif
 }
 
-/* The largest of a head's maxima, in every thread. */
-__device__ inline float highest_of(const float *sums, int slots, int features)
-{
-    __shared__ float tops[kTotalThreads / 32];
-    float top = -INFINITY;
-    for (int s = 0; s < slots; s++)
-        for (int f = threadIdx.x; f < features; f += kTotalThreads)
-            top = fmaxf(top, sums[s * fused_count(features) + features * (kFusedDim + 1) + f]);
-    for (int step = 1; step < 32; step *= 2)
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, step));
-    if (threadIdx.x % 32 == 0)
-        tops[threadIdx.x / 32] = top;
-    __syncthreads();
-    for (int i = 0; i < kTotalThreads / 32; i++)
-        top = fmaxf(top, tops[i]);
-    return top;
-}
-
-/* A thread has one column of every fourth of a block's features. */
-constexpr int kTotalEach = 4, kTotalStep = kTotalThreads / kFusedDim,
-              kTotalFeatures = kTotalEach * kTotalStep;
-
-/* grid (features / 16, heads of keys): slots lie behind each other */
-template <bool OfQueries>
-__global__ void __launch_bounds__(kTotalThreads)
-    total_kernel(const __grid_constant__ fused_arguments a, int slots)
-{
-    const int64_t unit = blockIdx.y, count = fused_count(a.features);
-    const float *sums = a.sums + unit * slots * count;
-    const int own = (int)blockIdx.x * kTotalFeatures + (int)threadIdx.x / kFusedDim,
-              col = (int)threadIdx.x % kFusedDim;
-    const float highest = OfQueries ? 0.0F : highest_of(sums, slots, a.features);
-    const int valid = a.lengths == nullptr ? a.kv_len : a.lengths[a.batch + unit / a.kv_heads];
-    float state[kTotalEach] = {}, z[kTotalEach] = {}, values = 0.0F;
-#pragma unroll 2
-    for (int s = 0; s < slots; s++) {
-        const float *slot = sums + s * count;
-#pragma unroll
-        for (int k = 0; k < kTotalEach; k++) {
-            const int feature = own + k * kTotalStep;
-            float factor = 1.0F;
-            if constexpr (!OfQueries) {
-                const float top = slot[a.features * (kFusedDim + 1) + feature];
-                factor = top == -INFINITY ? 0.0F : exp2f((top - highest) * kLog2e);
-            }
-            state[k] = fmaf(slot[feature * kFusedDim + col], factor, state[k]);
-            z[k] = fmaf(slot[a.features * kFusedDim + feature], factor, z[k]);
-        }
-        if constexpr (!OfQueries)
-            values += slot[a.features * (kFusedDim + 2) + col];
-    }
-    const fused_total total(OfQueries ? a.back : a.totals, unit, a.features);
-#pragma unroll
-    for (int k = 0; k < kTotalEach; k++) {
-        const int feature = own + k * kTotalStep, place = feature * kFusedDim + col;
-        total.state[place] = __float2bfloat16_rn(fmaf(kFeatureEpsilon, values, state[k]));
-        if (!OfQueries)
-            total.own_state[place] = __float2bfloat16_rn(state[k]);
-        if (col != 0)
-            continue;
-        total.z[feature] = OfQueries ? -z[k] : fmaf(kFeatureEpsilon, (float)valid, z[k]);
-        if (!OfQueries)
-            total.own_z[feature] = z[k];
-    }
-    if (!OfQueries && blockIdx.x == 0 && threadIdx.x == 0)
-        *total.top = highest * kLog2e;
-}
-
-template <bool OfQueries, bool Kept>
+template <typename T, bool OfQueries, bool Kept>
 enum fb_status sum_up(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
 {
     const size_t bytes = shared_bytes<OfQueries, Kept>(a);
     const int threads = a.features / kPanel * kGroupThreads;
-    auto kernel = sum_kernel<OfQueries, Kept, kThreadsMost>;
+    auto kernel = sum_kernel<T, OfQueries, Kept, kThreadsMost>;
     if constexpr (!Kept)
-        kernel = threads == kThreadsMost ? kernel : sum_kernel<OfQueries, false, 0>;
+        kernel = threads == kThreadsMost ? kernel : sum_kernel<T, OfQueries, false, 0>;
     const enum fb_status status =
         fb_cuda_allow_shared((const void *)kernel, bytes, "Performer's sums", error);
     if (status != FB_OK)
@@ -438,18 +398,6 @@ enum fb_status sum_up(const fused_arguments &a, cudaStream_t stream, struct fb_e
     const dim3 grid((unsigned)(OfQueries ? a.query_slices : a.key_slices),
                     (unsigned)(a.batch * (OfQueries ? a.heads : a.kv_heads)));
     kernel<<<grid, (unsigned)threads, bytes, stream>>>(a);
-    return fb_cuda_launched("Performer's sums", error);
-}
-
-template <bool OfQueries>
-enum fb_status run(const fused_arguments &a, cudaStream_t stream, struct fb_error *error)
-{
-    const enum fb_status status = sum_up<OfQueries, false>(a, stream, error);
-    if (status != FB_OK)
-        return status;
-    const dim3 totals((unsigned)(a.features / kTotalFeatures), (unsigned)(a.batch * a.kv_heads));
-    total_kernel<OfQueries><<<totals, kTotalThreads, 0, stream>>>(
-        a, OfQueries ? a.query_slices * a.group : a.key_slices);
     return fb_cuda_launched("Performer's sums", error);
 }
 
@@ -468,15 +416,25 @@ void fused_cut_slices(fused_arguments &a, int tokens)
     cut((int64_t)a.batch * a.heads, a.q_len, a.query_slices, a.query_tiles);
 }
 
-enum fb_status fused_cuda_sums(const fused_arguments &a, bool of_queries, cudaStream_t stream,
-                               struct fb_error *error)
+enum fb_status fused_cuda_sums(enum fb_dtype dtype, const fused_arguments &a, bool of_queries,
+                               cudaStream_t stream, struct fb_error *error)
 {
-    return of_queries ? run<true>(a, stream, error) : run<false>(a, stream, error);
+    enum fb_status status = FB_OK;
+    if (dtype == FB_F16)
+        status = of_queries ? sum_up<__half, true, false>(a, stream, error)
+                            : sum_up<__half, false, false>(a, stream, error);
+    else
+        status = of_queries ? sum_up<__nv_bfloat16, true, false>(a, stream, error)
+                            : sum_up<__nv_bfloat16, false, false>(a, stream, error);
+    return status == FB_OK ? fused_cuda_totals(dtype, a, of_queries, stream, error) : status;
 }
 
-enum fb_status fused_cuda_sum_chunks(const fused_arguments &a, bool of_queries, cudaStream_t stream,
-                                     struct fb_error *error)
+enum fb_status fused_cuda_sum_chunks(enum fb_dtype dtype, const fused_arguments &a, bool of_queries,
+                                     cudaStream_t stream, struct fb_error *error)
 {
-    return of_queries ? sum_up<true, true>(a, stream, error)
-                      : sum_up<false, true>(a, stream, error);
+    if (dtype == FB_F16)
+        return of_queries ? sum_up<__half, true, true>(a, stream, error)
+                          : sum_up<__half, false, true>(a, stream, error);
+    return of_queries ? sum_up<__nv_bfloat16, true, true>(a, stream, error)
+                      : sum_up<__nv_bfloat16, false, true>(a, stream, error);
 }
