@@ -30,24 +30,17 @@ static enum fb_status cuda_supports(const struct fb_problem *p, enum fb_pass pas
     return FB_OK;
 }
 
-/* Whether clusters serve the causal gradient: known without the call's tensors, so that no more
- * memory is asked for than they need. */
-static bool sides_serve(const struct fb_problem *problem, const struct fb_flow_cuda_plan *plan)
-{
-    return problem->causal && plan->sides_ranks > 0 && fb_flow_cuda_cluster_runs_here();
-}
-
 static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
     struct fb_flow_cuda_plan plan;
     (void)threads;
     fb_flow_cuda_plan_of(problem, &plan);
-    const bool sides = fb_cuda_is_present() && sides_serve(problem, &plan);
-    *sizes =
-        (struct fb_sizes){.saved_bytes = plan.saved_bytes,
-                          .forward_scratch_bytes = plan.forward_bytes,
-                          .backward_scratch_bytes = sides ? plan.sides_bytes : plan.backward_bytes,
-                          .decode_state_bytes = plan.decode_bytes};
+    const bool clusters = fb_cuda_is_present() && fb_flow_cuda_cluster_runs_here();
+    *sizes = (struct fb_sizes){.saved_bytes = plan.saved_bytes,
+                               .forward_scratch_bytes = plan.forward_bytes,
+                               .backward_scratch_bytes =
+                                   fb_flow_cuda_plan_backward_bytes(&plan, clusters),
+                               .decode_state_bytes = plan.decode_bytes};
 }
 
 /* Whether every row of every tensor starts on 16 bytes. */
@@ -95,16 +88,15 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
     const struct fb_tensor *const tensors[] = {&call->q,  &call->k,  &call->v, &call->dout,
                                                &call->dq, &call->dk, &call->dv};
     const bool whole = has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
-    const bool strips = plan.strips && whole;
-    if (sides_serve(problem, &plan))
+    const bool clusters = fb_flow_cuda_cluster_runs_here();
+    if (plan.sides_ranks > 0 && clusters)
         return fb_flow_cuda_causal_sides(problem, call, &plan, whole, error);
     if (problem->causal)
-        return fb_flow_cuda_causal_gradient(problem, call, &plan, strips, error);
-    if (!strips)
-        return fb_flow_cuda_wide_gradient(problem, call, &plan, error);
-    return plan.gradient_strips.ranks > 0 && fb_flow_cuda_cluster_runs_here()
-               ? fb_flow_cuda_cluster_gradient(problem, call, &plan, error)
-               : fb_flow_cuda_gradient(problem, call, &plan, error);
+        return fb_flow_cuda_causal_gradient(problem, call, &plan, plan.strips && whole, error);
+    if (plan.gradient_strips.ranks > 0 && clusters)
+        return fb_flow_cuda_cluster_gradient(problem, call, &plan, whole, error);
+    return plan.strips ? fb_flow_cuda_gradient(problem, call, &plan, whole, error)
+                       : fb_flow_cuda_wide_gradient(problem, call, &plan, error);
 }
 
 const struct fb_attention fb_flow_fused_cuda = {

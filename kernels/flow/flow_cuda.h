@@ -48,17 +48,16 @@ enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
-/* The normal form's gradient for problems that the plan has strips for, with rows of 16-byte
- * chunks.
- */
+/* The normal form's gradient for problems that the plan has strips for; whole: rows consist of
+ * 16-byte chunks, which is faster. */
 enum fb_status fb_flow_cuda_gradient(const struct fb_problem *problem, const struct fb_call *call,
-                                     const struct fb_flow_cuda_plan *plan,
+                                     const struct fb_flow_cuda_plan *plan, bool whole,
                                      struct fb_error *error) FB_MUST_CHECK;
 /* The same in one launch, with q, k, v and dout resident in a cluster's shared memory: Hopper, and
  * the problems that the plan has a cluster for. */
 enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem *problem,
                                              const struct fb_call *call,
-                                             const struct fb_flow_cuda_plan *plan,
+                                             const struct fb_flow_cuda_plan *plan, bool whole,
                                              struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,

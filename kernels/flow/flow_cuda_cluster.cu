@@ -1,9 +1,9 @@
 /*
- * Flow-Attention, normal form, forward, bf16, head dimension 64, on Hopper: a cluster of blocks
- * holds one head's queries, keys and values in its shared memory, so that they are read once (4 N d
- * numbers moved), and exchanges what it sums through distributed shared memory.
+ * Flow-Attention, normal form, forward, bf16 or f16, head dimension 64, on Hopper: a cluster of
+ * blocks holds one head's queries, keys and values in its shared memory, so that they are read once
+ * (4 N d numbers moved), and exchanges what it sums through distributed shared memory.
  *
- *   sums     phi of the block's q and k, in place as bf16; their column sums        exchange 2 d
+ *   sums     phi of the block's q and k, in place; their column sums                exchange 2 d
  *   flows    alpha, beta; w = sum alpha q, u = sum beta k                           exchange 2 d
  *   product  o, E, Z, G = k^T (E v)                                                 exchange d^2
  *   out      c, s, out = s alpha scale q G
@@ -22,6 +22,7 @@ namespace
 {
 
 /* Machine code for Hopper; other devices never launch it. */
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     cluster_kernel(const __grid_constant__ cluster_arguments arguments)
 {
@@ -37,6 +38,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int valid_k = min(max(arguments.kv_len - first_token, 0), tokens);
     const int warp = threadIdx.x / 32, rows = tokens / kWarps, first = warp * rows;
 
+    const cluster_factors<T> factors(arguments);
     ready_exchanges(x.own, ranks);
     fetch_tile(x.k, arguments.k, b, kv_h, first_token, arguments.kv_len, tokens);
     commit_copies();
@@ -48,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
 #pragma unroll 1
     for (int side = 0; side < 2; side++) { /* keys, then queries: one code for both */
-        map_rows(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side);
+        map_rows<T>(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side);
         wait_copies<1>();
         __syncthreads();
     }
@@ -57,20 +59,21 @@ __global__ void __launch_bounds__(kThreads, 1)
     join_parts(x.own, rank, ranks, SUMS, x.own->sums, x.own->total);
 #pragma unroll 1
     for (int side = 0; side < 2; side++)
-        flow_rows(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side,
-                  x.alpha);
+        flow_rows<T>(side == 0 ? x.k : x.q, first, rows, side == 0 ? valid_k : valid_q, x.own, side,
+                     side == 0 ? factors.beta : factors.alpha, x.alpha);
     join_parts(x.own, rank, ranks, FLOWS, x.own->flows, x.own->flow);
 
-    compete_rows(x, first, rows, valid_k, arguments.clamp);
+    compete_rows<T>(x, first, rows, valid_k, arguments.clamp);
     wait_copies<0>();
     __syncthreads();
     send_normaliser(x.own, rank, ranks);
     float sum[32 / kWarps][4] = {};
-    multiply_block(x, tokens, sum);
+    multiply_block<T>(x, tokens, sum);
     send_product(x.own, rank, ranks, sum);
-    share_product(x, rank, ranks, (float)arguments.kv_len, saved_of(arguments));
-    write_rows(x, arguments, b, h, first_token, first, rows, valid_q,
-               (float)arguments.q_len / (float)arguments.kv_len);
+    share_product<T>(x, rank, ranks, (float)arguments.kv_len, factors.state.into,
+                     saved_of(arguments));
+    write_rows<T>(x, arguments, b, h, first_token, first, rows, valid_q,
+                  (float)arguments.q_len / (float)arguments.kv_len, factors.state.back);
 #else
     (void)arguments;
 #endif
@@ -115,5 +118,7 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
         .most_shared = false,
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, cluster_kernel, arguments, error);
+    return fb_cuda_launch_clusters(
+        launch, p->dtype == FB_F16 ? cluster_kernel<__half> : cluster_kernel<__nv_bfloat16>,
+        arguments, error);
 }

@@ -1,7 +1,7 @@
 /*
  * The passes of Flow-Attention over tiles in shared memory, and what the blocks of a cluster
- * exchange between them: bf16, head dimension 64, Hopper. flow_cuda_cluster.cu makes kernels of
- * them.
+ * exchange between them: bf16 or f16, head dimension 64, Hopper. flow_cuda_cluster.cu makes kernels
+ * of them.
  */
 #ifndef FB_FLOW_CUDA_CLUSTER_CUH
 #define FB_FLOW_CUDA_CLUSTER_CUH
@@ -47,13 +47,25 @@ struct cluster_shared {
 };
 
 struct block_tiles {
-    char *q, *k, *v; /* [tokens][64] bf16 */
+    char *q, *k, *v; /* [tokens][64] */
     cluster_shared *own;
     float *alpha;  /* [tokens] */
     float *weight; /* [tokens] E, in place of the warps' parts */
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* What brings operands into their range: scale G, and reciprocals of sums over the keys (alpha) or
+ * queries (beta), which are about a sixteenth of their number. */
+template <typename T> struct cluster_factors {
+    range_factors<T, kStateBits> state;
+    range_factors<T, 2> alpha, beta;
+
+    __device__ explicit cluster_factors(const cluster_arguments &a)
+        : state((float)a.kv_len), alpha(1.0F / (float)a.kv_len), beta(1.0F / (float)a.q_len)
+    {
+    }
+};
 
 __device__ float *saved_of(const cluster_arguments &a)
 {
@@ -94,6 +106,7 @@ __device__ void fetch_tile(char *tile, const tensor_view &view, int64_t b, int64
 
 /* phi in place, rows beyond `valid` zero; column sums of the warp's rows into warp_part[.][side].
  */
+template <typename T>
 __device__ void map_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, chunk = lane % 8;
@@ -106,11 +119,11 @@ __device__ void map_rows(char *tile, int first, int rows, int valid, cluster_sha
         if (row < valid) {
 #pragma unroll
             for (int i = 0; i < 4; i += 2) {
-                float y[4] = {bf16_low(pairs[i]), bf16_high(pairs[i]), bf16_low(pairs[i + 1]),
-                              bf16_high(pairs[i + 1])};
+                float y[4] = {low_of<T>(pairs[i]), high_of<T>(pairs[i]), low_of<T>(pairs[i + 1]),
+                              high_of<T>(pairs[i + 1])};
                 sigmoids(y);
-                pairs[i] = pack_bf16(y[0], y[1]);
-                pairs[i + 1] = pack_bf16(y[2], y[3]);
+                pairs[i] = pack_pair<T>(y[0], y[1]);
+                pairs[i + 1] = pack_pair<T>(y[2], y[3]);
 #pragma unroll
                 for (int j = 0; j < 4; j++)
                     sum[2 * i + j] += y[j];
@@ -157,14 +170,16 @@ __device__ void join_parts(cluster_shared *own, int rank, int ranks, exchange_na
 /* ---- flows ----------------------------------------------------------------------------------- */
 
 /* The reciprocals of the dot products with the other side's sum (alpha or beta) and the sum of the
- * rows so weighted, over the warp's rows; into warp_part[.][side]. */
+ * rows so weighted, over the warp's rows; into warp_part[.][side]. range: of the reciprocals. */
+template <typename T>
 __device__ void flow_rows(char *tile, int first, int rows, int valid, cluster_shared *own, int side,
-                          float *alpha)
+                          const range_factors<T, 2> &range, float *alpha)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const lane_places at;
     const float constant = eps_term(own->total[1 - side]);
-    const vector_operand v(own->total[1 - side], kEps);
+    const vector_factors<T> into = vector_range<T>(own->total[1 - side]);
+    const vector_operand<T> v(own->total[1 - side], kEps, into.into);
     float sum[8][4] = {};
     uint32_t strip = shared_address(tile) + first * kRowBytes;
 #pragma unroll 2
@@ -172,45 +187,47 @@ __device__ void flow_rows(char *tile, int first, int rows, int valid, cluster_sh
         uint32_t a[4][4], weights[4];
         load_strip(a, strip, at);
         strip_dots d = dot_strip(a, v);
-        d.low = row + g < valid ? reciprocal(d.low + constant) : 0.0F;
-        d.high = row + g + 8 < valid ? reciprocal(d.high + constant) : 0.0F;
+        d.low = row + g < valid ? reciprocal(d.low * into.back + constant) : 0.0F;
+        d.high = row + g + 8 < valid ? reciprocal(d.high * into.back + constant) : 0.0F;
         if (side == 1 && t == 0) {
             alpha[row + g] = d.low;
             alpha[row + g + 8] = d.high;
         }
-        weight_operand(weights, d.low, d.high);
+        weight_operand<T>(weights, d.low * range.into, d.high * range.into);
 #pragma unroll
         for (int block = 0; block < 4; block++) {
             uint32_t b[4];
             load_b(b, strip, at, block);
-            multiply(sum[2 * block], weights, b[0], b[1]);
-            multiply(sum[2 * block + 1], weights, b[2], b[3]);
+            multiply<T>(sum[2 * block], weights, b[0], b[1]);
+            multiply<T>(sum[2 * block + 1], weights, b[2], b[3]);
         }
     }
     if (g == 0)
 #pragma unroll
         for (int n = 0; n < 8; n++)
             *reinterpret_cast<float2 *>(&own->warp_part[warp][side][8 * n + 2 * t]) =
-                make_float2(sum[n][0], sum[n][1]);
+                make_float2(sum[n][0] * range.back, sum[n][1] * range.back);
 }
 
 /* ---- product --------------------------------------------------------------------------------- */
 
 /* E of the warp's rows, and their sum into warp_z. */
+template <typename T>
 __device__ void compete_rows(const block_tiles &x, int first, int rows, int valid, float clamp)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const lane_places at;
     const float constant = eps_term(x.own->flow[1]);
-    const vector_operand v(x.own->flow[1], kEps);
+    const vector_factors<T> range = vector_range<T>(x.own->flow[1]);
+    const vector_operand<T> v(x.own->flow[1], kEps, range.into);
     float sum = 0.0F;
     uint32_t strip = shared_address(x.k) + first * kRowBytes;
     for (int row = first; row < first + rows; row += 16, strip += 16 * kRowBytes) {
         uint32_t a[4][4];
         load_strip(a, strip, at);
         const strip_dots d = dot_strip(a, v);
-        const float low = __expf(fminf(fmaxf(d.low + constant, -clamp), clamp));
-        const float high = __expf(fminf(fmaxf(d.high + constant, -clamp), clamp));
+        const float low = __expf(fminf(fmaxf(d.low * range.back + constant, -clamp), clamp));
+        const float high = __expf(fminf(fmaxf(d.high * range.back + constant, -clamp), clamp));
         if (t == 0) {
             x.weight[row + g] = row + g < valid ? low : 0.0F;
             x.weight[row + g + 8] = row + g + 8 < valid ? high : 0.0F;
@@ -224,12 +241,13 @@ __device__ void compete_rows(const block_tiles &x, int first, int rows, int vali
         x.own->warp_z[warp] = sum;
 }
 
-__device__ uint32_t scale_pair(uint32_t pair, float2 weight)
+template <typename T> __device__ uint32_t scale_pair(uint32_t pair, float2 weight)
 {
-    return pack_bf16(bf16_low(pair) * weight.x, bf16_high(pair) * weight.y);
+    return pack_pair<T>(low_of<T>(pair) * weight.x, high_of<T>(pair) * weight.y);
 }
 
 /* G over the block's rows: a warp computes 16 of its rows and 256 / kWarps of its columns. */
+template <typename T>
 __device__ void multiply_block(const block_tiles &x, int tokens, float (&sum)[32 / kWarps][4])
 {
     const int warp = threadIdx.x / 32, t = threadIdx.x % 4;
@@ -244,13 +262,13 @@ __device__ void multiply_block(const block_tiles &x, int tokens, float (&sum)[32
             load_b(b[i], values, at, warp / 4 * (16 / kWarps) + i);
         const float2 low = *reinterpret_cast<const float2 *>(x.weight + row + 2 * t);
         const float2 high = *reinterpret_cast<const float2 *>(x.weight + row + 8 + 2 * t);
-        a[0] = scale_pair(a[0], low);
-        a[1] = scale_pair(a[1], low);
-        a[2] = scale_pair(a[2], high);
-        a[3] = scale_pair(a[3], high);
+        a[0] = scale_pair<T>(a[0], low);
+        a[1] = scale_pair<T>(a[1], low);
+        a[2] = scale_pair<T>(a[2], high);
+        a[3] = scale_pair<T>(a[3], high);
 #pragma unroll
         for (int n = 0; n < 32 / kWarps; n++)
-            multiply(sum[n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+            multiply<T>(sum[n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
     }
 }
 
@@ -302,8 +320,11 @@ __device__ void send_product(cluster_shared *own, int rank, int ranks,
     }
 }
 
-/* The block's share of G, scaled, to every block as a tile of bf16 (in place of its keys). */
-__device__ void share_product(const block_tiles &x, int rank, int ranks, float kv_len, float *saved)
+/* The block's share of G, scaled, to every block as a tile (in place of its keys). Times `factor`.
+ */
+template <typename T>
+__device__ void share_product(const block_tiles &x, int rank, int ranks, float kv_len, float factor,
+                              float *saved)
 {
     cluster_shared *own = x.own;
     const int share = kDim * kDim / ranks;
@@ -312,7 +333,7 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
     float z = 0.0F;
     for (int other = 0; other < ranks; other++)
         z += own->z[other];
-    const float scale = kv_len / z;
+    const float scale = kv_len / z, weight = scale * factor;
     if (saved != nullptr && rank == 0 && threadIdx.x < 2 * kDim) {
         const int side = threadIdx.x / kDim, col = threadIdx.x % kDim;
         saved[threadIdx.x] = own->total[side][col];
@@ -334,8 +355,8 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
             *reinterpret_cast<float4 *>(saved + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS +
                                         row * kDim + col) = sum;
         const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
-        const uint32_t low = pack_bf16(sum.x * scale, sum.y * scale);
-        const uint32_t high = pack_bf16(sum.z * scale, sum.w * scale);
+        const uint32_t low = pack_pair<T>(sum.x * weight, sum.y * weight);
+        const uint32_t high = pack_pair<T>(sum.z * weight, sum.w * weight);
         for (int other = 0; other < ranks; other++)
             send_pair(remote_address(to, other), remote_address(barrier, other), low, high);
     }
@@ -344,9 +365,10 @@ __device__ void share_product(const block_tiles &x, int rank, int ranks, float k
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
+template <typename T>
 __device__ void write_rows(const block_tiles &x, const cluster_arguments &arguments,
                            int64_t b_index, int64_t h, int first_token, int first, int rows,
-                           int valid, float ratio)
+                           int valid, float ratio, float back)
 {
     const int lane = threadIdx.x % 32, g = lane / 4;
     const lane_places at;
@@ -355,7 +377,8 @@ __device__ void write_rows(const block_tiles &x, const cluster_arguments &argume
     const float constant = eps_term(x.own->flow[0]);
     const head_rows<__nv_bfloat16> out =
         rows_of<__nv_bfloat16>(arguments.out, b_index, h, first_token);
-    const vector_operand v(x.own->flow[0], kEps);
+    const vector_factors<T> range = vector_range<T>(x.own->flow[0]);
+    const vector_operand<T> v(x.own->flow[0], kEps, range.into);
     uint32_t m[4][4][4];
 #pragma unroll
     for (int step = 0; step < 4; step++)
@@ -368,8 +391,10 @@ __device__ void write_rows(const block_tiles &x, const cluster_arguments &argume
         float y[8][4] = {};
         load_strip(a, strip, at);
         const strip_dots d = dot_strip(a, v);
-        float low = sigmoid_of((d.low + constant) * ratio) * x.alpha[row + g];
-        float high = sigmoid_of((d.high + constant) * ratio) * x.alpha[row + g + 8];
+        float low =
+            sigmoid_of<T>((d.low * range.back + constant) * ratio) * x.alpha[row + g] * back;
+        float high =
+            sigmoid_of<T>((d.high * range.back + constant) * ratio) * x.alpha[row + g + 8] * back;
         low = __shfl_sync(0xffffffffU, low, lane & ~3);
         high = __shfl_sync(0xffffffffU, high, lane & ~3);
 #pragma unroll
@@ -377,17 +402,17 @@ __device__ void write_rows(const block_tiles &x, const cluster_arguments &argume
 #pragma unroll
             for (int block = 0; block < 4; block++) {
                 const uint32_t(&b)[4] = m[step][block];
-                multiply(y[2 * block], a[step], b[0], b[1]);
-                multiply(y[2 * block + 1], a[step], b[2], b[3]);
+                multiply<T>(y[2 * block], a[step], b[0], b[1]);
+                multiply<T>(y[2 * block + 1], a[step], b[2], b[3]);
             }
         /* through the rows of q, which nobody else reads, so that whole rows are written */
         __syncwarp();
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             char *to = x.q + row * kRowBytes + (at.result ^ (uint32_t)(n << 4));
-            *reinterpret_cast<uint32_t *>(to) = pack_bf16(y[n][0] * low, y[n][1] * low);
+            *reinterpret_cast<uint32_t *>(to) = pack_pair<T>(y[n][0] * low, y[n][1] * low);
             *reinterpret_cast<uint32_t *>(to + 8 * kRowBytes) =
-                pack_bf16(y[n][2] * high, y[n][3] * high);
+                pack_pair<T>(y[n][2] * high, y[n][3] * high);
         }
         __syncwarp();
 #pragma unroll 1

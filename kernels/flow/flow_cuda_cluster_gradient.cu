@@ -1,7 +1,7 @@
 /*
- * Gradients of Flow-Attention, normal form, bf16, head dimension 64, on Hopper in one launch: a
- * cluster of blocks holds one head's q, k, v and dout in its shared memory, so that they are read
- * once (7 N d numbers moved), and exchanges what it sums through distributed shared memory
+ * Gradients of Flow-Attention, normal form, bf16 or f16, head dimension 64, on Hopper in one
+ * launch: a cluster of blocks holds one head's q, k, v and dout in its shared memory, so that they
+ * are read once (7 N d numbers moved), and exchanges what it sums through distributed shared memory
  * (flow_cuda_gradient.cu tells the names).
  *
  *   gather   phi(q), h, alpha, s, dr, dc; dM = sum q (r g)^T, du         exchange d^2 + d, d^2
@@ -11,7 +11,7 @@
  *
  * With the tokens at hand dsk = sum da q' is one more sum, which takes the place of the moments. A
  * warp owns 16 tokens of either side in every pass but the product. What dq and dk consist of
- * before the last sums wait in the tiles as bf16. grid (ranks, heads), cluster (ranks), block 32
+ * before the last sums wait in the tiles as 16 bits. grid (ranks, heads), cluster (ranks), block 32
  * Warps; shared: five tiles of 16 Warps rows, dM, small arrays. Blocks add the ranks' parts in the
  * order of the ranks: same bits every time.
  */
@@ -24,14 +24,6 @@ namespace
 {
 
 #if FB_HAVE_WGMMA
-
-/* The block's tokens. */
-struct head_place {
-    int64_t b, h;
-    int first, valid_q, valid_k; /* of either side, may be negative */
-    const float *state;          /* the head's G */
-    float scale;
-};
 
 __device__ inline head_place place_of(const cluster_gradient_arguments &a, int first)
 {
@@ -48,32 +40,32 @@ __device__ inline head_place place_of(const cluster_gradient_arguments &a, int f
 }
 
 /* Vectors, M, q and dout are there; k and v are on their way. */
-template <int Warps>
+template <typename T, int Warps, bool Whole>
 __device__ void fetch_head(const gradient_block<Warps> &x, const cluster_gradient_arguments &a,
-                           const head_place &head)
+                           const head_place &head, float factor)
 {
-    constexpr int rows = 16 * Warps, vectors = FB_FLOW_CUDA_VECTORS * kDim;
+    constexpr int vectors = FB_FLOW_CUDA_VECTORS * kDim;
     const float vector = a.saved[blockIdx.y * a.saved_count + threadIdx.x % vectors];
     const matrix_rows<32 * Warps> matrix(head.state);
-    fetch_rows<Warps>(x.q, a.q, head.b, head.h, head.first, rows, head.valid_q);
-    fetch_rows<Warps>(x.g, a.dout, head.b, head.h, head.first, rows, head.valid_q);
+    fetch_side<Whole, Warps>(x.q, a.q, head, head.valid_q);
+    fetch_side<Whole, Warps>(x.g, a.dout, head, head.valid_q);
     commit_copies();
     ready_gradient(x);
     if (threadIdx.x < vectors)
         x.own->vectors[threadIdx.x / kDim][threadIdx.x % kDim] = vector + kEps;
-    matrix.put(x.slope, head.scale);
+    matrix.template put<T>(x.slope, head.scale * factor);
     wait_copies<0>();
     __syncthreads();
     /* not before: what is waited for would come later */
-    fetch_rows<Warps>(x.k, a.k, head.b, head.h, head.first, rows, head.valid_k);
-    fetch_rows<Warps>(x.v, a.v, head.b, head.h, head.first, rows, head.valid_k);
+    fetch_side<Whole, Warps>(x.k, a.k, head, head.valid_k);
+    fetch_side<Whole, Warps>(x.v, a.v, head, head.valid_k);
     commit_copies();
 }
 
 #endif
 
 /* Machine code for Hopper; other devices never launch it. */
-template <int Warps>
+template <typename T, int Warps, bool Whole>
 __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     cluster_gradient(const __grid_constant__ cluster_gradient_arguments a)
 {
@@ -84,17 +76,18 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     const head_place head = place_of(a, x.rank * 16 * Warps);
     const int row = (int)threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4;
     const lane_places at;
-    fetch_head(x, a, head);
+    const gradient_factors<T> factors(a.ranges);
+    fetch_head<T, Warps, Whole>(x, a, head, factors.state.into);
 
     uint32_t packed[4][4]; /* dq as far as it is known, then phi'(k) */
     sink_gradients sinks =
-        gather_sinks(x, (float)a.q_len / (float)a.kv_len, head.valid_q, packed, at);
+        gather_sinks<T>(x, (float)a.q_len / (float)a.kv_len, factors, head.valid_q, packed, at);
     const strip_dots da = sinks.da;
     /* every block's barriers stand before anything is sent */
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
     if (threadIdx.x < 32 * kProductWarps<Warps>) {
         product_part<Warps> product = {};
-        multiply_tiles<Warps>(product, x.q, x.g);
+        multiply_tiles<Warps, T>(product, x.q, x.g);
         send_product<Warps>(x, product, PRODUCT);
     }
     send_columns<kDim, Warps>(x, x.own->du[0], PRODUCT);
@@ -104,32 +97,41 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
 
     strip_values phi;
     uint32_t keys[4][4];
-    source_strip sources =
-        open_source_strip(phi, shared_address(x.k) + row * kRowBytes, x.own->vectors[W], head.scale,
-                          a.clamp, row + g < head.valid_k, row + g + 8 < head.valid_k, at);
-    share_gradients(x, head.state, head.scale / (float)a.kv_len);
+    source_strip sources = open_source_strip<T>(
+        phi, shared_address(x.k) + row * kRowBytes, x.own->vectors[W], head.scale, a.clamp,
+        row + g < head.valid_k, row + g + 8 < head.valid_k, at);
+    share_gradients<T>(x, head.state, head.scale / (float)a.kv_len * factors.share.back,
+                       factors.share.back * factors.matrix.into);
     add_columns<kDim>(x, x.own->du[0], PRODUCT, x.own->vectors[DU]);
     __syncthreads();
-    spread_sources(x, sources, phi, keys, a.clamp, head.valid_k, at);
-    pack_strip(packed, phi);
+    const float back = factors.matrix.back;
+    spread_sources<T>(x, sources, phi, keys, back, a.clamp, head.valid_k, at);
+    pack_strip<T>(packed, phi);
     __syncthreads();
     send_columns<2 * kDim, Warps>(x, x.own->later.flows[0][0], FLOWS);
-    write_values(x, rows_of<__nv_bfloat16>(a.dv, head.b, head.h, head.first), keys, sources.p,
-                 head.valid_k, at);
+    multiply_keys<T>(x, keys, {sources.p.low * back, sources.p.high * back}, at);
+    write_side<Whole>(a.dv, head, x.v, head.valid_k);
     add_columns<2 * kDim>(x, x.own->later.flows[0][0], FLOWS, x.own->vectors[DW]);
     __syncthreads();
-    end_sinks(x, sinks, at);
+    end_sinks<T>(x, sinks, at);
     __syncthreads();
     send_columns<kDim, Warps>(x, x.own->later.sinks[0], SINKS);
-    write_sinks(x, rows_of<__nv_bfloat16>(a.dq, head.b, head.h, head.first), sinks, da,
-                head.valid_q, at);
+    complete_sinks<T>(x, sinks, da, at);
+    write_side<Whole>(a.dq, head, x.g, head.valid_q);
     add_columns<kDim>(x, x.own->later.sinks[0], SINKS, x.own->vectors[DSK]);
     __syncthreads();
-    write_sources(x, rows_of<__nv_bfloat16>(a.dk, head.b, head.h, head.first), packed, head.valid_k,
-                  at);
+    complete_sources<T>(x, packed, at);
+    write_side<Whole>(a.dk, head, x.k, head.valid_k);
 #else
     (void)a;
 #endif
+}
+
+template <typename T> auto kernel_of(bool wide, bool whole)
+{
+    if (whole)
+        return wide ? cluster_gradient<T, 16, true> : cluster_gradient<T, 8, true>;
+    return wide ? cluster_gradient<T, 16, false> : cluster_gradient<T, 8, false>;
 }
 
 } // namespace
@@ -137,7 +139,7 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
 extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem *p,
                                                         const struct fb_call *call,
                                                         const struct fb_flow_cuda_plan *plan,
-                                                        struct fb_error *error)
+                                                        bool whole, struct fb_error *error)
 {
     cluster_gradient_arguments arguments = {};
     arguments.q = view_of(call->q);
@@ -153,6 +155,7 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.saved = (const float *)call->saved;
     arguments.saved_count = plan->totals_count;
+    arguments.ranges = gradient_ranges_of((double)p->q_len, (double)p->kv_len);
     const bool wide = plan->gradient_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
     const cluster_launch launch = {
         .name = "flow's gradient",
@@ -164,6 +167,7 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
         .early = true,
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, wide ? cluster_gradient<16> : cluster_gradient<8>,
-                                   arguments, error);
+    const auto kernel =
+        p->dtype == FB_F16 ? kernel_of<__half>(wide, whole) : kernel_of<__nv_bfloat16>(wide, whole);
+    return fb_cuda_launch_clusters(launch, kernel, arguments, error);
 }

@@ -1,6 +1,6 @@
 /*
  * The passes of Flow-Attention's gradient over strips of 16 tokens, one to a warp, and what the
- * blocks of a cluster exchange between them: bf16, head dimension 64, Hopper.
+ * blocks of a cluster exchange between them: bf16 or f16, head dimension 64, Hopper.
  * flow_cuda_cluster_gradient.cu makes a kernel of them.
  */
 #ifndef FB_FLOW_CUDA_CLUSTER_GRADIENT_CUH
@@ -20,12 +20,21 @@ struct cluster_gradient_arguments {
     float clamp;
     const float *saved; /* by the forward pass: [heads][saved_count], see flow_cuda_plan.h */
     int64_t saved_count;
+    gradient_ranges ranges;
 };
 
 enum gradient_exchange { PRODUCT, STATE, FLOWS, SINKS, GRADIENT_EXCHANGES };
 
 /* The first four as the forward pass saves them, plus eps. */
 enum gradient_vector { SK, SQ, U, W, DU, DW, DSQ, DSK, GRADIENT_VECTORS };
+
+/* The block's tokens. */
+struct head_place {
+    int64_t b, h;
+    int first, valid_q, valid_k; /* of either side, may be negative */
+    const float *state;          /* the head's G */
+    float scale;
+};
 
 /* Blocks of 8 warps are two to a multiprocessor, of 16 one: what they have room for. */
 template <int Warps> constexpr int kGradientRanks = Warps / 8 * FB_FLOW_CUDA_STRIP_RANKS;
@@ -49,7 +58,7 @@ template <int Warps> struct gradient_shared {
 };
 
 template <int Warps> struct gradient_block {
-    char *q, *k, *v, *g; /* [16 Warps][64] bf16; q becomes phi, g r g, then what dq is made of */
+    char *q, *k, *v, *g; /* [16 Warps][64]; q becomes phi, g r g, then what dq is made of */
     char *slope;         /* M [64][64], then phi'(q) */
     char *matrix;        /* dM [64][64] */
     gradient_shared<Warps> *own;
@@ -96,13 +105,63 @@ template <int Warps> __device__ void ready_gradient(const gradient_block<Warps> 
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* Rows of a head as fetch_rows brings them; whole: each starts on 16 bytes. Others are there when
+ * this is over. */
+template <bool Whole, int Warps>
+__device__ void fetch_side(char *tile, const tensor_view &view, const head_place &head, int valid)
+{
+    constexpr int rows = 16 * Warps, step = 4 * Warps;
+    if constexpr (Whole) {
+        fetch_rows<Warps>(tile, view, head.b, head.h, head.first, rows, valid);
+    } else {
+        const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, head.b, head.h, head.first);
+        const int own = threadIdx.x / 8, chunk = threadIdx.x % 8;
+#pragma unroll 1
+        for (int row = own; row < rows; row += step)
+            *reinterpret_cast<uint4 *>(tile + chunk_offset(row, chunk)) =
+                row < valid ? read_entries(x.data + row * x.stride + 8 * chunk)
+                            : make_uint4(0, 0, 0, 0);
+    }
+}
+
+/* The warp's rows of a tile, likewise, to memory. */
+template <bool Whole>
+__device__ void write_side(const tensor_view &view, const head_place &head, const char *tile,
+                           int valid)
+{
+    leave_strip<Whole>(rows_of<__nv_bfloat16>(view, head.b, head.h, head.first), tile,
+                       (int)threadIdx.x / 32 * 16, valid);
+}
+
 /* ---- sums over a warp's tokens --------------------------------------------------------------- */
 
+/* What brings a weight of each row of the strip into the range of operands. */
+template <typename T> __device__ range_factors<T, 9> weight_range(const strip_dots &weight)
+{
+    if constexpr (kNarrow<T>) {
+        float most = fmaxf(fabsf(weight.low), fabsf(weight.high));
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2)
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, step));
+        return range_factors<T, 9>(most);
+    }
+    return range_factors<T, 9>(0.0F);
+}
+
+template <typename T> __device__ strip_dots into_range(strip_dots x, const range_factors<T, 9> &to)
+{
+    return {x.low * to.into, x.high * to.into};
+}
+
 /* The first two rows of a are weights of the strip's rows, low and high of the rows g and g + 8. */
-__device__ inline void weight_operands(uint32_t (&a)[4], strip_dots first, strip_dots second)
+template <typename T>
+__device__ void weight_operands(uint32_t (&a)[4], strip_dots first, strip_dots second)
 {
     const int lane = threadIdx.x % 32, t = lane % 4;
-    const uint32_t both[2] = {pack_bf16(first.low, first.high), pack_bf16(second.low, second.high)};
+    const uint32_t both[2] = {pack_pair<T>(first.low, first.high),
+                              pack_pair<T>(second.low, second.high)};
     uint32_t even[2], odd[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -116,10 +175,10 @@ __device__ inline void weight_operands(uint32_t (&a)[4], strip_dots first, strip
 }
 
 /* Sums over the strip at the address of its rows, each times the first weights of a, as many as
- * there are parts. */
-template <int Parts>
+ * there are parts. back: of the part of the lane's group. */
+template <typename T, int Parts>
 __device__ void weigh_rows(float (*parts)[kDim], const uint32_t (&weights)[4], uint32_t strip,
-                           const lane_places &at)
+                           float back, const lane_places &at)
 {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -127,12 +186,12 @@ __device__ void weigh_rows(float (*parts)[kDim], const uint32_t (&weights)[4], u
         uint32_t b[4];
         load_b(b, strip, at, block);
         float low[4] = {}, high[4] = {};
-        multiply(low, weights, b[0], b[1]);
-        multiply(high, weights, b[2], b[3]);
+        multiply<T>(low, weights, b[0], b[1]);
+        multiply<T>(high, weights, b[2], b[3]);
         if (g < Parts) {
             float *to = parts[g] + 16 * block + 2 * t;
-            *reinterpret_cast<float2 *>(to) = make_float2(low[0], low[1]);
-            *reinterpret_cast<float2 *>(to + 8) = make_float2(high[0], high[1]);
+            *reinterpret_cast<float2 *>(to) = make_float2(low[0] * back, low[1] * back);
+            *reinterpret_cast<float2 *>(to + 8) = make_float2(high[0] * back, high[1] * back);
         }
     }
 }
@@ -146,8 +205,9 @@ struct sink_gradients {
 
 /* phi of the warp's queries and r g into their tiles, phi' into a third, du of its rows, and of dq
  * what is known by now. */
-template <int Warps>
-__device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float ratio, int valid,
+template <typename T, int Warps>
+__device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float ratio,
+                                       const gradient_factors<T> &factors, int valid,
                                        uint32_t (&known)[4][4], const lane_places &at)
 {
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -155,9 +215,9 @@ __device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float rat
     char *queries = x.q + row * kRowBytes, *gradients = x.g + row * kRowBytes;
     const float *sk = x.own->vectors[SK], *u = x.own->vectors[U];
     strip_values phi, h = {};
-    const sink_strip s =
-        visit_sink_strip(phi, known, h, shared_address(queries), shared_address(gradients), sk, u,
-                         x.slope, ratio, row + g < valid, row + g + 8 < valid, at);
+    const sink_strip s = visit_sink_strip<T>(
+        phi, known, h, shared_address(queries), shared_address(gradients), sk, u, x.slope, ratio,
+        factors.state.back, row + g < valid, row + g + 8 < valid, at);
     const float r[2] = {s.share.low * s.alpha.low, s.share.high * s.alpha.high};
     const sink_gradients y = {s.alpha,
                               {-s.alpha.low * r[0] * s.dr.low, -s.alpha.high * r[1] * s.dr.high}};
@@ -166,7 +226,8 @@ __device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float rat
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         uint32_t &pair = weighted[i / 4][i % 4];
-        pair = scale_two(pair, make_float2(r[i % 2], r[i % 2]));
+        const float weight = r[i % 2] * factors.share.into;
+        pair = scale_two<T>(pair, make_float2(weight, weight));
     }
     __syncwarp(); /* every lane has read the strips */
     put_packed(queries, known, at);
@@ -177,28 +238,31 @@ __device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float rat
         const float2 to_sk = *reinterpret_cast<const float2 *>(sk + 8 * n + 2 * t);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float sum = r[i / 2] * h[n][i];
+            float sum = r[i / 2] * factors.state.back * h[n][i];
             sum = fmaf(i < 2 ? s.dc.low : s.dc.high, i % 2 == 0 ? to_u.x : to_u.y, sum);
             sum = fmaf(i < 2 ? y.da.low : y.da.high, i % 2 == 0 ? to_sk.x : to_sk.y, sum);
             phi[n][i] = slope_from(phi[n][i]);
             h[n][i] = sum * phi[n][i];
         }
     }
-    pack_strip(known, h);
+    pack_strip<T>(known, h);
     __syncwarp();
     uint32_t weights[4];
-    weight_operand(weights, s.dc.low, s.dc.high);
-    weigh_rows<1>(x.own->parts[warp], weights, shared_address(queries), at);
+    const range_factors<T, 9> range = weight_range<T>(s.dc);
+    const strip_dots dc = into_range<T>(s.dc, range);
+    weight_operand<T>(weights, dc.low, dc.high);
+    weigh_rows<T, 1>(x.own->parts[warp], weights, shared_address(queries), range.back, at);
     publish_shared();
     __syncthreads(); /* nobody needs M any more */
-    put_strip(x.slope + row * kRowBytes, phi, at);
+    put_strip<T>(x.slope + row * kRowBytes, phi, at);
     return y;
 }
 
-/* The block's share of dM to every block as a tile of bf16, and its part of sum M dM / S. `state`:
- * G of the head; weight: scale / S. */
-template <int Warps>
-__device__ void share_gradients(const gradient_block<Warps> &x, const float *state, float weight)
+/* The block's share of dM, times `factor`, to every block as a tile, and its part of sum M dM / S.
+ * `state`: G of the head; weight: scale / S. */
+template <typename T, int Warps>
+__device__ void share_gradients(const gradient_block<Warps> &x, const float *state, float weight,
+                                float factor)
 {
     constexpr int step = 4 * 32 * Warps;
     const int lane = threadIdx.x % 32, share = x.share;
@@ -231,7 +295,8 @@ __device__ void share_gradients(const gradient_block<Warps> &x, const float *sta
                 sum.w * own_state[j].w;
         const int row = (x.rank * share + i) / kDim, col = i % kDim;
         const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
-        const uint32_t low = pack_bf16(sum.x, sum.y), high = pack_bf16(sum.z, sum.w);
+        const uint32_t low = pack_bounded<T>(sum.x * factor, sum.y * factor);
+        const uint32_t high = pack_bounded<T>(sum.z * factor, sum.w * factor);
 #pragma unroll 2
         for (int other = 0; other < x.ranks; other++)
             send_pair(remote_address(to, other), remote_address(barrier, other), low, high);
@@ -260,9 +325,9 @@ template <int Warps> __device__ float add_means(const gradient_block<Warps> &x)
 }
 
 /* dw and dsq of the warp's rows; dk but for dsk, in place of the keys. keys: phi as operand a. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, strip_values &phi,
-                               uint32_t (&keys)[4][4], float clamp, int valid,
+                               uint32_t (&keys)[4][4], float back, float clamp, int valid,
                                const lane_places &at)
 {
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -271,13 +336,15 @@ __device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, 
     char *rows = x.k + row * kRowBytes;
     strip_values y = {};
     await(&x.own->barriers[STATE]);
-    close_source_strip(s, phi, keys, y, shared_address(x.v) + row * kRowBytes, sq, du, x.matrix,
-                       add_means(x), clamp, row + g < valid, row + g + 8 < valid, at);
+    close_source_strip<T>(s, phi, keys, y, shared_address(x.v) + row * kRowBytes, sq, du, x.matrix,
+                          back, add_means(x), clamp, row + g < valid, row + g + 8 < valid, at);
     put_packed(rows, keys, at);
     __syncwarp();
     uint32_t weights[4];
-    weight_operands(weights, s.dflow, s.db);
-    weigh_rows<2>(x.own->parts[warp], weights, shared_address(rows), at);
+    const range_factors<T, 9> first = weight_range<T>(s.dflow), second = weight_range<T>(s.db);
+    weight_operands<T>(weights, into_range<T>(s.dflow, first), into_range<T>(s.db, second));
+    weigh_rows<T, 2>(x.own->parts[warp], weights, shared_address(rows),
+                     g == 0 ? first.back : second.back, at);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const float2 to_w = *reinterpret_cast<const float2 *>(w + 8 * n + 2 * t);
@@ -285,7 +352,7 @@ __device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, 
         const float2 to_sq = *reinterpret_cast<const float2 *>(sq + 8 * n + 2 * t);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float sum = (i < 2 ? s.p.low : s.p.high) * y[n][i];
+            float sum = (i < 2 ? s.p.low : s.p.high) * back * y[n][i];
             sum = fmaf(i < 2 ? s.dflow.low : s.dflow.high, i % 2 == 0 ? to_w.x : to_w.y, sum);
             sum = fmaf(i < 2 ? s.beta.low : s.beta.high, i % 2 == 0 ? to_du.x : to_du.y, sum);
             sum = fmaf(i < 2 ? s.db.low : s.db.high, i % 2 == 0 ? to_sq.x : to_sq.y, sum);
@@ -294,32 +361,30 @@ __device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, 
         }
     }
     __syncwarp(); /* every lane has read phi */
-    put_strip(rows, y, at);
+    put_strip<T>(rows, y, at);
 }
 
-/* dv, through the rows of v. */
-template <int Warps>
-__device__ void write_values(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
-                             const uint32_t (&keys)[4][4], strip_dots p, int valid,
-                             const lane_places &at)
+/* dv into the rows of v; p: times what undoes the range of dM. */
+template <typename T, int Warps>
+__device__ void multiply_keys(const gradient_block<Warps> &x, const uint32_t (&keys)[4][4],
+                              strip_dots p, const lane_places &at)
 {
     const int row = (int)threadIdx.x / 32 * 16;
     strip_values y = {};
-    multiply_matrix<false>(y, keys, x.matrix, at);
+    multiply_matrix<false, T>(y, keys, x.matrix, at);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             y[n][i] *= i < 2 ? p.low : p.high;
-    put_strip(x.v + row * kRowBytes, y, at);
+    put_strip<T>(x.v + row * kRowBytes, y, at);
     __syncwarp();
-    write_strip(out, x.v, row, valid);
 }
 
 /* ---- the ends of dq and dk ------------------------------------------------------------------- */
 
 /* da; dsk of the warp's rows. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ void end_sinks(const gradient_block<Warps> &x, sink_gradients &y, const lane_places &at)
 {
     const int warp = threadIdx.x / 32;
@@ -327,26 +392,28 @@ __device__ void end_sinks(const gradient_block<Warps> &x, sink_gradients &y, con
     const float *dw = x.own->vectors[DW];
     uint32_t queries[4][4];
     load_strip(queries, rows, at);
-    const strip_dots d = dot_two(queries, dw, 0.0F, dw, 0.0F).first;
+    const vector_factors<T> all = signed_range<T>(dw);
+    const strip_dots d = dot_two<T>(queries, dw, 0.0F, all, dw, 0.0F, all).first;
     y.da.low = fmaf(-y.alpha.low * y.alpha.low, d.low, y.da.low);
     y.da.high = fmaf(-y.alpha.high * y.alpha.high, d.high, y.da.high);
     uint32_t weights[4];
-    weight_operand(weights, y.da.low, y.da.high);
-    weigh_rows<1>(x.own->parts[warp], weights, rows, at);
+    const range_factors<T, 9> range = weight_range<T>(y.da);
+    const strip_dots da = into_range<T>(y.da, range);
+    weight_operand<T>(weights, da.low, da.high);
+    weigh_rows<T, 1>(x.own->parts[warp], weights, rows, range.back, at);
 }
 
-/* dq, through the rows of g; first: da without what dw adds, which the rows hold. */
-template <int Warps>
-__device__ void write_sinks(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
-                            const sink_gradients &y, strip_dots first, int valid,
-                            const lane_places &at)
+/* dq into the rows of g; first: da without what dw adds, which the rows hold. */
+template <typename T, int Warps>
+__device__ void complete_sinks(const gradient_block<Warps> &x, const sink_gradients &y,
+                               strip_dots first, const lane_places &at)
 {
     const int row = (int)threadIdx.x / 32 * 16, t = threadIdx.x % 4;
     const float *sk = x.own->vectors[SK], *dw = x.own->vectors[DW], *dsq = x.own->vectors[DSQ];
     const float da[2] = {y.da.low - first.low, y.da.high - first.high};
     strip_values known, slope;
-    take_strip(known, x.g + row * kRowBytes, at);
-    take_strip(slope, x.slope + row * kRowBytes, at);
+    take_strip<T>(known, x.g + row * kRowBytes, at);
+    take_strip<T>(slope, x.slope + row * kRowBytes, at);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
@@ -356,33 +423,31 @@ __device__ void write_sinks(const gradient_block<Warps> &x, const head_rows<__nv
             sum = fmaf(da[i / 2], sk[col], sum);
             known[n][i] = fmaf(sum, slope[n][i], known[n][i]);
         }
-    put_strip(x.g + row * kRowBytes, known, at);
+    put_strip<T>(x.g + row * kRowBytes, known, at);
     __syncwarp();
-    write_strip(out, x.g, row, valid);
 }
 
-/* dk, through the rows of k. */
-template <int Warps>
-__device__ void write_sources(const gradient_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
-                              const uint32_t (&slope)[4][4], int valid, const lane_places &at)
+/* dk into the rows of k. */
+template <typename T, int Warps>
+__device__ void complete_sources(const gradient_block<Warps> &x, const uint32_t (&slope)[4][4],
+                                 const lane_places &at)
 {
     const int row = (int)threadIdx.x / 32 * 16, t = threadIdx.x % 4;
     const float *dsk = x.own->vectors[DSK];
     strip_values y;
-    take_strip(y, x.k + row * kRowBytes, at);
+    take_strip<T>(y, x.k + row * kRowBytes, at);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const float2 d = *reinterpret_cast<const float2 *>(dsk + 8 * n + 2 * t);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const uint32_t pair = slope[n / 2][n % 2 * 2 + half];
-            y[n][2 * half] = fmaf(bf16_low(pair), d.x, y[n][2 * half]);
-            y[n][2 * half + 1] = fmaf(bf16_high(pair), d.y, y[n][2 * half + 1]);
+            y[n][2 * half] = fmaf(low_of<T>(pair), d.x, y[n][2 * half]);
+            y[n][2 * half + 1] = fmaf(high_of<T>(pair), d.y, y[n][2 * half + 1]);
         }
     }
-    put_strip(x.k + row * kRowBytes, y, at);
+    put_strip<T>(x.k + row * kRowBytes, y, at);
     __syncwarp();
-    write_strip(out, x.k, row, valid);
 }
 
 #endif

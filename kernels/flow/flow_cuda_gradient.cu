@@ -1,7 +1,7 @@
 /*
- * Gradients of Flow-Attention, normal form, for bf16 and heads of 64: the sums between the passes
- * of flow_cuda_gradient_strips.cuh. With g = dout, r = s alpha, M = scale G, ratio = L/S, x' = x +
- * eps, all sums over the head's tokens (flow_cpu_gradient.c tells the same):
+ * Gradients of Flow-Attention, normal form, for 16 bits and heads of 64: the sums between the
+ * passes of flow_cuda_gradient_strips.cuh. With g = dout, r = s alpha, M = scale G, ratio = L/S, x'
+ * = x + eps, all sums over the head's tokens (flow_cpu_gradient.c tells the same):
  *
  *   totals    sk, sq, u, w, scale, G                            from the forward pass
  *   gather    h = g M^T, dr = h q, dc = ratio alpha dr s (1 - s)   reads q, g
@@ -91,6 +91,7 @@ __global__ void source_sum_kernel(const __grid_constant__ normal_gradient a)
 
 /* ---- launching ------------------------------------------------------------------------------- */
 
+template <typename T, bool Whole>
 enum fb_status launch_all(const normal_gradient &a, int64_t units, cudaStream_t stream,
                           struct fb_error *error)
 {
@@ -98,7 +99,7 @@ enum fb_status launch_all(const normal_gradient &a, int64_t units, cudaStream_t 
     const dim3 grid((unsigned)s.slices, (unsigned)units);
     const int64_t vectors = (int64_t)SLOT_VECTORS * s.cols;
     const auto parts = [](int64_t count) { return (unsigned)((count + 255) / 256); };
-    gather_strips<<<grid, kTileThreads, kStripBytes, stream>>>(a);
+    gather_strips<T, Whole><<<grid, kTileThreads, kStripBytes, stream>>>(a);
     enum fb_status status = fb_cuda_launched("flow's gradient, gather", error);
     if (status != FB_OK)
         return status;
@@ -106,36 +107,45 @@ enum fb_status launch_all(const normal_gradient &a, int64_t units, cudaStream_t 
     const int64_t matrices = a.part_count - vectors;
     add_parts<<<dim3((unsigned)units, parts(matrices)), 256, 0, stream>>>(a, vectors, matrices);
     mean_kernel<<<(unsigned)units, kTileThreads, 0, stream>>>(a);
-    spread_strips<<<grid, kTileThreads, kStripBytes, stream>>>(a);
+    spread_strips<T, Whole><<<grid, kTileThreads, kStripBytes, stream>>>(a);
     status = fb_cuda_launched("flow's gradient, spread", error);
     if (status != FB_OK)
         return status;
     add_parts<<<dim3((unsigned)units, parts(2 * s.cols)), 256, 0, stream>>>(a, DW * s.cols,
                                                                             2 * s.cols);
     source_sum_kernel<<<(unsigned)units, kTileThreads, 0, stream>>>(a);
-    sinks_strips<<<grid, kTileThreads, kStripBytes, stream>>>(a);
+    sinks_strips<T, Whole><<<grid, kTileThreads, kStripBytes, stream>>>(a);
     status = fb_cuda_launched("flow's gradient, sinks", error);
     if (status != FB_OK)
         return status;
-    sources_strips<<<grid, kTileThreads, kStripBytes, stream>>>(a);
+    sources_strips<T, Whole><<<grid, kTileThreads, kStripBytes, stream>>>(a);
     return fb_cuda_launched("flow's gradient, sources", error);
 }
 
-enum fb_status allow_all(struct fb_error *error)
+template <typename T, bool Whole> enum fb_status allow_all(struct fb_error *error)
 {
-    const void *const kernels[] = {(const void *)gather_strips, (const void *)spread_strips,
-                                   (const void *)sinks_strips, (const void *)sources_strips};
+    const void *const kernels[] = {
+        (const void *)gather_strips<T, Whole>, (const void *)spread_strips<T, Whole>,
+        (const void *)sinks_strips<T, Whole>, (const void *)sources_strips<T, Whole>};
     enum fb_status status = FB_OK;
     for (int i = 0; i < 4 && status == FB_OK; i++)
         status = fb_cuda_allow_shared(kernels[i], kStripBytes, "flow's gradient", error);
     return status;
 }
 
+template <typename T, bool Whole>
+enum fb_status run_all(const normal_gradient &a, int64_t units, cudaStream_t stream,
+                       struct fb_error *error)
+{
+    const enum fb_status status = allow_all<T, Whole>(error);
+    return status != FB_OK ? status : launch_all<T, Whole>(a, units, stream, error);
+}
+
 } // namespace
 
 extern "C" enum fb_status fb_flow_cuda_gradient(const struct fb_problem *p,
                                                 const struct fb_call *call,
-                                                const struct fb_flow_cuda_plan *plan,
+                                                const struct fb_flow_cuda_plan *plan, bool whole,
                                                 struct fb_error *error)
 {
     normal_gradient a = {};
@@ -151,6 +161,8 @@ extern "C" enum fb_status fb_flow_cuda_gradient(const struct fb_problem *p,
     a.part_count = plan->gradient_part_count;
     a.parts = (float *)call->scratch;
     a.sums = a.parts + units * s.slices * a.part_count;
-    const enum fb_status status = allow_all(error);
-    return status != FB_OK ? status : launch_all(a, units, (cudaStream_t)call->stream, error);
+    a.ranges = gradient_ranges_of((double)p->q_len, (double)p->kv_len);
+    const cudaStream_t stream = (cudaStream_t)call->stream;
+    return whole ? run_all<__nv_bfloat16, true>(a, units, stream, error)
+                 : run_all<__nv_bfloat16, false>(a, units, stream, error);
 }

@@ -3,6 +3,7 @@
 #define FB_FLOW_CUDA_NORMAL_GRADIENT_CUH
 
 #include "flow_cuda_gradient.cuh"
+#include "flow_cuda_gradient_visits.cuh"
 
 namespace
 {
@@ -16,6 +17,7 @@ struct normal_gradient {
     float *parts; /* [units][slices][part_count]: vectors but DSK, dM, A2 */
     float *sums;  /* [units][part_count + 2]: the sums, the mean gradient, one unused */
     int64_t part_count;
+    gradient_ranges ranges;
 };
 
 __device__ inline const float *totals_of(const normal_gradient &a, const flow_cuda_head &head)

@@ -1,5 +1,5 @@
 /*
- * Flow-Attention, normal form, forward, bf16, heads of 64, on Hopper, for many heads of some
+ * Flow-Attention, normal form, forward, bf16 or f16, heads of 64, on Hopper, for many heads of some
  * thousand tokens: two blocks to a head, a cluster, each with half of its tokens in all passes.
  *
  *   sums     phi of k and q, their column sums                     reads k, q    exchange 2 d
@@ -11,8 +11,8 @@
  * pairs of them are at work at a time. What tiles of keys and queries have room in shared memory
  * stay there as phi; the others come again from the L2 cache.
  *
- * Sums are f32; operands of products are bf16, vectors in dot products two bf16 numbers. Each block
- * adds the other's part to its own: same bits every time, on every device.
+ * Sums are f32; operands of products have 16 bits, vectors in dot products are two such numbers.
+ * Each block adds the other's part to its own: same bits every time, on every device.
  */
 #include "flow_cuda_pair.cuh"
 
@@ -23,6 +23,7 @@
 namespace
 {
 
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant__ pair_arguments a)
 {
 #if FB_HAVE_WGMMA
@@ -34,21 +35,21 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
     for (int problem = (int)blockIdx.y; problem < a.problems;
          problem += (int)gridDim.y, round ^= 1) {
         const int next = problem + (int)gridDim.y;
-        sum_sides(block);
+        sum_sides<T>(block);
         exchange_columns(block, SUMS, own.sums, &own.total[0][0], round);
-        sum_flows(block);
+        sum_flows<T>(block);
         exchange_columns(block, FLOWS, own.flows, &own.flow[0][0], round);
         {
             float sum[8][4] = {};
-            sum_product(block, sum);
+            sum_product<T>(block, sum);
             if (block.warp < 4)
-                exchange_product(block, sum,
-                                 a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
-                                 round);
+                exchange_product<T>(
+                    block, sum, a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
+                    round);
         }
         __syncthreads();
         block.keep(PAIR_K, next);
-        write_sinks(block, problem);
+        write_sinks<T>(block, problem);
         block.keep(PAIR_Q, next);
     }
 #else
@@ -92,5 +93,6 @@ extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const st
         .most_shared = true,
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, pair_kernel, a, error);
+    return fb_cuda_launch_clusters(
+        launch, p->dtype == FB_F16 ? pair_kernel<__half> : pair_kernel<__nv_bfloat16>, a, error);
 }

@@ -14,22 +14,25 @@ namespace
 
 /* Two vectors, eps added, as b of a product: columns 0 and 1 hold the first as two bf16 numbers, 2
  * and 3 the second. */
-struct vector_pair {
+template <typename T> struct vector_pair {
     uint32_t b[4][2];
     float constant[2]; /* eps times a vector's sum */
+    vector_factors<T> first, second;
 
     __device__ vector_pair(const float *x, const float *y)
+        : first(vector_range<T>(x)), second(vector_range<T>(y))
     {
         const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
         const float *from = g < 2 ? x : y;
+        const float into = g < 2 ? first.into : second.into;
 #pragma unroll
         for (int step = 0; step < 4; step++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 float2 v = *reinterpret_cast<const float2 *>(from + 16 * step + 8 * half + 2 * t);
-                v = make_float2(v.x + kEps, v.y + kEps);
-                const uint32_t high = pack_bf16(v.x, v.y);
-                const uint32_t low = pack_bf16(v.x - bf16_low(high), v.y - bf16_high(high));
+                v = make_float2((v.x + kEps) * into, (v.y + kEps) * into);
+                const uint32_t high = pack_pair<T>(v.x, v.y);
+                const uint32_t low = pack_pair<T>(v.x - low_of<T>(high), v.y - high_of<T>(high));
                 b[step][half] = g > 3 ? 0 : g % 2 == 0 ? high : low;
             }
         constant[0] = eps_term(x);
@@ -38,35 +41,41 @@ struct vector_pair {
 };
 
 /* (x + eps) . (vector + eps) of the rows g and g + 8 with both vectors, in all lanes. */
+template <typename T>
 __device__ inline void dot_pairs(strip_dots (&dots)[2], const uint32_t (&x)[4][4],
-                                 const vector_pair &v)
+                                 const vector_pair<T> &v)
 {
     float c[4] = {}, d[4] = {}; /* two sums: half the latency */
 #pragma unroll
     for (int step = 0; step < 4; step += 2) {
-        multiply(c, x[step], v.b[step][0], v.b[step][1]);
-        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+        multiply<T>(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply<T>(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
     const float low = c[0] + d[0] + c[1] + d[1], high = c[2] + d[2] + c[3] + d[3];
     const int quad = (int)threadIdx.x % 32 & ~3;
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        dots[i] = {__shfl_sync(0xffffffffU, low, quad + i) + v.constant[i],
-                   __shfl_sync(0xffffffffU, high, quad + i) + v.constant[i]};
+        dots[i] = {
+            __shfl_sync(0xffffffffU, low, quad + i) * (i == 0 ? v.first.back : v.second.back) +
+                v.constant[i],
+            __shfl_sync(0xffffffffU, high, quad + i) * (i == 0 ? v.first.back : v.second.back) +
+                v.constant[i]};
 }
 
 /* Likewise with the first one only. */
-__device__ inline strip_dots dot_first(const uint32_t (&x)[4][4], const vector_pair &v)
+template <typename T>
+__device__ inline strip_dots dot_first(const uint32_t (&x)[4][4], const vector_pair<T> &v)
 {
     float c[4] = {}, d[4] = {};
 #pragma unroll
     for (int step = 0; step < 4; step += 2) {
-        multiply(c, x[step], v.b[step][0], v.b[step][1]);
-        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+        multiply<T>(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply<T>(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
     const int quad = (int)threadIdx.x % 32 & ~3;
-    return {__shfl_sync(0xffffffffU, c[0] + d[0] + c[1] + d[1], quad) + v.constant[0],
-            __shfl_sync(0xffffffffU, c[2] + d[2] + c[3] + d[3], quad) + v.constant[0]};
+    return {
+        __shfl_sync(0xffffffffU, c[0] + d[0] + c[1] + d[1], quad) * v.first.back + v.constant[0],
+        __shfl_sync(0xffffffffU, c[2] + d[2] + c[3] + d[3], quad) * v.first.back + v.constant[0]};
 }
 
 /* ---- sums of columns ------------------------------------------------------------------------- */
@@ -133,7 +142,7 @@ struct out_place {
     }
 };
 
-__device__ inline void sum_sides(pair_block &block)
+template <typename T> __device__ inline void sum_sides(pair_block &block)
 {
     const pair_arguments &a = block.a;
 #pragma unroll 1
@@ -145,9 +154,9 @@ __device__ inline void sum_sides(pair_block &block)
         for (int tile = 0; tile < a.tiles; tile++) {
             strip_values phi;
             if (tile < a.kept[side])
-                block.take_new(phi, from + tile);
+                block.take_new<T>(phi, from + tile);
             else
-                block.take_phi(phi);
+                block.take_phi<T>(phi);
             add_rows(sum, phi, block.exist(tile, length));
         }
         leave_columns(block.own.parts[block.warp][side], sum);
@@ -155,14 +164,14 @@ __device__ inline void sum_sides(pair_block &block)
 }
 
 /* u = sum beta k, w = sum alpha q */
-__device__ inline void sum_flows(pair_block &block)
+template <typename T> __device__ inline void sum_flows(pair_block &block)
 {
     const pair_arguments &a = block.a;
 #pragma unroll 1
     for (int side = 0; side < 2; side++) {
         const int length = side == PAIR_K ? a.kv_len : a.q_len;
         const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
-        const vector_pair vector(block.own.total[1 - side], block.own.total[1 - side]);
+        const vector_pair<T> vector(block.own.total[1 - side], block.own.total[1 - side]);
         float sum[8][2] = {};
 #pragma unroll 1
         for (int tile = 0; tile < a.tiles; tile++) {
@@ -170,10 +179,10 @@ __device__ inline void sum_flows(pair_block &block)
             uint32_t raw[4][4];
             if (tile < a.kept[side]) {
                 load_strip(raw, block.strip_of(from + tile), block.at);
-                unpack_strip(phi, raw);
+                unpack_strip<T>(phi, raw);
             } else {
-                block.take_phi(phi);
-                pack_strip(raw, phi);
+                block.take_phi<T>(phi);
+                pack_strip<T>(raw, phi);
             }
             const strip_dots one = block.exist(tile, length);
             strip_dots weight = dot_first(raw, vector);
@@ -186,18 +195,19 @@ __device__ inline void sum_flows(pair_block &block)
 }
 
 /* E k into the place of the keys; their sums of E in z. */
+template <typename T>
 __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, int tile,
-                                  const vector_pair &flow, float &z)
+                                  const vector_pair<T> &flow, float &z)
 {
     const float clamp = block.a.clamp;
     uint32_t raw[4][4];
     strip_values phi;
     load_strip(raw, strip, block.at);
     if (kept) {
-        unpack_strip(phi, raw);
+        unpack_strip<T>(phi, raw);
     } else {
-        map_loaded(phi, raw);
-        pack_strip(raw, phi);
+        map_loaded<T>(phi, raw);
+        pack_strip<T>(raw, phi);
     }
     const strip_dots one = block.exist(tile, block.a.kv_len);
     const strip_dots o = dot_first(raw, flow);
@@ -209,17 +219,17 @@ __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, 
 #pragma unroll
         for (int i = 0; i < 4; i++)
             phi[n][i] *= i < 2 ? low : high;
-    pack_strip(raw, phi);
+    pack_strip<T>(raw, phi);
     __syncwarp();
     store_strip(strip, raw, block.at);
 }
 
 /* Z and G of the block's tokens: G in the registers of the first warpgroup. */
-__device__ inline void sum_product(pair_block &block, float (&sum)[8][4])
+template <typename T> __device__ inline void sum_product(pair_block &block, float (&sum)[8][4])
 {
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
-    const vector_pair flow(own.flow[1], own.flow[1]);
+    const vector_pair<T> flow(own.flow[1], own.flow[1]);
     const uint32_t group = (uint32_t)(threadIdx.x / 128 * 64 * kRowBytes);
     float z = 0.0F;
 #pragma unroll 1
@@ -236,7 +246,7 @@ __device__ inline void sum_product(pair_block &block, float (&sum)[8][4])
         wgmma_begin();
 #pragma unroll
         for (int strip = 0; strip < 4; strip++)
-            wgmma_add_turned(sum, k + 128 * strip, v + 128 * strip);
+            wgmma_add_turned<T>(sum, k + 128 * strip, v + 128 * strip);
         wgmma_commit();
         wgmma_wait<0>();
         wgmma_hold(sum);
@@ -294,6 +304,7 @@ __device__ inline void save_head(const pair_block &block, const float (&sum)[8][
 }
 
 /* Both blocks' G, scaled, as a tile. By the first warpgroup. */
+template <typename T>
 __device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], float *saved,
                                         uint32_t round)
 {
@@ -322,25 +333,27 @@ __device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], f
         sum[n][3] += y.w;
     }
     const float scale = (float)block.a.kv_len / (z + own.remote_z);
+    const range_factors<T, kStateBits> range((float)block.a.kv_len);
     if (saved != nullptr)
         save_head(block, sum, scale, saved);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sum[n][i] *= scale;
-    put_strip(own.matrix + block.warp * 16 * kRowBytes, sum, block.at);
+            sum[n][i] *= scale * range.into;
+    put_strip<T>(own.matrix + block.warp * 16 * kRowBytes, sum, block.at);
     if (threadIdx.x == 0)
         expect_again(barrier, (int)(sizeof own.product + sizeof own.remote_z));
     publish_shared();
 }
 
-__device__ inline void write_sinks(pair_block &block, int problem)
+template <typename T> __device__ inline void write_sinks(pair_block &block, int problem)
 {
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
     const float ratio = (float)((double)a.q_len / (double)a.kv_len);
-    const vector_pair vectors(own.total[0], own.flow[0]);
+    const range_factors<T, kStateBits> range((float)a.kv_len);
+    const vector_pair<T> vectors(own.total[0], own.flow[0]);
     const uint64_t matrix = wgmma_tile(shared_address(own.matrix));
     const out_place out(block, problem);
 #pragma unroll 1
@@ -352,14 +365,15 @@ __device__ inline void write_sinks(pair_block &block, int problem)
         load_strip(operand, strip, block.at);
         if (!kept) {
             strip_values phi;
-            map_loaded(phi, operand);
-            pack_strip(operand, phi);
+            map_loaded<T>(phi, operand);
+            pack_strip<T>(operand, phi);
         }
         strip_dots dots[2];
         dot_pairs(dots, operand, vectors);
-        multiply_rows(operand, matrix,
-                      {sigmoid_of(dots[1].low * ratio) * reciprocal(dots[0].low),
-                       sigmoid_of(dots[1].high * ratio) * reciprocal(dots[0].high)});
+        multiply_rows<T>(
+            operand, matrix,
+            {sigmoid_of<T>(dots[1].low * ratio) * reciprocal(dots[0].low) * range.back,
+             sigmoid_of<T>(dots[1].high * ratio) * reciprocal(dots[0].high) * range.back});
         __syncwarp();
         store_strip(strip, operand, block.at); /* so that whole rows are written */
         __syncwarp();

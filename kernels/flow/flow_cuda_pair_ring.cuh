@@ -42,7 +42,7 @@ struct pair_arguments {
 
 /* The block's small arrays, after the slots. */
 struct pair_shared {
-    char matrix[kDim * kRowBytes]; /* scale G as bf16 */
+    char matrix[kDim * kRowBytes]; /* scale G as operand */
     union {
         float parts[kWarps][2][kDim]; /* sums of columns, by warp */
         float4 product[8][128];       /* the other block's G, once sums and flows have been sent */
@@ -200,23 +200,23 @@ struct pair_block {
     }
 
     /* phi of the next strip, whose slot is free at once. */
-    __device__ void take_phi(strip_values &phi)
+    template <typename T> __device__ void take_phi(strip_values &phi)
     {
         uint32_t raw[4][4];
         load_strip(raw, strip_of(take()), at);
         __syncwarp();
         fetch();
-        map_loaded(phi, raw);
+        map_loaded<T>(phi, raw);
     }
 
     /* phi of a strip that has come to stay. */
-    __device__ void take_new(strip_values &phi, int index)
+    template <typename T> __device__ void take_new(strip_values &phi, int index)
     {
         uint32_t raw[4][4];
         await_slot(index);
         load_strip(raw, strip_of(index), at);
-        map_loaded(phi, raw);
-        pack_strip(raw, phi);
+        map_loaded<T>(phi, raw);
+        pack_strip<T>(raw, phi);
         __syncwarp();
         store_strip(strip_of(index), raw, at);
     }

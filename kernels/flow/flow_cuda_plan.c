@@ -36,13 +36,12 @@ static void cut_slices(const struct fb_problem *p, struct fb_flow_cuda_plan *pla
     plan->slice_len = per_slice * FB_FLOW_CUDA_TILE;
 }
 
-/* f16 where p, which is exp(2 clamp) at most, has room between the values and f16's largest number.
- */
+/* f16 where it holds what is made of exponentials: E phi(k), which is exp(clamp) at most, or
+ * causally p, which is exp(2 clamp), with room for values. */
 static bool has_resident_dtype(const struct fb_problem *p)
 {
-    const float most = 2.0F;
-    return p->dtype == FB_BF16 ||
-           (p->dtype == FB_F16 && p->causal && fb_flow_options_of(p).clamp <= most);
+    const float most = p->causal ? 2.0F : 11.0F;
+    return p->dtype == FB_BF16 || (p->dtype == FB_F16 && fb_flow_options_of(p).clamp <= most);
 }
 
 /* What the resident form serves: the core module's options, heads of 64. */
@@ -307,19 +306,16 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
     plan->sides_bytes = sides_bytes(plan);
 }
 
-/* Whether strips serve a call depends on its tensors, too. */
 static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     double us = 0.0;
-    if (plan->strips)
+    if (plan->resident && p->heads == p->kv_heads)
         plan->gradient_strips = choose_blocks(p, plan->heads, gradient_sizes, BLOCK_SIZES, &us);
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
     if (team_bytes(plan) > plan->forward_bytes)
         plan->forward_bytes = team_bytes(plan);
-    plan->backward_bytes = wide_bytes(p, plan, true);
-    if (plan->strips && floats(strips_count(p, plan)) > plan->backward_bytes)
-        plan->backward_bytes = floats(strips_count(p, plan));
+    plan->backward_bytes = plan->strips ? floats(strips_count(p, plan)) : wide_bytes(p, plan, true);
 }
 
 void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
@@ -345,9 +341,16 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
-    plan->strips = plan->resident && p->heads == p->kv_heads;
+    plan->strips = plan->resident && p->heads == p->kv_heads && (p->causal || p->dtype == FB_BF16);
     if (p->causal)
         take_causal(p, plan);
     else
         take_normal(p, plan);
+}
+
+size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan, bool clusters)
+{
+    if (clusters && plan->sides_ranks > 0)
+        return plan->sides_bytes;
+    return clusters && plan->gradient_strips.ranks > 0 ? 0 : plan->backward_bytes;
 }

@@ -60,7 +60,7 @@ struct fb_flow_cuda_plan {
     int cols;      /* of queries and keys */
     int value_cols;
     int splits;         /* of value_cols */
-    bool resident;      /* kernels of heads of 64 serve where tensors allow it: bf16, causal f16 */
+    bool resident;      /* kernels of 16 bits and heads of 64 serve where tensors allow it */
     int slices;         /* of a head, normal form */
     int64_t slice_len;  /* tokens, a multiple of the tile */
     int chunk;          /* tokens per step of the causal form */
@@ -81,9 +81,10 @@ struct fb_flow_cuda_plan {
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
-    bool strips; /* bf16, heads of 64, the core module's options: what the tuned gradient serves */
-    struct fb_flow_blocks forward_strips;  /* normal form, bf16, heads of 64 */
-    struct fb_flow_blocks gradient_strips; /* those that `strips` are for, and that fit */
+    bool strips; /* gradients by strips, of slices, but for the normal form in f16: as many heads of
+                    keys as of queries */
+    struct fb_flow_blocks forward_strips;  /* normal form, 16 bits, heads of 64 */
+    struct fb_flow_blocks gradient_strips; /* likewise its gradient, of as many heads of keys */
     int gradient_rows;                     /* tokens of a chunk, causal gradient */
     int64_t gradient_part_count;           /* floats that a slice leaves, strips */
     int64_t gradient_chunks;               /* of a head, causal gradient */
@@ -98,6 +99,10 @@ struct fb_flow_cuda_plan {
 
 /* The problem must be one that the variant supports. */
 void fb_flow_cuda_plan_of(const struct fb_problem *problem, struct fb_flow_cuda_plan *plan);
+
+/* Scratch memory of a backward call, where clusters can run or not: what they serve, they serve
+ * whatever its tensors, and need less. */
+size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan, bool clusters);
 
 #ifdef __cplusplus
 }

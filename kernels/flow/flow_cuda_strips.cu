@@ -1,14 +1,14 @@
 /*
- * Flow-Attention, normal form, forward, bf16, head dimension 64, on Hopper, for heads of up to some
- * thousand tokens: as flow_cuda_cluster.cu, with 16 tokens of either side in the registers of every
- * warp, so that a pass over them is a few products and two blocks share a multiprocessor.
+ * Flow-Attention, normal form, forward, bf16 or f16, head dimension 64, on Hopper, for heads of up
+ * to some thousand tokens: as flow_cuda_cluster.cu, with 16 tokens of either side in the registers
+ * of every warp, so that a pass over them is a few products and two blocks share a multiprocessor.
  *
  *   sums     phi(k), phi(q); their column sums                                    exchange 2 d
  *   flows    alpha, beta; w = sum alpha q, u = sum beta k                         exchange 2 d
  *   product  o, E, Z, G = (E k)^T v                                               exchange d^2, d^2
  *   out      c, s, out = s alpha scale q G
  *
- * phi is rounded to bf16 after its sums; dot products with vectors are products of the tensor
+ * phi is rounded to 16 bits after its sums; dot products with vectors are products of the tensor
  * cores. grid (ranks, heads), cluster (ranks), block 32 Warps; shared: three tiles of 16 Warps
  * rows, small arrays. Blocks add the ranks' parts in the order of the ranks: same bits every time.
  */
@@ -90,9 +90,9 @@ template <int Warps> __device__ void ready_strips(const strips_block<Warps> &x)
 
 /* A vector of 64 plus eps as b of a product all of whose columns are its dot products, so that
  * every lane gets those of its rows. */
-struct spread_operand {
+template <typename T> struct spread_operand {
     uint32_t b[4][2];
-    __device__ spread_operand(const float *vector)
+    __device__ spread_operand(const float *vector, float factor)
     {
         const int t = threadIdx.x % 4;
 #pragma unroll
@@ -101,31 +101,34 @@ struct spread_operand {
             for (int half = 0; half < 2; half++) {
                 const float2 x =
                     *reinterpret_cast<const float2 *>(vector + 16 * step + 8 * half + 2 * t);
-                b[step][half] = pack_bf16(x.x + kEps, x.y + kEps);
+                b[step][half] = pack_pair<T>((x.x + kEps) * factor, (x.y + kEps) * factor);
             }
     }
 };
 
 /* (x + eps) . (vector + eps) of the rows g and g + 8, in all lanes. */
-__device__ inline strip_dots dot_packed(const uint32_t (&x)[4][4], const float *vector)
+template <typename T>
+__device__ strip_dots dot_packed(const uint32_t (&x)[4][4], const float *vector)
 {
     const float constant = eps_term(vector);
-    const spread_operand v(vector);
+    const vector_factors<T> range = vector_range<T>(vector);
+    const spread_operand<T> v(vector, range.into);
     float c[4] = {}, d[4] = {}; /* two sums: half the latency */
 #pragma unroll
     for (int step = 0; step < 4; step += 2) {
-        multiply(c, x[step], v.b[step][0], v.b[step][1]);
-        multiply(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
+        multiply<T>(c, x[step], v.b[step][0], v.b[step][1]);
+        multiply<T>(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
-    return {c[0] + d[0] + constant, c[2] + d[2] + constant};
+    return {(c[0] + d[0]) * range.back + constant, (c[2] + d[2]) * range.back + constant};
 }
 
 /* phi of the warp's rows, zero beyond the valid ones, and its sums of columns. */
-__device__ inline void map_packed(uint32_t (&x)[4][4], const char *rows, bool low_valid,
-                                  bool high_valid, float *part, const lane_places &at)
+template <typename T>
+__device__ void map_packed(uint32_t (&x)[4][4], const char *rows, bool low_valid, bool high_valid,
+                           float *part, const lane_places &at)
 {
     strip_values phi;
-    map_strip(phi, shared_address(rows), at);
+    map_strip<T>(phi, shared_address(rows), at);
     float sums[8][2];
 #pragma unroll
     for (int n = 0; n < 8; n++)
@@ -135,47 +138,49 @@ __device__ inline void map_packed(uint32_t (&x)[4][4], const char *rows, bool lo
             phi[n][i + 2] = high_valid ? phi[n][i + 2] : 0.0F;
             sums[n][i] = phi[n][i] + phi[n][i + 2];
         }
-    pack_strip(x, phi);
+    pack_strip<T>(x, phi);
     leave_columns(part, sums);
 }
 
 /* The sum of the warp's rows, each times its weight. */
-__device__ inline void weigh_packed(const uint32_t (&x)[4][4], strip_dots weight, float *part)
+template <typename T>
+__device__ void weigh_packed(const uint32_t (&x)[4][4], strip_dots weight, float *part)
 {
     float sums[8][2];
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const uint32_t low = x[n / 2][n % 2 * 2], high = x[n / 2][n % 2 * 2 + 1];
-        sums[n][0] = fmaf(weight.low, bf16_low(low), weight.high * bf16_low(high));
-        sums[n][1] = fmaf(weight.low, bf16_high(low), weight.high * bf16_high(high));
+        sums[n][0] = fmaf(weight.low, low_of<T>(low), weight.high * low_of<T>(high));
+        sums[n][1] = fmaf(weight.low, high_of<T>(low), weight.high * high_of<T>(high));
     }
     leave_columns(part, sums);
 }
 
 /* The rows of x, each times its weight, into their places. */
-__device__ inline void put_weighted(char *rows, const uint32_t (&x)[4][4], strip_dots weight,
-                                    const lane_places &at)
+template <typename T>
+__device__ void put_weighted(char *rows, const uint32_t (&x)[4][4], strip_dots weight,
+                             const lane_places &at)
 {
     uint32_t y[4][4];
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         const float w = i % 2 == 0 ? weight.low : weight.high;
-        y[i / 4][i % 4] = scale_two(x[i / 4][i % 4], make_float2(w, w));
+        y[i / 4][i % 4] = scale_two<T>(x[i / 4][i % 4], make_float2(w, w));
     }
     put_packed(rows, y, at);
 }
 
 /* E of the warp's keys, times phi in place of the keys; their sum. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ void compete_strip(const strips_block<Warps> &x, const uint32_t (&keys)[4][4],
                               float clamp, bool low_valid, bool high_valid, const lane_places &at)
 {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const strip_dots o = dot_packed(keys, x.own->flow[1]);
+    const strip_dots o = dot_packed<T>(keys, x.own->flow[1]);
     strip_dots e;
     e.low = low_valid ? __expf(fminf(fmaxf(o.low, -clamp), clamp)) : 0.0F;
     e.high = high_valid ? __expf(fminf(fmaxf(o.high, -clamp), clamp)) : 0.0F;
-    put_weighted(x.k + 16 * warp * kRowBytes, keys, e, at);
+    put_weighted<T>(x.k + 16 * warp * kRowBytes, keys, e, at);
     float sum = e.low + e.high;
 #pragma unroll
     for (int step = 4; step < 32; step *= 2)
@@ -211,9 +216,11 @@ __device__ void save_vectors(const strips_block<Warps> &x, float *saved, float s
         saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
 }
 
-/* The block's share of G, scaled, to every block as a tile of bf16 (in place of its keys). */
-template <int Warps>
-__device__ void share_product(const strips_block<Warps> &x, float kv_len, float *saved)
+/* The block's share of G, scaled, to every block as a tile (in place of its keys). Times `factor`.
+ */
+template <typename T, int Warps>
+__device__ void share_product(const strips_block<Warps> &x, float kv_len, float factor,
+                              float *saved)
 {
     const uint32_t tile = shared_address(x.k);
     const uint32_t barrier = shared_address(&x.own->barriers[STATE]);
@@ -221,7 +228,7 @@ __device__ void share_product(const strips_block<Warps> &x, float kv_len, float 
     float z = 0.0F;
     for (int other = 0; other < x.ranks; other++)
         z += x.own->z[other];
-    const float scale = kv_len / z;
+    const float scale = kv_len / z, weight = scale * factor;
     for (int i = 4 * (int)threadIdx.x; i < x.share; i += 4 * 32 * Warps) {
         float4 sum = {0.0F, 0.0F, 0.0F, 0.0F};
         for (int other = 0; other < x.ranks; other++) {
@@ -234,8 +241,8 @@ __device__ void share_product(const strips_block<Warps> &x, float kv_len, float 
         }
         const int row = (x.rank * x.share + i) / kDim, col = i % kDim;
         const uint32_t to = tile + chunk_offset(row, col / 8) + (uint32_t)(col % 8 * 2);
-        const uint32_t low = pack_bf16(sum.x * scale, sum.y * scale);
-        const uint32_t high = pack_bf16(sum.z * scale, sum.w * scale);
+        const uint32_t low = pack_pair<T>(sum.x * weight, sum.y * weight);
+        const uint32_t high = pack_pair<T>(sum.z * weight, sum.w * weight);
         for (int other = 0; other < x.ranks; other++)
             send_pair(remote_address(to, other), remote_address(barrier, other), low, high);
         if (saved != nullptr)
@@ -248,26 +255,26 @@ __device__ void share_product(const strips_block<Warps> &x, float kv_len, float 
 }
 
 /* The warp's rows of out, through those of q. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ void write_out(const strips_block<Warps> &x, const head_rows<__nv_bfloat16> &out,
                           const uint32_t (&queries)[4][4], strip_dots weight, int valid,
                           const lane_places &at)
 {
     const int row = (int)threadIdx.x / 32 * 16;
     strip_values y = {};
-    multiply_matrix<false>(y, queries, x.k, at);
+    multiply_matrix<false, T>(y, queries, x.k, at);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             y[n][i] *= i < 2 ? weight.low : weight.high;
-    put_strip(x.q + row * kRowBytes, y, at);
+    put_strip<T>(x.q + row * kRowBytes, y, at);
     __syncwarp();
     write_strip(out, x.q, row, valid);
 }
 
 /* phi of both sides and its sums over all blocks, keys first; v is on its way. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &a, int64_t b,
                           int64_t h, uint32_t (&keys)[4][4], uint32_t (&queries)[4][4],
                           const lane_places &at)
@@ -287,10 +294,10 @@ __device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &
     /* not before: what is waited for would come later */
     fetch_rows<Warps>(x.v, a.v, b, kv_h, first, rows, valid_k);
     commit_copies();
-    map_packed(keys, x.k + row * kRowBytes, low < valid_k, high < valid_k, x.own->parts[warp][0],
-               at);
-    map_packed(queries, x.q + row * kRowBytes, low < valid_q, high < valid_q, x.own->parts[warp][1],
-               at);
+    map_packed<T>(keys, x.k + row * kRowBytes, low < valid_k, high < valid_k, x.own->parts[warp][0],
+                  at);
+    map_packed<T>(queries, x.q + row * kRowBytes, low < valid_q, high < valid_q,
+                  x.own->parts[warp][1], at);
     __syncthreads();
     /* every block's barriers stand before anything is sent */
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -300,19 +307,19 @@ __device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &
 }
 
 /* alpha; u and w over all blocks. Rows that are not valid are zero. */
-template <int Warps>
+template <typename T, int Warps>
 __device__ strip_dots flow_sides(const strips_block<Warps> &x, const uint32_t (&keys)[4][4],
                                  const uint32_t (&queries)[4][4])
 {
     const int warp = threadIdx.x / 32;
-    strip_dots alpha = dot_packed(queries, x.own->total[0]);
-    strip_dots beta = dot_packed(keys, x.own->total[1]);
+    strip_dots alpha = dot_packed<T>(queries, x.own->total[0]);
+    strip_dots beta = dot_packed<T>(keys, x.own->total[1]);
     alpha.low = reciprocal(alpha.low);
     alpha.high = reciprocal(alpha.high);
     beta.low = reciprocal(beta.low);
     beta.high = reciprocal(beta.high);
-    weigh_packed(keys, beta, x.own->parts[warp][0]);
-    weigh_packed(queries, alpha, x.own->parts[warp][1]);
+    weigh_packed<T>(keys, beta, x.own->parts[warp][0]);
+    weigh_packed<T>(queries, alpha, x.own->parts[warp][1]);
     __syncthreads();
     send_columns<2 * kDim, Warps>(x, x.own->flows[0][0], FLOWS);
     add_columns<2 * kDim>(x, x.own->flows[0][0], FLOWS, x.own->flow[0]);
@@ -323,7 +330,7 @@ __device__ strip_dots flow_sides(const strips_block<Warps> &x, const uint32_t (&
 #endif
 
 /* Machine code for Hopper; other devices never launch it. */
-template <int Warps>
+template <typename T, int Warps>
 __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     strips_kernel(const __grid_constant__ strips_arguments a)
 {
@@ -337,26 +344,27 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     const lane_places at;
     uint32_t keys[4][4], queries[4][4];
     ready_strips(x);
-    map_sides(x, a, b, h, keys, queries, at);
-    const strip_dots alpha = flow_sides(x, keys, queries);
+    map_sides<T>(x, a, b, h, keys, queries, at);
+    const strip_dots alpha = flow_sides<T>(x, keys, queries);
 
-    compete_strip(x, keys, a.clamp, low < valid_k, high < valid_k, at);
+    compete_strip<T>(x, keys, a.clamp, low < valid_k, high < valid_k, at);
     wait_copies<0>();
     publish_shared();
     __syncthreads();
     send_normaliser(x);
     if (threadIdx.x < 32 * kProductWarps<Warps>) {
         product_part<Warps> product = {};
-        multiply_tiles<Warps>(product, x.k, x.v);
+        multiply_tiles<Warps, T>(product, x.k, x.v);
         send_product<Warps>(x, product, PRODUCT);
     }
     const float ratio = (float)a.q_len / (float)a.kv_len;
-    const strip_dots c = dot_packed(queries, x.own->flow[0]);
-    const strip_dots weight = {sigmoid_of(c.low * ratio) * alpha.low,
-                               sigmoid_of(c.high * ratio) * alpha.high};
-    share_product(x, (float)a.kv_len,
-                  a.saved == nullptr ? nullptr : a.saved + blockIdx.y * a.saved_count);
-    write_out(x, rows_of<__nv_bfloat16>(a.out, b, h, first), queries, weight, valid_q, at);
+    const strip_dots c = dot_packed<T>(queries, x.own->flow[0]);
+    const range_factors<T, kStateBits> range((float)a.kv_len);
+    const strip_dots weight = {sigmoid_of<T>(c.low * ratio) * alpha.low * range.back,
+                               sigmoid_of<T>(c.high * ratio) * alpha.high * range.back};
+    share_product<T>(x, (float)a.kv_len, range.into,
+                     a.saved == nullptr ? nullptr : a.saved + blockIdx.y * a.saved_count);
+    write_out<T>(x, rows_of<__nv_bfloat16>(a.out, b, h, first), queries, weight, valid_q, at);
 #else
     (void)a;
 #endif
@@ -391,6 +399,10 @@ extern "C" enum fb_status fb_flow_cuda_strips(const struct fb_problem *p,
         .most_shared = true, /* as the gradient that may follow */
         .stream = call->stream,
     };
-    return fb_cuda_launch_clusters(launch, wide ? strips_kernel<16> : strips_kernel<8>, arguments,
-                                   error);
+    if (p->dtype == FB_F16)
+        return fb_cuda_launch_clusters(
+            launch, wide ? strips_kernel<__half, 16> : strips_kernel<__half, 8>, arguments, error);
+    return fb_cuda_launch_clusters(
+        launch, wide ? strips_kernel<__nv_bfloat16, 16> : strips_kernel<__nv_bfloat16, 8>,
+        arguments, error);
 }

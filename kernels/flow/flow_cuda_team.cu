@@ -1,6 +1,6 @@
 /*
- * Flow-Attention, normal form, forward, bf16, heads of 64, for longer heads: a team of blocks takes
- * one head after the other, each block the same stretch of tokens in all passes.
+ * Flow-Attention, normal form, forward, bf16 or f16, heads of 64, for longer heads: a team of
+ * blocks takes one head after the other, each block the same stretch of tokens in all passes.
  *
  *   sums     phi of k and q, their column sums                     reads k, q    exchange 2 d
  *   flows    alpha, beta; w = sum alpha q, u = sum beta k          reads k, q    exchange 2 d
@@ -16,9 +16,9 @@
  * through the L2 cache; two blocks share a multiprocessor. Blocks of a team wait for one another,
  * so the launch is cooperative: all are there at the same time.
  *
- * Dot products with vectors are f32, operands of products bf16. Blocks add the ranks' parts in the
- * order of the ranks, and the number of ranks follows from the problem alone: same bits every time,
- * on every device.
+ * Dot products with vectors are f32, operands of products have 16 bits. Blocks add the ranks' parts
+ * in the order of the ranks, and the number of ranks follows from the problem alone: same bits
+ * every time, on every device.
  */
 #include "flow_cuda_team.cuh"
 
@@ -27,6 +27,7 @@
 namespace
 {
 
+template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) team_kernel(const __grid_constant__ team_arguments a)
 {
 #if FB_HAVE_WGMMA
@@ -44,33 +45,33 @@ __global__ void __launch_bounds__(kThreads, 2) team_kernel(const __grid_constant
             if (round >= 0 && half == 0) {
                 x.wait(SUMS_MET, round);
                 join_team(own, a.ranks, x.sums_of(round), own.total);
-                sum_flows(block, x.flows);
+                sum_flows<T>(block, x.flows);
                 x.arrive(FLOWS_MET);
             } else if (round >= 0) {
                 x.wait(FLOWS_MET, round);
                 join_team(own, a.ranks, x.flows, own.flow);
-                sum_product(block, x.products + (int64_t)block.rank * kProductCount);
+                sum_product<T>(block, x.products + (int64_t)block.rank * kProductCount);
                 block.keep_keys(problem + block.teams);
                 x.arrive(PRODUCTS_MET);
             }
             if (more)
-                sum_queries(block, half == 0 ? 0 : block.early, half == 0 ? block.early : a.tiles,
-                            x.sums_of(round + 1));
+                sum_queries<T>(block, half == 0 ? 0 : block.early,
+                               half == 0 ? block.early : a.tiles, x.sums_of(round + 1));
         }
         if (round >= 0) {
             x.wait(PRODUCTS_MET, round);
-            join_products(a, x, own, block.rank,
-                          a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count);
+            join_products<T>(a, x, own, block.rank,
+                             a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count);
             x.arrive(STATE_MET);
         }
         if (more) {
-            sum_keys(block, x.sums_of(round + 1));
+            sum_keys<T>(block, x.sums_of(round + 1));
             x.arrive(SUMS_MET);
         }
         if (round >= 0) {
             x.wait(STATE_MET, round);
             take_state(x, own);
-            write_sinks(block, problem);
+            write_sinks<T>(block, problem);
         }
         if (!more)
             break;
@@ -81,11 +82,10 @@ __global__ void __launch_bounds__(kThreads, 2) team_kernel(const __grid_constant
 }
 
 /* Blocks of the kernel that the device has room for at a time. */
-enum fb_status count_places(int *places, struct fb_error *error)
+enum fb_status count_places(const void *kernel, int *places, struct fb_error *error)
 {
     int device = 0, multiprocessors = 0, of_each = 0;
-    enum fb_status status =
-        fb_cuda_allow_shared((const void *)team_kernel, kTeamBytes, "flow's team", error);
+    enum fb_status status = fb_cuda_allow_shared(kernel, kTeamBytes, "flow's team", error);
     if (status == FB_OK)
         status = fb_cuda_status(cudaGetDevice(&device), "flow's team", error);
     if (status == FB_OK)
@@ -93,9 +93,9 @@ enum fb_status count_places(int *places, struct fb_error *error)
             cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
             "flow's team", error);
     if (status == FB_OK)
-        status = fb_cuda_status(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_each, team_kernel,
-                                                                              kThreads, kTeamBytes),
-                                "flow's team", error);
+        status = fb_cuda_status(
+            cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_each, kernel, kThreads, kTeamBytes),
+            "flow's team", error);
     *places = multiprocessors * of_each;
     return status;
 }
@@ -107,7 +107,9 @@ extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const st
                                             struct fb_error *error)
 {
     int places = 0;
-    enum fb_status status = count_places(&places, error);
+    void (*const kernel)(team_arguments) =
+        p->dtype == FB_F16 ? team_kernel<__half> : team_kernel<__nv_bfloat16>;
+    enum fb_status status = count_places((const void *)kernel, &places, error);
     if (status != FB_OK)
         return status;
     if (places < plan->team_ranks)
@@ -149,5 +151,5 @@ extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const st
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, team_kernel, a), "flow's team", error);
+    return fb_cuda_status(cudaLaunchKernelEx(&config, kernel, a), "flow's team", error);
 }

@@ -1,5 +1,5 @@
 /* The passes of Flow-Attention's normal form over a block's stretch of tokens, 16 tokens to a warp,
- * phi in f32 in registers: bf16, heads of 64. flow_cuda_team.cu tells the whole. */
+ * phi in f32 in registers: bf16 or f16, heads of 64. flow_cuda_team.cu tells the whole. */
 #ifndef FB_FLOW_CUDA_TEAM_CUH
 #define FB_FLOW_CUDA_TEAM_CUH
 
@@ -28,13 +28,13 @@ __device__ strip_dots dot_plus(const strip_values &x, const float *plus, float c
 }
 
 /* Sums of phi(q) over the tiles that come before the product, then of all tiles into the part. */
-__device__ void sum_queries(team_block &block, int from, int to, float *parts)
+template <typename T> __device__ void sum_queries(team_block &block, int from, int to, float *parts)
 {
     float sum[8][2] = {};
 #pragma unroll 1
     for (int tile = from; tile < to; tile++) {
         strip_values phi;
-        block.take_phi(phi);
+        block.take_phi<T>(phi);
         add_rows(sum, phi, block.exist(tile, block.a.q_len));
     }
     const float all = join_columns(block.own, sum);
@@ -46,13 +46,13 @@ __device__ void sum_queries(team_block &block, int from, int to, float *parts)
         parts[block.rank * kPartCount + kDim + threadIdx.x] = block.own.early[threadIdx.x] + all;
 }
 
-__device__ void sum_keys(team_block &block, float *parts)
+template <typename T> __device__ void sum_keys(team_block &block, float *parts)
 {
     float sum[8][2] = {};
 #pragma unroll 1
     for (int tile = 0; tile < block.a.tiles; tile++) {
         strip_values phi;
-        block.take_new_keys(phi, tile);
+        block.take_new_keys<T>(phi, tile);
         add_rows(sum, phi, block.exist(tile, block.a.kv_len));
     }
     const float all = join_columns(block.own, sum);
@@ -61,7 +61,7 @@ __device__ void sum_keys(team_block &block, float *parts)
 }
 
 /* u = sum beta k, then w = sum alpha q */
-__device__ void sum_flows(team_block &block, float *parts)
+template <typename T> __device__ void sum_flows(team_block &block, float *parts)
 {
 #pragma unroll 1
     for (int side = 0; side < 2; side++) {
@@ -72,9 +72,9 @@ __device__ void sum_flows(team_block &block, float *parts)
         for (int tile = 0; tile < block.a.tiles; tile++) {
             strip_values phi;
             if (side == 0 && tile < block.a.kept)
-                block.take_kept(phi, tile);
+                block.take_kept<T>(phi, tile);
             else
-                block.take_phi(phi);
+                block.take_phi<T>(phi);
             const strip_dots one = block.exist(tile, length);
             strip_dots weight = dot_plus(phi, block.own.total.plus[1 - side], constant);
             weight.low = one.low * reciprocal(weight.low);
@@ -88,6 +88,7 @@ __device__ void sum_flows(team_block &block, float *parts)
 }
 
 /* G += k^T (E v) over the warpgroup's strips of a tile: a warp computes 16 of the rows. */
+template <typename T>
 __device__ void multiply_tile(float (&sum)[8][4], const char *keys, const char *values,
                               const float *weight, const lane_places &at)
 {
@@ -101,15 +102,15 @@ __device__ void multiply_tile(float (&sum)[8][4], const char *keys, const char *
         const float *w = weight + base + 16 * strip + 2 * t;
         const float2 low = *reinterpret_cast<const float2 *>(w);
         const float2 high = *reinterpret_cast<const float2 *>(w + 8);
-        a[strip][0] = scale_two(a[strip][0], low);
-        a[strip][1] = scale_two(a[strip][1], low);
-        a[strip][2] = scale_two(a[strip][2], high);
-        a[strip][3] = scale_two(a[strip][3], high);
+        a[strip][0] = scale_two<T>(a[strip][0], low);
+        a[strip][1] = scale_two<T>(a[strip][1], low);
+        a[strip][2] = scale_two<T>(a[strip][2], high);
+        a[strip][3] = scale_two<T>(a[strip][3], high);
     }
     wgmma_begin();
 #pragma unroll
     for (int strip = 0; strip < 4; strip++)
-        wgmma_add<__nv_bfloat16>(sum, a[strip], v + 128 * strip);
+        wgmma_add<T>(sum, a[strip], v + 128 * strip);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(sum);
@@ -143,7 +144,7 @@ __device__ void leave_product(float (&sum)[8][4], float *buffer, float *part)
 }
 
 /* Z and G of the block's tokens as its part. */
-__device__ void sum_product(team_block &block, float *part)
+template <typename T> __device__ void sum_product(team_block &block, float *part)
 {
     const team_arguments &a = block.a;
     team_shared &own = block.own;
@@ -160,10 +161,10 @@ __device__ void sum_product(team_block &block, float *part)
         uint32_t raw[4][4];
         load_strip(raw, strip, block.at);
         if (kept) {
-            unpack_strip(phi, raw);
+            unpack_strip<T>(phi, raw);
         } else {
-            map_loaded(phi, raw);
-            pack_strip(raw, phi);
+            map_loaded<T>(phi, raw);
+            pack_strip<T>(raw, phi);
             __syncwarp();
             store_strip(strip, raw, block.at);
         }
@@ -179,8 +180,8 @@ __device__ void sum_product(team_block &block, float *part)
         const int values = block.take();
         publish_shared(); /* the values, to the tensor cores */
         sync_warpgroup();
-        multiply_tile(sum, block.ring + keys * kSlotBytes, block.ring + values * kSlotBytes,
-                      own.weight, block.at);
+        multiply_tile<T>(sum, block.ring + keys * kSlotBytes, block.ring + values * kSlotBytes,
+                         own.weight, block.at);
         sync_warpgroup();
 #pragma unroll 1
         for (int i = kept ? 1 : 0; i < 2; i++)
@@ -200,13 +201,14 @@ __device__ void sum_product(team_block &block, float *part)
     }
 }
 
-__device__ void write_sinks(team_block &block, int problem)
+template <typename T> __device__ void write_sinks(team_block &block, int problem)
 {
     const team_arguments &a = block.a;
     team_shared &own = block.own;
     const int lane = threadIdx.x % 32;
     const int64_t b = problem / a.heads, h = problem % a.heads;
     const float ratio = (float)((double)a.q_len / (double)a.kv_len);
+    const range_factors<T, kStateBits> range((float)a.kv_len);
     const float total_term = eps_term(own.total.plain[0]), flow_term = eps_term(own.flow.plain[0]);
     const uint64_t matrix = wgmma_tile(shared_address(own.matrix));
 #pragma unroll 1
@@ -217,14 +219,14 @@ __device__ void write_sinks(team_block &block, int problem)
         strip_dots weight;
         {
             strip_values phi;
-            map_loaded(phi, operand);
-            pack_strip(operand, phi);
+            map_loaded<T>(phi, operand);
+            pack_strip<T>(operand, phi);
             const strip_dots alpha = dot_plus(phi, own.total.plus[0], total_term);
             const strip_dots c = dot_plus(phi, own.flow.plus[0], flow_term);
-            weight.low = sigmoid_of(c.low * ratio) * reciprocal(alpha.low);
-            weight.high = sigmoid_of(c.high * ratio) * reciprocal(alpha.high);
+            weight.low = sigmoid_of<T>(c.low * ratio) * reciprocal(alpha.low) * range.back;
+            weight.high = sigmoid_of<T>(c.high * ratio) * reciprocal(alpha.high) * range.back;
         }
-        multiply_rows(operand, matrix, weight);
+        multiply_rows<T>(operand, matrix, weight);
         __syncwarp();
         store_strip(shared_address(strip), operand, block.at); /* so that whole rows are written */
         __syncwarp();

@@ -129,6 +129,7 @@ __device__ float scale_of(const team_arguments &a, const team_exchange &x)
 /* The block's share of G over the ranks, scaled, into the team's state; saves what the backward
  * pass wants. A share is `wide` groups of four numbers, which 256 / width groups of threads sum up.
  */
+template <typename T>
 __device__ void join_products(const team_arguments &a, const team_exchange &x, team_shared &own,
                               int rank, float *saved)
 {
@@ -171,8 +172,9 @@ __device__ void join_products(const team_arguments &a, const team_exchange &x, t
     if (saved != nullptr)
         reinterpret_cast<float4 *>(saved + FB_FLOW_CUDA_VECTORS * kDim +
                                    FB_FLOW_CUDA_SCALARS)[index] = sum;
-    x.state[index] = make_uint2(pack_bf16(sum.x * scale, sum.y * scale),
-                                pack_bf16(sum.z * scale, sum.w * scale));
+    const float weight = scale * range_factors<T, kStateBits>((float)a.kv_len).into;
+    x.state[index] = make_uint2(pack_pair<T>(sum.x * weight, sum.y * weight),
+                                pack_pair<T>(sum.z * weight, sum.w * weight));
 }
 
 /* scale G as a tile. */

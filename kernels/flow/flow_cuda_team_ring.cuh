@@ -56,7 +56,7 @@ struct team_vectors {
 
 /* The block's small arrays, after the ring. */
 struct team_shared {
-    char matrix[kDim * kRowBytes]; /* scale G as bf16 */
+    char matrix[kDim * kRowBytes]; /* scale G as operand */
     float parts[kWarps][kPartCount];
     team_vectors total; /* sums of phi(k) (0) and phi(q) (1) */
     team_vectors flow;  /* u (0), w (1) */
@@ -261,38 +261,38 @@ struct team_block {
     }
 
     /* phi of the next strip, whose slot is free at once. */
-    __device__ void take_phi(strip_values &phi)
+    template <typename T> __device__ void take_phi(strip_values &phi)
     {
         uint32_t raw[4][4];
         load_strip(raw, shared_address(strip_of(take())), at);
         __syncwarp();
         fetch();
-        map_loaded(phi, raw);
+        map_loaded<T>(phi, raw);
     }
 
     /* phi of the warp's keys of a tile, the first time they are visited. */
-    __device__ void take_new_keys(strip_values &phi, int tile)
+    template <typename T> __device__ void take_new_keys(strip_values &phi, int tile)
     {
         if (tile >= a.kept) {
-            take_phi(phi);
+            take_phi<T>(phi);
             return;
         }
         uint32_t raw[4][4];
         const uint32_t strip = shared_address(strip_of(tile));
         await_slot(tile);
         load_strip(raw, strip, at);
-        map_loaded(phi, raw);
-        pack_strip(raw, phi);
+        map_loaded<T>(phi, raw);
+        pack_strip<T>(raw, phi);
         __syncwarp();
         store_strip(strip, raw, at);
     }
 
     /* Of a tile that is kept, later on. */
-    __device__ void take_kept(strip_values &phi, int tile)
+    template <typename T> __device__ void take_kept(strip_values &phi, int tile)
     {
         uint32_t raw[4][4];
         load_strip(raw, shared_address(strip_of(tile)), at);
-        unpack_strip(phi, raw);
+        unpack_strip<T>(phi, raw);
     }
 
     /* 1 for the lane's rows of the warp's strip of the tile that exist: g and g + 8. */

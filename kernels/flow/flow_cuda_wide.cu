@@ -40,9 +40,11 @@ __global__ void __launch_bounds__(kThreads) share_tokens(const __grid_constant__
 {
     const wide_unit u = wide_unit_of(a, blockIdx.y);
     const float *peaks = a.peaks + 2 * u.index * a.slices;
-    float peak = -INFINITY;
+    /* exponents that are bounded need no maximum, nor do gradients by strips know of one */
+    const bool bounded = a.clamp <= FB_FLOW_SAFE_CLAMP;
+    float peak = bounded ? 0.0F : -INFINITY;
     double sum = 0.0;
-    for (int slice = 0; slice < a.slices; slice++)
+    for (int slice = 0; !bounded && slice < a.slices; slice++)
         peak = fmaxf(peak, peaks[2 * slice]);
     for (int slice = 0; slice < a.slices; slice++)
         if (peaks[2 * slice] > -INFINITY)

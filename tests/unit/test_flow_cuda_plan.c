@@ -208,6 +208,59 @@ static void test_strips_cover_the_head_or_are_not_used(void **state)
             }
 }
 
+/* f16 has the kernels of bf16 in the normal form, as long as it holds the exponentials. */
+static void test_f16_is_served_as_bf16(void **state)
+{
+    (void)state;
+    for (int64_t heads = 1; heads <= 1024; heads *= 4)
+        for (int i = 0; i < LENGTHS; i++) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan, narrow;
+            fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+            problem.dtype = FB_BF16;
+            fb_flow_cuda_plan_of(&problem, &plan);
+            problem.dtype = FB_F16;
+            fb_flow_cuda_plan_of(&problem, &narrow);
+            assert_true(narrow.resident && !narrow.strips);
+            assert_int_equal(narrow.pair_tiles, plan.pair_tiles);
+            assert_int_equal(narrow.team_ranks, plan.team_ranks);
+            assert_int_equal(narrow.cluster_ranks, plan.cluster_ranks);
+            assert_int_equal(narrow.forward_strips.ranks, plan.forward_strips.ranks);
+            assert_int_equal(narrow.gradient_strips.ranks, plan.gradient_strips.ranks);
+            problem.params[FB_FLOW_PARAM_CLAMP] = 10.0;
+            fb_flow_cuda_plan_of(&problem, &narrow);
+            assert_true(narrow.resident);
+            problem.params[FB_FLOW_PARAM_CLAMP] = 12.0;
+            fb_flow_cuda_plan_of(&problem, &narrow);
+            assert_false(narrow.resident);
+            assert_int_equal(narrow.gradient_strips.ranks, 0);
+        }
+}
+
+/* Both passes of 64 heads of 64, in scratch memory: 1 % of the tensors and 24 D M bytes per head,
+ * while clusters hold a head. A device without them asks for what the other forms need. */
+static void test_both_passes_stay_within_their_memory(void **state)
+{
+    (void)state;
+    static const enum fb_dtype dtypes[] = {FB_BF16, FB_F16};
+    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++)
+        for (int64_t length = 256; length <= 8192; length *= 2) {
+            struct fb_problem problem;
+            struct fb_flow_cuda_plan plan;
+            fb_problem_init(&problem, &fb_flow, 8, 8, length, 64);
+            problem.dtype = dtypes[d];
+            fb_flow_cuda_plan_of(&problem, &plan);
+            const size_t backward = fb_flow_cuda_plan_backward_bytes(&plan, true);
+            const size_t tensors = (size_t)8 * 64 * 64 * (size_t)length * 2;
+            const size_t goal = tensors / 100 + (size_t)24 * 64 * 64 * 64;
+            assert_int_equal(fb_flow_cuda_plan_backward_bytes(&plan, false), plan.backward_bytes);
+            if (length > 4096)
+                assert_int_equal(backward, plan.backward_bytes);
+            else
+                assert_true(plan.forward_bytes + backward <= goal);
+        }
+}
+
 /* Where sides serve, their teams and segments cover the head, and scratch memory holds the states
  * and records; few long heads are left to strips. */
 static void test_sides_cover_the_head_or_are_not_used(void **state)
@@ -372,6 +425,8 @@ int main(void)
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_causal_f16_is_laid_out_as_bf16),
         cmocka_unit_test(test_strips_serve_both_forms),
+        cmocka_unit_test(test_f16_is_served_as_bf16),
+        cmocka_unit_test(test_both_passes_stay_within_their_memory),
         cmocka_unit_test(test_sides_cover_the_head_or_are_not_used),
         cmocka_unit_test(test_gradients_need_little_memory),
         cmocka_unit_test(test_wide_slices_cover_every_token_once),

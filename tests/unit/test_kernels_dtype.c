@@ -238,15 +238,33 @@ static void test_dtypes_softmax_long_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* More tokens than a GPU's clusters hold for the gradient, in rows that start anywhere. */
+static void test_dtypes_flow_long_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++)
+        for (int layout = LAYOUT_BNHD; layout < LAYOUT_COUNT; layout++) {
+            struct kernel_case c = {
+                .layout = (enum kernel_layout)layout, .scale = 1.0f, .seed = 730};
+            kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 1, 4097, 4110, 64, 64);
+            c.problem.dtype = dtypes[d];
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
 /* So many heads that a GPU gives two blocks to each. */
 static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
 {
     (void)state;
     size_t executed[VARIANTS_MAX] = {0};
-    struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 720};
-    kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 31, 530, 517, 64, 64);
-    c.problem.dtype = FB_BF16;
-    judge_all_variants(&c, executed);
+    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++) {
+        struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 720};
+        kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 31, 530, 517, 64, 64);
+        c.problem.dtype = dtypes[d];
+        judge_all_variants(&c, executed);
+    }
     kernel_expect_no_failures();
 }
 
@@ -327,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_softmax_long_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_linear_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
