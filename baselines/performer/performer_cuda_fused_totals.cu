@@ -6,22 +6,28 @@ namespace
 
 constexpr int kTotalThreads = 256;
 
+/* The largest of the block's numbers, in every thread; a kernel's first, or its second. */
+template <int Which> __device__ float largest_of_block(float x)
+{
+    __shared__ float parts[kTotalThreads / 32];
+    for (int step = 1; step < 32; step *= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, step));
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int i = 0; i < kTotalThreads / 32; i++)
+        x = fmaxf(x, parts[i]);
+    return x;
+}
+
 /* The largest of a head's maxima, in every thread. */
 __device__ inline float highest_of(const float *sums, int slots, int features)
 {
-    __shared__ float tops[kTotalThreads / 32];
     float top = -INFINITY;
     for (int s = 0; s < slots; s++)
         for (int f = threadIdx.x; f < features; f += kTotalThreads)
             top = fmaxf(top, sums[s * fused_count(features) + features * (kFusedDim + 1) + f]);
-    for (int step = 1; step < 32; step *= 2)
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffU, top, step));
-    if (threadIdx.x % 32 == 0)
-        tops[threadIdx.x / 32] = top;
-    __syncthreads();
-    for (int i = 0; i < kTotalThreads / 32; i++)
-        top = fmaxf(top, tops[i]);
-    return top;
+    return largest_of_block<0>(top);
 }
 
 /* The largest sum of a head's features, in every thread: no state over it is larger than the
@@ -30,7 +36,6 @@ __device__ inline float highest_of(const float *sums, int slots, int features)
 __device__ inline float largest_sum(const float *sums, int slots, int features, float highest,
                                     float least)
 {
-    __shared__ float parts[kTotalThreads / 32];
     float z = 0.0F;
     for (int s = 0; s < slots && (int)threadIdx.x < features; s++) {
         const float *slot = sums + s * fused_count(features) + threadIdx.x;
@@ -38,29 +43,13 @@ __device__ inline float largest_sum(const float *sums, int slots, int features, 
         const float factor = top == -INFINITY ? 0.0F : exp2f((top - highest) * kLog2e);
         z = fmaf(slot[features * kFusedDim], factor, z);
     }
-    for (int step = 1; step < 32; step *= 2)
-        z = fmaxf(z, __shfl_xor_sync(0xffffffffU, z, step));
-    if (threadIdx.x % 32 == 0)
-        parts[threadIdx.x / 32] = z;
-    __syncthreads();
-    for (int i = 0; i < kTotalThreads / 32; i++)
-        z = fmaxf(z, parts[i]);
-    return z + least;
+    return largest_of_block<1>(z) + least;
 }
 
 /* The smallest sum of a head's features of keys, likewise. */
 __device__ inline float smallest_sum(const float *z, int features)
 {
-    __shared__ float parts[kTotalThreads / 32];
-    float least = z[(int)threadIdx.x < features ? threadIdx.x : 0];
-    for (int step = 1; step < 32; step *= 2)
-        least = fminf(least, __shfl_xor_sync(0xffffffffU, least, step));
-    if (threadIdx.x % 32 == 0)
-        parts[threadIdx.x / 32] = least;
-    __syncthreads();
-    for (int i = 0; i < kTotalThreads / 32; i++)
-        least = fminf(least, parts[i]);
-    return least;
+    return -largest_of_block<1>(-z[(int)threadIdx.x < features ? threadIdx.x : 0]);
 }
 
 /* What a head's state is multiplied by. Of queries: features over y are at most the inverse of the
