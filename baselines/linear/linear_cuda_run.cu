@@ -6,7 +6,7 @@
  *
  * A few queries without a mask take two kernels in each pass: see linear_cuda_few.cu.
  */
-#include "linear_cuda.cuh"
+#include "linear_cuda_split.cuh"
 
 #include "cuda_limits.h"
 #include "cuda_rows.cuh"
@@ -17,8 +17,8 @@ namespace
 
 /* Blocks that an H100 runs at once, without and with a mask; and the panels after which a slice's
  * sums in f32 are put away. */
-constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396, kFewBlocksWanted = 528,
-              kStripBlocksWanted = 132, kStripRowBlocksWanted = 264;
+constexpr int kBlocksWanted = 528, kMaskedBlocksWanted = 396, kMaskedSplitBlocksWanted = 264,
+              kFewBlocksWanted = 528, kStripBlocksWanted = 132, kStripRowBlocksWanted = 264;
 constexpr int kStatesDirect = 8; /* states that a block of rows adds by itself */
 constexpr int kSlicePanelsMost = 64;
 
@@ -37,7 +37,7 @@ int64_t at_least(int64_t x, int64_t y)
 int64_t blocks_wanted(const struct fb_problem *p, const linear_arguments &a)
 {
     if (p->causal)
-        return kMaskedBlocksWanted;
+        return p->dtype == FB_F32 ? kMaskedSplitBlocksWanted : kMaskedBlocksWanted;
     if (a.few_lanes > 0)
         return kFewBlocksWanted;
     if (linear_is_strip(a, p->dtype))
@@ -143,12 +143,31 @@ enum fb_status put_lengths(const struct fb_problem *p, linear_arguments &a, int3
     return lengths == nullptr ? FB_OK : fb_cuda_put_lengths(p, lengths, stream, error);
 }
 
+/* The states of slices; running: as running sums need them. */
+enum fb_status sum_each(const struct fb_problem *p, enum fb_dtype features,
+                        const linear_arguments &a, bool of_queries, bool running,
+                        cudaStream_t stream, struct fb_error *error)
+{
+    return p->dtype == FB_F32 && linear_cuda_split_sums(a, of_queries)
+               ? linear_cuda_split_sum(a, of_queries, running, stream, error)
+               : linear_cuda_sum(features, p->dtype, a, of_queries, stream, error);
+}
+
+enum fb_status multiply_masked(const struct fb_problem *p, enum fb_dtype features,
+                               enum linear_pass pass, const linear_arguments &a,
+                               cudaStream_t stream, struct fb_error *error)
+{
+    return p->dtype == FB_F32 && linear_cuda_split_serves(pass, a)
+               ? linear_cuda_split(pass, a, stream, error)
+               : linear_cuda_masked(features, p->dtype, pass, a, stream, error);
+}
+
 /* The running sums of slices, where they do not sum themselves up. */
 enum fb_status sum_slices(const struct fb_problem *p, enum fb_dtype features,
                           const linear_arguments &a, bool of_queries, cudaStream_t stream,
                           struct fb_error *error)
 {
-    const enum fb_status status = linear_cuda_sum(features, p->dtype, a, of_queries, stream, error);
+    const enum fb_status status = sum_each(p, features, a, of_queries, true, stream, error);
     return status != FB_OK ? status : linear_cuda_scan(a, of_queries, stream, error);
 }
 
@@ -165,8 +184,7 @@ enum fb_status forward_masked(const struct fb_problem *p, enum fb_dtype features
                               struct fb_error *error)
 {
     const enum fb_status status = sum_slices(p, features, a, false, stream, error);
-    return status != FB_OK ? status
-                           : linear_cuda_masked(features, p->dtype, LINEAR_OUT, a, stream, error);
+    return status != FB_OK ? status : multiply_masked(p, features, LINEAR_OUT, a, stream, error);
 }
 
 /* The state of all keys, or what the gradients of keys take from queries. */
@@ -175,8 +193,7 @@ enum fb_status sum_whole(const struct fb_problem *p, enum fb_dtype features,
                          cudaStream_t stream, struct fb_error *error)
 {
     if (!linear_is_wide(a, p->dtype)) {
-        const enum fb_status status =
-            linear_cuda_sum(features, p->dtype, a, of_queries, stream, error);
+        const enum fb_status status = sum_each(p, features, a, of_queries, false, stream, error);
         return status != FB_OK ? status
                                : linear_cuda_total(a, of_queries, false, total, stream, error);
     }
@@ -251,7 +268,7 @@ enum fb_status backward_masked(const struct fb_problem *p, enum fb_dtype feature
         status = sum_slices(p, features, a, false, stream, error);
     const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
     for (int i = 0; i < 3 && status == FB_OK; i++)
-        status = linear_cuda_masked(features, p->dtype, passes[i], a, stream, error);
+        status = multiply_masked(p, features, passes[i], a, stream, error);
     return status;
 }
 

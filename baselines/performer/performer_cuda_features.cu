@@ -4,20 +4,14 @@
  * two bf16 numbers for bf16 and takes part in three TF32 products otherwise, so that exponents are
  * those of f32.
  */
-#include "cuda_launch.cuh"
-#include "cuda_panels.cuh"
-#include "performer_cuda.h"
-
-#include <math.h>
+#include "performer_cuda_features.cuh"
 
 namespace
 {
 
-constexpr float kEpsilon = 1e-4F;
 constexpr size_t kSharedMost = 150 * 1024;
 constexpr int kTokenThreads = 256;
-constexpr int64_t kBlocksWanted = 264; /* that an H100 runs at once */
-constexpr int kPullSlices = 4;         /* of those, for the way back, whose blocks are smaller */
+constexpr int kPullSlices = 4; /* of those, for the way back, whose blocks are smaller */
 
 template <typename T> struct projection_of {
     typedef panel_f32<tile_products::tf32x3> type;
@@ -28,19 +22,6 @@ template <> struct projection_of<__nv_bfloat16> {
     typedef panel_bf16 type;
     typedef __nv_bfloat16 feature;
     static constexpr int parts = 2;
-};
-
-struct performer_arguments {
-    panel_tensor x, phi, dphi, dx;
-    int heads, len;
-    const int32_t *lengths;
-    const float *projection; /* [features][dim] */
-    int dim, features;
-    int dim_panels, feature_panels;
-    int slices, slice_panels;
-    float scale; /* D^(-1/4) */
-    float *peaks;
-    bool resident; /* the whole projection fits in shared memory */
 };
 
 /* x, a result; then the projection's panels, of one pair (feature panel, dim panel) when not
@@ -162,24 +143,6 @@ __device__ inline void raise_peaks(strip_result &u, int strip, int features_left
         top = col + 1 < features_left ? fmaxf(top, x1) : top;
     });
 }
-
-__device__ inline float largest_of_four(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 2));
-}
-
-struct performer_head {
-    int64_t b, h;
-    int valid, from, to;
-    __device__ performer_head(const performer_arguments &a)
-        : b(blockIdx.y / a.heads), h(blockIdx.y % a.heads),
-          valid(a.lengths == nullptr ? a.len : a.lengths[b]),
-          from((int)blockIdx.x * a.slice_panels * kPanel),
-          to(min(from + a.slice_panels * kPanel, a.len))
-    {
-    }
-};
 
 /* grid (slices, heads of keys): reads k once */
 template <typename T>
@@ -421,16 +384,14 @@ performer_arguments arguments_of(const struct fb_performer_cuda_plan &plan,
     return a;
 }
 
-enum class stage { peaks, queries, keys, pull };
-
-template <typename T> const void *kernel_of(stage what)
+template <typename T> const void *kernel_of(performer_stage what)
 {
     switch (what) {
-    case stage::peaks:
+    case performer_stage::peaks:
         return (const void *)peak_kernel<T>;
-    case stage::queries:
+    case performer_stage::queries:
         return (const void *)feature_kernel<T, true>;
-    case stage::keys:
+    case performer_stage::keys:
         return (const void *)feature_kernel<T, false>;
     default:
         return (const void *)pull_kernel<T>;
@@ -438,11 +399,11 @@ template <typename T> const void *kernel_of(stage what)
 }
 
 template <typename T>
-enum fb_status run(stage what, performer_arguments &a, int64_t heads, cudaStream_t stream,
+enum fb_status run(performer_stage what, performer_arguments &a, int64_t heads, cudaStream_t stream,
                    struct fb_error *error)
 {
     typedef performer_shared<T> S;
-    const bool pulls = what == stage::pull;
+    const bool pulls = what == performer_stage::pull;
     if (pulls)
         cut_slices(a, kPullSlices * a.slices);
     const auto bytes_of = [&](bool resident) {
@@ -462,7 +423,7 @@ enum fb_status run(stage what, performer_arguments &a, int64_t heads, cudaStream
                                             "Performer's features", error);
 }
 
-enum fb_status run_any(stage what, const struct fb_performer_cuda_side &side,
+enum fb_status run_any(performer_stage what, const struct fb_performer_cuda_side &side,
                        performer_arguments &a, void *stream, struct fb_error *error)
 {
     const int64_t heads = side.x.shape[0] * side.x.shape[1];
@@ -473,32 +434,12 @@ enum fb_status run_any(stage what, const struct fb_performer_cuda_side &side,
     case FB_F16:
         return run<__half>(what, a, heads, on, error);
     default:
-        return run<float>(what, a, heads, on, error);
+        return performer_split_serves(what, a) ? performer_split(what, a, heads, on, error)
+                                               : run<float>(what, a, heads, on, error);
     }
 }
 
 } // namespace
-
-extern "C" struct fb_performer_cuda_plan fb_performer_cuda_plan_of(const struct fb_problem *p,
-                                                                   int64_t features)
-{
-    struct fb_performer_cuda_plan plan = {};
-    const int64_t heads = p->batch * p->heads;
-    const int64_t longest = p->q_len > p->kv_len ? p->q_len : p->kv_len;
-    const int64_t panels = (longest + kPanel - 1) / kPanel;
-    const int64_t wanted = heads < kBlocksWanted ? kBlocksWanted / heads : 1;
-    plan.dtype = p->dtype == FB_BF16 ? FB_BF16 : FB_F32;
-    plan.features = features;
-    plan.columns = round_up(features, kPanel);
-    plan.slices = wanted < panels ? wanted : panels;
-    return plan;
-}
-
-extern "C" enum fb_status fb_performer_cuda_lengths(const struct fb_problem *p, int32_t *lengths,
-                                                    void *stream, struct fb_error *error)
-{
-    return fb_cuda_put_lengths(p, lengths, (cudaStream_t)stream, error);
-}
 
 extern "C" enum fb_status fb_performer_cuda_peaks(const struct fb_performer_cuda_plan *plan,
                                                   const struct fb_performer_cuda_side *keys,
@@ -507,7 +448,7 @@ extern "C" enum fb_status fb_performer_cuda_peaks(const struct fb_performer_cuda
 {
     performer_arguments a = arguments_of(*plan, *keys, projection);
     a.peaks = peaks;
-    return run_any(stage::peaks, *keys, a, stream, error);
+    return run_any(performer_stage::peaks, *keys, a, stream, error);
 }
 
 extern "C" enum fb_status fb_performer_cuda_features(const struct fb_performer_cuda_plan *plan,
@@ -517,7 +458,8 @@ extern "C" enum fb_status fb_performer_cuda_features(const struct fb_performer_c
 {
     performer_arguments a = arguments_of(*plan, *side, projection);
     a.peaks = const_cast<float *>(peaks);
-    return run_any(peaks == nullptr ? stage::queries : stage::keys, *side, a, stream, error);
+    return run_any(peaks == nullptr ? performer_stage::queries : performer_stage::keys, *side, a,
+                   stream, error);
 }
 
 extern "C" enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_plan *plan,
@@ -527,7 +469,7 @@ extern "C" enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_
 {
     performer_arguments a = arguments_of(*plan, *side, projection);
     a.dx = panel_tensor_of(side->dx);
-    return run_any(stage::pull, *side, a, stream, error);
+    return run_any(performer_stage::pull, *side, a, stream, error);
 }
 
 extern "C" enum fb_status fb_performer_cuda_token(const struct fb_tensor *x, int64_t features,
