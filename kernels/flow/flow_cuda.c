@@ -67,6 +67,9 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
                            0 &&
                        has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
                        fb_flow_cuda_cluster_runs_here();
+    if (plan.causal_split && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
+        fb_flow_cuda_cluster_runs_here())
+        return fb_flow_cuda_causal_split(problem, call, &plan, error);
     if (problem->causal)
         return tuned ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                      : fb_flow_cuda_causal(problem, call, error);
@@ -91,6 +94,8 @@ static enum fb_status cuda_backward(const struct fb_problem *problem, const stru
     const bool clusters = fb_flow_cuda_cluster_runs_here();
     if (plan.sides_ranks > 0 && clusters)
         return fb_flow_cuda_causal_sides(problem, call, &plan, whole, error);
+    if (plan.causal_split && whole && fb_flow_cuda_cluster_runs_here())
+        return fb_flow_cuda_causal_split_gradient(problem, call, &plan, error);
     if (problem->causal)
         return fb_flow_cuda_causal_gradient(problem, call, &plan, plan.strips && whole, error);
     if (plan.gradient_strips.ranks > 0 && clusters)

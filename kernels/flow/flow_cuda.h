@@ -46,6 +46,15 @@ enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *problem,
                                            const struct fb_call *call,
                                            const struct fb_flow_cuda_plan *plan,
                                            struct fb_error *error) FB_MUST_CHECK;
+/* Likewise in f32, spread over the device: the problems that the plan has causal_split for. */
+enum fb_status fb_flow_cuda_causal_split(const struct fb_problem *problem,
+                                         const struct fb_call *call,
+                                         const struct fb_flow_cuda_plan *plan,
+                                         struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_flow_cuda_causal_split_gradient(const struct fb_problem *problem,
+                                                  const struct fb_call *call,
+                                                  const struct fb_flow_cuda_plan *plan,
+                                                  struct fb_error *error) FB_MUST_CHECK;
 enum fb_status fb_flow_cuda_causal(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error) FB_MUST_CHECK;
 /* The normal form's gradient for problems that the plan has strips for; whole: rows consist of

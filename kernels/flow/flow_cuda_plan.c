@@ -44,14 +44,13 @@ static bool has_resident_dtype(const struct fb_problem *p)
     return p->dtype == FB_BF16 || (p->dtype == FB_F16 && fb_flow_options_of(p).clamp <= most);
 }
 
-/* What the resident form serves: the core module's options, heads of 64. */
-static bool can_reside(const struct fb_problem *p)
+/* The core module's options, heads of 64. */
+static bool is_core(const struct fb_problem *p)
 {
     const struct fb_flow_options options = fb_flow_options_of(p);
-    return has_resident_dtype(p) && p->qk_dim == 64 && p->v_dim == 64 && p->q_lengths == NULL &&
-           p->kv_lengths == NULL && options.phi == FB_FLOW_SIGMOID &&
-           options.competition == FB_FLOW_OVER_TOKENS && !options.online && options.allocation &&
-           !(options.extra_eps > 0.0F);
+    return p->qk_dim == 64 && p->v_dim == 64 && p->q_lengths == NULL && p->kv_lengths == NULL &&
+           options.phi == FB_FLOW_SIGMOID && options.competition == FB_FLOW_OVER_TOKENS &&
+           !options.online && options.allocation && !(options.extra_eps > 0.0F);
 }
 
 /* A size of blocks: what a round of their clusters takes, and how many clusters of 1, 2, 4, 8 and
@@ -264,6 +263,15 @@ static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_
     return units * count;
 }
 
+/* Forward in f32: what the scans go over, a chunk's vectors and a token's scalars, and a matrix of
+ * every segment. */
+static int64_t causal_split_count(const struct fb_flow_cuda_plan *plan)
+{
+    return plan->gradient_chunks * (FB_FLOW_CUDA_SPLIT_VECTORS * plan->cols + 1 +
+                                    FB_FLOW_CUDA_SPLIT_SCALARS * plan->gradient_rows) +
+           plan->gradient_segments * plan->cols * plan->value_cols;
+}
+
 /* Measured on an H100: what the visits of a cluster's teams to a segment take, how many teams run
  * at once, and what strips take for all tokens, which they share out over the device. */
 static void choose_sides(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
@@ -300,6 +308,8 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
     if (plan->causal_ranks > 0)
         plan->forward_bytes += floats(plan->heads * 2 * p->qk_dim * p->v_dim);
     plan->backward_bytes = plan->lengths_bytes + floats(causal_gradient_count(p, plan));
+    if (plan->causal_split)
+        plan->forward_bytes = floats(plan->heads * causal_split_count(plan));
     if (!plan->strips)
         return;
     choose_sides(p, plan);
@@ -325,7 +335,8 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->value_cols = (int)divide_up(p->v_dim, 32) * 32;
     plan->splits = (int)divide_up(plan->value_cols, FB_FLOW_CUDA_SPLIT);
     cut_slices(p, plan);
-    plan->resident = can_reside(p);
+    plan->resident = has_resident_dtype(p) && is_core(p);
+    plan->causal_split = p->causal && p->dtype == FB_F32 && p->heads == p->kv_heads && is_core(p);
     if (plan->resident && p->causal)
         choose_causal_cluster(p, plan);
     else if (plan->resident)

@@ -45,6 +45,8 @@ enum {
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
     FB_FLOW_CUDA_GRADIENT_SCALARS = 9,  /* per token, at a time */
     FB_FLOW_CUDA_GRADIENT_SEGMENT = 64, /* chunks between two states that are kept, at most */
+    FB_FLOW_CUDA_SPLIT_VECTORS = 2,     /* per chunk, causal forward in f32 */
+    FB_FLOW_CUDA_SPLIT_SCALARS = 2,     /* per token, likewise */
     FB_FLOW_CUDA_SLOT_VECTORS = 6,      /* per slice of the normal gradient */
     FB_FLOW_CUDA_VECTORS = 4            /* per head: sums of phi(k) and phi(q), u, w */
 };
@@ -91,6 +93,7 @@ struct fb_flow_cuda_plan {
     int64_t gradient_segments;
     int sides_ranks;        /* teams of a cluster, causal gradient; 0: strips are faster */
     int64_t sides_segments; /* 1: a head stays in the cluster's shared memory */
+    bool causal_split;      /* f32, heads of 64, the core module's options: by warpgroups */
     size_t sides_bytes;     /* all that a backward call needs of memory where they serve */
     size_t lengths_bytes;   /* of both lengths per batch element; 0 without lengths */
     size_t forward_bytes, backward_bytes, saved_bytes, decode_bytes;

@@ -69,8 +69,16 @@ static void test_scratch_grows_by_scalars_of_tokens(void **state)
     assert_true(longer.forward_bytes <= plan.forward_bytes + (scalars + states) * sizeof(float));
     assert_int_equal(longer.saved_bytes, plan.saved_bytes);
     problem.causal = true;
+    problem.qk_dim = 32; /* one block to a head */
     fb_flow_cuda_plan_of(&problem, &longer);
     assert_int_equal(longer.forward_bytes, 0);
+    problem.qk_dim = 64; /* chunks: two scalars of a token, two vectors of 64, their parts of E */
+    fb_flow_cuda_plan_of(&problem, &longer);
+    assert_true(longer.causal_split);
+    const size_t chunks = (size_t)longer.gradient_chunks,
+                 segments = (size_t)longer.gradient_segments;
+    assert_int_equal(longer.forward_bytes,
+                     64 * (chunks * (2 * 64 + 2 * 64 + 1) + segments * 64 * 64) * sizeof(float));
     problem.dtype = FB_BF16; /* in clusters: what comes before the segment */
     fb_flow_cuda_plan_of(&problem, &longer);
     problem.q_len = problem.kv_len = SHORT;
@@ -402,9 +410,11 @@ static void test_strips_serve_both_forms(void **state)
         problem.causal = causal != 0;
         fb_flow_cuda_plan_of(&problem, &plan);
         assert_false(plan.strips);
+        assert_int_equal(plan.causal_split, causal != 0); /* f32 */
         problem.dtype = FB_BF16;
         fb_flow_cuda_plan_of(&problem, &plan);
         assert_true(plan.strips);
+        assert_false(plan.causal_split);
         problem.kv_heads = 2;
         fb_flow_cuda_plan_of(&problem, &plan);
         assert_false(plan.strips);
