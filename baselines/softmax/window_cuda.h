@@ -27,8 +27,8 @@ bool fb_window_cuda_is_single(const struct fb_problem *problem);
 int fb_window_cuda_slices(const struct fb_problem *problem);
 
 /* Whether all gradients are formed in one pass, which adds up dq in scratch memory: heads of 64 of
- * 16 bits, no padding, 1024 keys and more, all seen. Else scratch memory has no part of N
- * times D. */
+ * 16 bits, no padding, 1024 keys and more, all seen or those up to the sink. Else scratch memory
+ * has no part of N times D. */
 bool fb_window_cuda_is_joint(const struct fb_problem *problem, const struct fb_cuda_band *band);
 
 /* What lies in scratch memory; what nobody needs is NULL. With scratch NULL they only count. */

@@ -4,9 +4,11 @@
  * 128 keys, 64 queries pass at a time; what dq gets from a block is added up in f32 in memory, by
  * bulk reductions.
  *
- * The blocks of a head add to a tile of dq in the order of their keys, so that results are the same
- * bits on every call: a counter for each tile says whose turn it is. Blocks take their keys by
- * number as they start, so that those before are under way or done.
+ * The blocks of a head add to a tile of dq in the order of their keys, from the last, so that
+ * results are the same bits on every call: a counter for each tile says whose turn it is. A block
+ * begins with the first tile that sees its keys, so that of causal blocks the next one to a tile
+ * comes when the one before has gone on. Blocks take their keys by number as they start, the last
+ * keys first, so that those they wait for are under way or done.
  */
 #include "window_cuda_joint.cuh"
 
@@ -25,7 +27,7 @@ __device__ void bring(const joint_arguments &a, const joint_place &place)
     const uint32_t lse = shared_address(s.lse), shares = shared_address(s.shares);
     uint32_t i = 0;
     for (int head = 0; head < x.heads; head++)
-        for (int n = x.each - 1; n >= 0; n--) {
+        for (int n = 0; n < x.each; n++) {
             const uint32_t stage = i % kJointStages, full = s.full + 8 * stage;
             const uint32_t tile = s.tiles + stage * 2 * kTileBytes;
             const int h = (int)x.h + head, row = x.range.from + n * kPassing;
@@ -54,12 +56,12 @@ template <typename T> __device__ void use(const window_gradient_view &a, const j
     joint_group<T> group(a, place, first);
     uint32_t i = 0; /* one number tells all places: registers are scarce */
     for (int head = 0; head < place.block.heads; head++) {
-        for (int n = place.block.each - 1; n >= 0; n--) {
+        for (int n = 0; n < place.block.each; n++) {
             const int stage = (int)(i % kJointStages), slot = (int)(i % kSlots);
             barrier_wait(place.slot_empty + 8 * slot, (uint32_t)(i / kSlots + 1) & 1U);
             barrier_wait(s.full + 8 * stage, (uint32_t)(i / kJointStages) & 1U);
             group.add_tile(n, stage, slot, [&] {
-                if (n + 1 < place.block.each && threadIdx.x % 32 == 0)
+                if (n > 0 && threadIdx.x % 32 == 0)
                     barrier_arrive(s.empty + 8 * ((stage + kJointStages - 1) % kJointStages));
             });
             i++;
@@ -73,16 +75,16 @@ template <typename T> __device__ void use(const window_gradient_view &a, const j
     group.store(kJointKeys);
 }
 
-/* The first blocks of as many heads as are at hand together, then the second ones: a block begins
- * to add a little after the one before it, and so blocks end, and their heirs begin. */
+/* The last blocks of as many heads as are at hand together, then those before: a block begins to
+ * add a little after the one whose turn is before it, and so blocks end, and their heirs begin. */
 __device__ joint_place joint_place_of(const joint_arguments &a, int number)
 {
     const int blocks = joint_blocks(a.g.w), heads = a.g.w.batch * (a.g.w.heads / a.g.w.group);
     const int before = number / (a.together * blocks) * a.together, rest = number - before * blocks;
     const int together = min(a.together, heads - before);
     joint_place place;
-    place.order = rest / together;
-    place.block = place_at<true>(a.g, kJointKeys, place.order, before + rest % together);
+    place.number = blocks - 1 - rest / together;
+    place.block = place_at<true>(a.g, kJointKeys, place.number, before + rest % together);
     return place;
 }
 

@@ -50,13 +50,13 @@ __host__ __device__ inline int joint_blocks(const window_arguments &a)
 struct joint_place {
     block_place block;
     shared_place shared;
-    int order; /* how many blocks add to a tile before this one */
+    int number; /* of the block in its head */
     uint32_t slots, rooms;
     uint32_t slot_full, slot_empty, room_full, room_empty; /* barriers */
 };
 
-/* A warpgroup's keys; tiles pass from the last to the first. The keys stand in registers; for the
- * values, too, or for a second copy of the code, without masks, there are not enough. */
+/* A warpgroup's keys. They stand in registers; for the values, too, or for a second copy of the
+ * code, without masks, there are not enough. */
 template <typename T> struct joint_group : group_gradient<T, true, true, false> {
     typedef group_gradient<T, true, true, false> base;
     const joint_place &place;
@@ -218,25 +218,32 @@ __device__ inline void send_room(uint32_t room, float *sums, bool is_first)
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
+/* The last block whose keys a tile of queries sees: the first to add to it. */
+__device__ inline int last_block_of(const window_arguments &a, int tile)
+{
+    const int last = joint_blocks(a) - 1;
+    return a.ahead == 0 ? min(last, tile * kPassing / kJointKeys) : last;
+}
+
 /* Every third room, when it is full, by one thread. */
 __device__ inline void send_rooms(const joint_arguments &a, const joint_place &place, int sender)
 {
     const block_place &x = place.block;
     const int tiles = joint_tiles(a.g.w), count = x.each * x.heads;
     for (int i = sender; i < count; i += kSenders) {
-        const int room = i % kRooms, head = i / x.each, n = x.each - 1 - i % x.each;
+        const int room = i % kRooms, head = i / x.each, n = i % x.each;
         const int64_t tile = (x.b * a.g.w.heads + x.h + head) * tiles + x.range.from / kPassing + n;
+        const int order = last_block_of(a.g.w, x.range.from / kPassing + n) - place.number;
         int *turn = a.turns + 1 + tile;
-        while (turn_of(turn) != place.order)
+        while (turn_of(turn) != order)
             ;
         barrier_wait(place.room_full + 8 * room, (uint32_t)(i / kRooms) & 1U);
         send_room(place.rooms + (uint32_t)(room * kRoomBytes), a.sums + tile * kRoomFloats,
-                  place.order == 0);
+                  order == 0);
         asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
         barrier_arrive(place.room_empty + 8 * room);
         asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-        asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(turn), "r"(place.order + 1)
-                     : "memory");
+        asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(turn), "r"(order + 1) : "memory");
     }
 }
 

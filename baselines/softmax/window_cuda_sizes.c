@@ -58,7 +58,8 @@ bool fb_window_cuda_is_joint(const struct fb_problem *p, const struct fb_cuda_ba
     const bool half = p->dtype == FB_BF16 || p->dtype == FB_F16;
     return half && p->q_lengths == NULL && p->kv_lengths == NULL && p->qk_dim == 64 &&
            p->v_dim == 64 && p->q_len >= JOINT_TILE && p->kv_len >= JOINT_KEYS_MIN &&
-           band->back >= FB_CUDA_UNBOUNDED && band->ahead >= FB_CUDA_UNBOUNDED;
+           band->back >= FB_CUDA_UNBOUNDED &&
+           (band->ahead == 0 || band->ahead >= FB_CUDA_UNBOUNDED);
 }
 
 void fb_window_cuda_gradient_buffers_of(const struct fb_problem *p, const struct fb_cuda_band *band,
