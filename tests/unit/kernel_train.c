@@ -179,7 +179,7 @@ bool kernel_case_train(const struct kernel_case *c, const struct fb_attention *a
                       sizes.saved_bytes);
     free(saved);
     check_surroundings(c, attention, t);
-    if (done) {
+    if (done && (attention->deterministic || attention->backend == FB_CPU)) {
         kernel_case_compare(c, attention, &t->dq, &again.dq, "dq of a second backward");
         kernel_case_compare(c, attention, &t->dk, &again.dk, "dk of a second backward");
         kernel_case_compare(c, attention, &t->dv, &again.dv, "dv of a second backward");

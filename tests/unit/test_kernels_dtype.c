@@ -16,7 +16,8 @@ enum { VARIANTS_MAX = 256 };
 static const enum fb_dtype dtypes[] = {FB_BF16, FB_F16};
 static const double forward_share = 0.6;
 
-/* Inference and training on one thread and on three: right, and the same bits. */
+/* Inference and training on one thread and on three: right, and the same bits where the variant
+ * promises them (cuDNN's gradients of 1024 keys differ from call to call). */
 static void judge_variant(const struct kernel_case *c, const struct fb_attention *attention)
 {
     struct kernel_output one, three;
@@ -24,7 +25,7 @@ static void judge_variant(const struct kernel_case *c, const struct fb_attention
     if (kernel_case_run(c, attention, 1, 0xff, &one)) {
         kernel_case_judge(c, attention, &one,
                           forward_share * fb_judge_budget(c->problem.dtype, FB_FORWARD));
-        if (kernel_case_run(c, attention, 3, 0x3f, &three)) {
+        if (attention->deterministic && kernel_case_run(c, attention, 3, 0x3f, &three)) {
             kernel_case_compare(c, attention, &one, &three, "more threads");
             kernel_output_free(&three);
         }
@@ -34,7 +35,7 @@ static void judge_variant(const struct kernel_case *c, const struct fb_attention
         !kernel_case_train(c, attention, 1, 0xff, &alone))
         return;
     kernel_case_judge_training(c, attention, &alone, 1.0);
-    if (kernel_case_train(c, attention, 3, 0x3f, &shared)) {
+    if (attention->deterministic && kernel_case_train(c, attention, 3, 0x3f, &shared)) {
         kernel_case_compare_training(c, attention, &alone, &shared, "training on more threads");
         kernel_training_free(&shared);
     }
