@@ -161,7 +161,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int from = head.from + group_of_thread() * kPanel;
     start(from);
     load_projection<false>(a, shared, low);
-    for (int first = from; first < end; first += kGroups * kPanel) {
+    /* both groups step equally often: see the performance log on races across named barriers */
+    for (int step = head.from; step < end; step += kGroups * kPanel) {
+        const int first = step + from - head.from;
         split_operand rows;
         float norms[2], peak[2] = {head_peak, head_peak};
         strip_result u[Panels];
@@ -170,6 +172,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         rows.load(xs);
         sync_group();
         start(first + kGroups * kPanel);
+        if (first >= end)
+            continue;
         half_norms(a, rows, norms);
         rows.hold();
 #pragma unroll
@@ -261,7 +265,7 @@ __device__ inline void write_pulled(const panel_rows<float> &x, const panel_rows
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + split_warp() * 16 + (int)threadIdx.x % 32 / 4 + 8 * half;
-        const float exists = row < valid ? 1.0F : 0.0F;
+        const bool exists = row < valid; /* padding may hold anything */
         if (row >= count)
             continue;
         float2 at[8]; /* loads that wait together */
@@ -273,8 +277,8 @@ __device__ inline void write_pulled(const panel_rows<float> &x, const panel_rows
         for (int n = 0; n < 8; n++)
             if (8 * n < x.dim)
                 *reinterpret_cast<float2 *>(dx.at(row, 8 * n + 2 * t)) =
-                    make_float2(exists * (c[n][2 * half] - sums[half] * at[n].x),
-                                exists * (c[n][2 * half + 1] - sums[half] * at[n].y));
+                    make_float2(exists ? c[n][2 * half] - sums[half] * at[n].x : 0.0F,
+                                exists ? c[n][2 * half + 1] - sums[half] * at[n].y : 0.0F);
     }
 }
 
@@ -346,12 +350,12 @@ const void *kernel_of(performer_stage what, int panels)
 
 } // namespace
 
-/* The way back reads x where it writes dx: padding, which may hold anything, takes the other way.
- */
+/* Padded batches take the general kernels: the way back here ends with the tokens that there are,
+ * and leaves padding unwritten. */
 bool performer_split_serves(performer_stage what, const performer_arguments &a)
 {
     return a.dim_panels == 1 && a.feature_panels <= kFeaturePanelsMost && a.x.whole &&
-           (what != performer_stage::pull || (a.dx.whole && a.lengths == nullptr)) &&
+           a.lengths == nullptr && (what != performer_stage::pull || a.dx.whole) &&
            fb_cuda_is_hopper();
 }
 
