@@ -2,6 +2,7 @@
 #include "parallel.h"
 
 #include <omp.h>
+#include <stdatomic.h>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -52,8 +53,21 @@ static void run_alone(int64_t tasks, fb_task_fn run, void *context)
     restore_mode(mode);
 }
 
+/*
+ * How many threads a region of this caller has: as many as it ever asked for. libgomp ends the
+ * threads that a smaller region does not need, and the next larger one starts others, which costs
+ * tens of microseconds each and forgets where they were bound. Idle ones just pass.
+ */
+static int team_of(int threads)
+{
+    static _Thread_local int largest;
+    largest = threads > largest ? threads : largest;
+    return largest;
+}
+
 void fb_parallel_for(int threads, int64_t tasks, fb_task_fn run, void *context)
 {
+    const int team = team_of(threads);
     if (threads > tasks) {
         threads = (int)tasks;
     }
@@ -61,14 +75,17 @@ void fb_parallel_for(int threads, int64_t tasks, fb_task_fn run, void *context)
         run_alone(tasks, run, context);
         return;
     }
-#pragma omp parallel num_threads(threads)
+    atomic_llong next = 0;
+#pragma omp parallel num_threads(team)
     {
-        const uint64_t mode = flush_denormals();
         const int thread = omp_get_thread_num();
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; task++) {
-            run(context, task, thread);
+        if (thread < threads) {
+            const uint64_t mode = flush_denormals();
+            int64_t task;
+            while ((task = atomic_fetch_add_explicit(&next, 1, memory_order_relaxed)) < tasks) {
+                run(context, task, thread);
+            }
+            restore_mode(mode);
         }
-        restore_mode(mode);
     }
 }

@@ -16,7 +16,8 @@ extern "C" {
 typedef void (*fb_task_fn)(void *context, int64_t task, int thread);
 
 /* Runs every task once on at most `threads` threads; returns when all are done. Tasks are handed
- * out in order, as threads become free; one thread means a plain loop on the caller's thread. */
+ * out in order, as threads become free; one thread means a plain loop on the caller's thread. The
+ * team's threads stay from loop to loop, also when there are fewer tasks than threads. */
 void fb_parallel_for(int threads, int64_t tasks, fb_task_fn run, void *context);
 
 #ifdef __cplusplus

@@ -242,9 +242,8 @@ static void run_split(struct flow_run *run)
     for (run->round = 0; run->round < s->rounds; run->round++) {
         for (run->phase = 0; run->phase < run->phase_count; run->phase++) {
             if (is_needed(run, run->phase)) {
-                fb_parallel_for(s->workers, s->units * slices, run_split_slice, run);
-                fb_parallel_for((int)flow_minimum(s->workers, s->units), s->units,
-                                finish_split_unit, run);
+                fb_parallel_for(run->call->threads, s->units * slices, run_split_slice, run);
+                fb_parallel_for(run->call->threads, s->units, finish_split_unit, run);
             }
         }
     }
@@ -265,9 +264,9 @@ static void run_pass(const struct fb_problem *problem, const struct fb_call *cal
     if (run.shape.split) {
         run_split(&run);
     } else if (!backward) {
-        fb_parallel_for(run.shape.workers, run.shape.workers, run_heads, &run);
+        fb_parallel_for(call->threads, run.shape.workers, run_heads, &run);
     } else {
-        fb_parallel_for(run.shape.workers, run.shape.units, run_unit, &run);
+        fb_parallel_for(call->threads, run.shape.units, run_unit, &run);
     }
 }
 

@@ -448,7 +448,7 @@ void fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_ca
     struct flow_causal_shape shape;
     fb_flow_causal_shape_of(problem, call, &shape);
     const int64_t heads = problem->batch * problem->heads;
-    fb_parallel_for((int)flow_smaller(call->threads, heads), heads, forward_head, &shape);
+    fb_parallel_for(call->threads, heads, forward_head, &shape);
 }
 
 void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)

@@ -488,5 +488,5 @@ void fb_flow_causal_backward(const struct fb_problem *problem, const struct fb_c
     struct flow_causal_shape shape;
     fb_flow_causal_shape_of(problem, call, &shape);
     const int64_t units = problem->batch * problem->kv_heads;
-    fb_parallel_for((int)flow_smaller(call->threads, units), units, backward_unit, &shape);
+    fb_parallel_for(call->threads, units, backward_unit, &shape);
 }

@@ -191,8 +191,7 @@ void fb_flow_decode(const struct fb_problem *problem, const struct fb_call *call
 {
     struct decode_run run;
     make_run(problem, call, &run);
-    fb_parallel_for(worker_count(problem, call->threads), problem->batch * problem->heads,
-                    decode_head, &run);
+    fb_parallel_for(call->threads, problem->batch * problem->heads, decode_head, &run);
 }
 
 void fb_flow_decode_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)

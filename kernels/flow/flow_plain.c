@@ -466,8 +466,7 @@ static enum fb_status run_pass(const struct fb_problem *problem, const struct fb
     struct plain_run run;
     make_run(problem, call, backward, &run);
     const int previous = fb_blas_threads_begin();
-    fb_parallel_for(worker_count(&run, call->threads), task_count(&run),
-                    backward ? backward_task : forward_task, &run);
+    fb_parallel_for(call->threads, task_count(&run), backward ? backward_task : forward_task, &run);
     fb_blas_threads_end(previous);
     return FB_OK;
 }
