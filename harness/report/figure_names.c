@@ -75,6 +75,14 @@ bool fb_figure_same_facet(const struct fb_row *a, const struct fb_row *b, enum f
     return axis != FB_AXIS_ISA || a->threads == b->threads;
 }
 
+/* An instruction set or a number of threads, of which one of the two has none: that it runs on a
+ * GPU tells them apart. */
+static bool one_lacks(const struct fb_row *a, const struct fb_row *b, enum fb_factor factor)
+{
+    return (factor == FB_FACTOR_ISA || factor == FB_FACTOR_THREADS) &&
+           (fb_factor_is_plain(a, factor) || fb_factor_is_plain(b, factor));
+}
+
 /* Whether some two members differ in the factor (`within`: of the same mechanism and variant). */
 static bool members_differ(const struct fb_figure_builder *builder, enum fb_factor factor,
                            bool within)
@@ -84,7 +92,7 @@ static bool members_differ(const struct fb_figure_builder *builder, enum fb_fact
             const struct fb_row *a = builder->members[i]->key, *b = builder->members[j]->key;
             bool related =
                 strcmp(a->mechanism, b->mechanism) == 0 && strcmp(a->variant, b->variant) == 0;
-            if ((related || !within) && !same_value(a, b, factor)) {
+            if ((related || !within) && !one_lacks(a, b, factor) && !same_value(a, b, factor)) {
                 return true;
             }
         }
@@ -104,6 +112,30 @@ static bool has_other_variant(const struct fb_figure_builder *builder, const str
     return false;
 }
 
+/* Whether no two runs were made on devices of the same name. */
+static bool devices_name_runs(const struct fb_figure_builder *builder)
+{
+    for (size_t i = 0; i < builder->members_count; i++) {
+        for (size_t j = i + 1; j < builder->members_count; j++) {
+            const struct fb_series *a = builder->members[i], *b = builder->members[j];
+            if (a->run_index != b->run_index && same_value(a->key, b->key, FB_FACTOR_DEVICE_NAME)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Whether a factor belongs into the legend: not what another says already. */
+static bool tells_lines_apart(const struct fb_figure_builder *builder, const struct fb_row *row,
+                              enum fb_factor factor)
+{
+    const bool said =
+        factor == FB_FACTOR_DEVICE && members_differ(builder, FB_FACTOR_DEVICE_NAME, true);
+    return !said && !fb_factor_is_axis(factor, builder->set->axis) &&
+           !fb_factor_is_plain(row, factor) && members_differ(builder, factor, true);
+}
+
 /* "Softmax (plain), 2 threads": only what is needed to tell the lines apart; not escaped. */
 void fb_figure_name_series(const struct fb_figure_builder *builder, const struct fb_series *series,
                            char *label)
@@ -119,14 +151,14 @@ void fb_figure_name_series(const struct fb_figure_builder *builder, const struct
             snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, " (%s)", row->variant);
     }
     for (size_t i = 0; i < LINE_FACTORS_COUNT && length < FB_FIGURE_LABEL_SIZE; i++) {
-        if (fb_factor_is_axis(line_factors[i], builder->set->axis) ||
-            !members_differ(builder, line_factors[i], true)) {
+        if (!tells_lines_apart(builder, row, line_factors[i])) {
             continue;
         }
         fb_factor_phrase(row, line_factors[i], phrase);
         length += snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, ", %s", phrase);
     }
-    if (builder->job->runs_count > 1 && length < FB_FIGURE_LABEL_SIZE) {
+    if (builder->job->runs_count > 1 && length < FB_FIGURE_LABEL_SIZE &&
+        !devices_name_runs(builder)) {
         (void)snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, ", run %zu",
                        series->run_index + 1);
     }

@@ -174,6 +174,41 @@ static void test_figure_names_the_version_of_each_program_once(void **state)
     assert_string_equal(figures->panel_notes[0], "torch: PyTorch 2.11.0");
 }
 
+/* Runs on two devices: their names tell the lines apart, no number of a run, no thread of a GPU. */
+static void test_figure_of_two_devices_names_them(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fb_figure *figures;
+    struct fb_results runs[2];
+    size_t count = 0;
+    fb_made_init(&runs[1], 16, 16);
+    for (int64_t n = 256; n <= 4096; n *= 2) {
+        (void)fb_made_row(&fixture->results, "flow", "fused", false, n, 1e-7 * (double)n);
+        struct fb_row *row = fb_made_row(&runs[1], "flow", "fused", false, n, 1e-9 * (double)n);
+        (void)snprintf(row->device, sizeof row->device, "cuda");
+        (void)snprintf(row->device_name, sizeof row->device_name, "Made GPU 7");
+        (void)snprintf(row->isa, sizeof row->isa, "any");
+        row->threads = 1;
+    }
+    runs[0] = fixture->results;
+    const struct fb_figure_job job = {
+        .runs = runs, .runs_count = 2, .seed = 1, .arena = &fixture->arena};
+    assert_int_equal(fb_figures_build(&job, FB_PLOT_TIME_VS_SEQ_LEN, &figures, &count, NULL),
+                     FB_OK);
+    assert_int_equal(count, 1);
+    assert_int_equal(figures->lines_count, 2);
+    assert_ptr_equal(strstr(figures->lines[0].label, "Flow-Attention, Made Processor 9000"),
+                     figures->lines[0].label);
+    assert_ptr_equal(strstr(figures->lines[1].label, "Flow-Attention, Made GPU 7"),
+                     figures->lines[1].label);
+    for (int i = 0; i < 2; i++) {
+        assert_null(strstr(figures->lines[i].label, "run "));
+        assert_null(strstr(figures->lines[i].label, "thread"));
+    }
+    assert_non_null(strstr(figures->panel_notes[0], "run 2: "));
+    fb_made_free(&runs[1]);
+}
+
 static void test_figure_decode_draws_the_state(void **state)
 {
     struct fixture *fixture = *state;
@@ -339,6 +374,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_figure_names_the_version_of_each_program_once, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_figure_of_two_devices_names_them, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_decode_draws_the_state, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_figure_memory_without_workspace_is_noted_not_drawn,
                                         set_up, tear_down),
