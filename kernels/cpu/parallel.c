@@ -67,19 +67,16 @@ static int team_of(int threads)
 
 void fb_parallel_for(int threads, int64_t tasks, fb_task_fn run, void *context)
 {
-    const int team = team_of(threads);
-    if (threads > tasks) {
-        threads = (int)tasks;
-    }
-    if (threads <= 1) {
+    const int busy = threads < tasks ? threads : (int)tasks;
+    if (busy <= 1) {
         run_alone(tasks, run, context);
         return;
     }
     atomic_llong next = 0;
-#pragma omp parallel num_threads(team)
+#pragma omp parallel num_threads(team_of(threads))
     {
         const int thread = omp_get_thread_num();
-        if (thread < threads) {
+        if (thread < busy) {
             const uint64_t mode = flush_denormals();
             int64_t task;
             while ((task = atomic_fetch_add_explicit(&next, 1, memory_order_relaxed)) < tasks) {
