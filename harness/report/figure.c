@@ -7,6 +7,7 @@
 #include "scaling.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct {
@@ -161,7 +162,10 @@ static enum fb_status add_series(struct fb_figure_builder *builder, const struct
         const char *why = series->ok_count == 0 ? series->points[0].row->status
                           : figure->kind == FB_PLOT_MEMORY_VS_SEQ_LEN ? "no workspace"
                                                                       : "no value";
-        return fb_figure_add_note(builder, series, why);
+        char name[FB_FIGURE_LABEL_SIZE], text[FB_FIGURE_LABEL_SIZE + 64];
+        fb_figure_name_series(builder, series, name);
+        (void)snprintf(text, sizeof text, "not drawn: %s (%s)", name, why);
+        return fb_figure_add_note(builder, fb_figure_panel_of(builder, series), text);
     }
     line->panel = fb_figure_panel_of(builder, series);
     fb_figure_style(builder, series, *order, line);
@@ -225,20 +229,17 @@ static enum fb_status add_io_line(struct fb_figure_builder *builder, int panel)
 }
 
 /* Legends say "run 2"; the notes under the first panel say which run that is. */
-static bool list_runs(struct fb_figure_builder *builder)
+static enum fb_status list_runs(struct fb_figure_builder *builder)
 {
-    const char *notes = builder->figure->panel_notes[0];
-    for (size_t r = 0; r < builder->job->runs_count && notes; r++) {
+    enum fb_status status = FB_OK;
+    for (size_t r = 0; r < builder->job->runs_count && status == FB_OK; r++) {
         const struct fb_results *run = &builder->job->runs[r];
-        char *name =
-            fb_figure_escape(builder->job->arena,
-                             run->rows_count > 0 ? run->rows[0].run : "no rows", builder->error);
-        notes = name ? fb_arena_printf(builder->job->arena, builder->error, "%s%srun %zu: %s",
-                                       notes, notes[0] ? "\n" : "", r + 1, name)
-                     : NULL;
+        char text[FB_FIGURE_LABEL_SIZE];
+        (void)snprintf(text, sizeof text, "run %zu: %s", r + 1,
+                       run->rows_count > 0 ? run->rows[0].run : "no rows");
+        status = fb_figure_add_note(builder, 0, text);
     }
-    builder->figure->panel_notes[0] = notes;
-    return notes != NULL;
+    return status;
 }
 
 static bool is_first_of_program(const struct fb_figure_builder *builder, size_t member)
@@ -255,23 +256,18 @@ static bool is_first_of_program(const struct fb_figure_builder *builder, size_t 
 }
 
 /* "torch: PyTorch 2.11.0, cuDNN 9.19.0": the versions of the programs that are not ours. */
-static bool list_programs(struct fb_figure_builder *builder)
+static enum fb_status list_programs(struct fb_figure_builder *builder)
 {
-    struct fb_arena *arena = builder->job->arena;
-    const char *notes = builder->figure->panel_notes[0];
-    for (size_t i = 0; i < builder->members_count && notes; i++) {
+    enum fb_status status = FB_OK;
+    for (size_t i = 0; i < builder->members_count && status == FB_OK; i++) {
         if (is_first_of_program(builder, i)) {
             const struct fb_row *row = builder->members[i]->key;
-            char *line = fb_arena_printf(arena, builder->error, "%s: %s", row->program,
-                                         row->program_version);
-            line = line ? fb_figure_escape(arena, line, builder->error) : NULL;
-            notes = line ? fb_arena_printf(arena, builder->error, "%s%s%s", notes,
-                                           notes[0] ? "\n" : "", line)
-                         : NULL;
+            char text[FB_FIGURE_LABEL_SIZE];
+            (void)snprintf(text, sizeof text, "%s: %s", row->program, row->program_version);
+            status = fb_figure_add_note(builder, 0, text);
         }
     }
-    builder->figure->panel_notes[0] = notes;
-    return notes != NULL;
+    return status;
 }
 
 /* Panels, names and room; then everything that is drawn. */
@@ -311,8 +307,10 @@ static enum fb_status fill_figure(struct fb_figure_builder *builder)
     if (!figure->lines || !figure->marks || !figure->title || !figure->subtitle || !figure->name) {
         return FB_ERROR_MEMORY;
     }
-    if ((builder->job->runs_count > 1 && !list_runs(builder)) || !list_programs(builder)) {
-        return FB_ERROR_MEMORY;
+    enum fb_status listed = builder->job->runs_count > 1 ? list_runs(builder) : FB_OK;
+    listed = listed == FB_OK ? list_programs(builder) : listed;
+    if (listed != FB_OK) {
+        return listed;
     }
     if (figure->kind == FB_PLOT_ISA_BARS) {
         return fb_figure_fill_bars(builder);

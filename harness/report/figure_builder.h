@@ -46,9 +46,9 @@ void fb_figure_style(const struct fb_figure_builder *builder, const struct fb_se
 /* The legend of a line: its name, and for times along seq_len the exponent with its interval. */
 char *fb_figure_legend(const struct fb_figure_builder *builder, const struct fb_series *series);
 
-/* Names a series that has nothing to draw under its panel. */
-enum fb_status fb_figure_add_note(struct fb_figure_builder *builder, const struct fb_series *series,
-                                  const char *why) FB_MUST_CHECK;
+/* A line of text, not escaped, under a panel. */
+enum fb_status fb_figure_add_note(struct fb_figure_builder *builder, int panel,
+                                  const char *text) FB_MUST_CHECK;
 
 /* The colour of a mechanism, "#rrggbb": the same on every picture. */
 const char *fb_figure_color(const char *mechanism);

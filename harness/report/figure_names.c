@@ -157,8 +157,7 @@ void fb_figure_name_series(const struct fb_figure_builder *builder, const struct
         fb_factor_phrase(row, line_factors[i], phrase);
         length += snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, ", %s", phrase);
     }
-    if (builder->job->runs_count > 1 && length < FB_FIGURE_LABEL_SIZE &&
-        !devices_name_runs(builder)) {
+    if (length < FB_FIGURE_LABEL_SIZE && !devices_name_runs(builder)) {
         (void)snprintf(label + length, FB_FIGURE_LABEL_SIZE - (size_t)length, ", run %zu",
                        series->run_index + 1);
     }
@@ -316,20 +315,15 @@ char *fb_figure_legend(const struct fb_figure_builder *builder, const struct fb_
                            scaling.fit.p, scaling.p.low, scaling.p.high, from);
 }
 
-/* Names a series that has nothing to draw under its panel. */
-enum fb_status fb_figure_add_note(struct fb_figure_builder *builder, const struct fb_series *series,
-                                  const char *why)
+enum fb_status fb_figure_add_note(struct fb_figure_builder *builder, int panel, const char *text)
 {
-    char name[FB_FIGURE_LABEL_SIZE];
-    int panel = fb_figure_panel_of(builder, series);
-    const char *before = builder->figure->panel_notes[panel];
-    fb_figure_name_series(builder, series, name);
-    char *escaped = fb_figure_escape(builder->job->arena, name, builder->error);
-    builder->figure->panel_notes[panel] =
-        escaped ? fb_arena_printf(builder->job->arena, builder->error, "%s%snot drawn: %s (%s)",
-                                  before, before[0] ? "\n" : "", escaped, why)
-                : NULL;
-    return builder->figure->panel_notes[panel] ? FB_OK : FB_ERROR_MEMORY;
+    struct fb_arena *arena = builder->job->arena;
+    const char **notes = &builder->figure->panel_notes[panel];
+    char *line = fb_figure_escape(arena, text, builder->error);
+    *notes = line ? fb_arena_printf(arena, builder->error, "%s%s%s", *notes,
+                                    (*notes)[0] ? "\n" : "", line)
+                  : NULL;
+    return *notes ? FB_OK : FB_ERROR_MEMORY;
 }
 
 void fb_figure_style(const struct fb_figure_builder *builder, const struct fb_series *series,
