@@ -123,6 +123,23 @@ void fb_judge_add_rows(struct fb_judgement *judgement, const struct fb_tensor *x
     }
 }
 
+void fb_judge_add_rows_off_kinks(struct fb_judgement *judgement, const bool *kinks,
+                                 const struct fb_tensor *x, int64_t b, int64_t h,
+                                 const int64_t *rows, size_t rows_count, const double *reference)
+{
+    if (!kinks) {
+        fb_judge_add_rows(judgement, x, b, h, rows, rows_count, reference);
+        return;
+    }
+    for (size_t r = 0; r < rows_count; r++) {
+        const int64_t row = rows ? rows[r] : (int64_t)r;
+        if (kinks[r])
+            judgement->kinks++;
+        else
+            fb_judge_add_rows(judgement, x, b, h, &row, 1, reference + (int64_t)r * x->shape[3]);
+    }
+}
+
 void fb_judge_scan_finite(struct fb_judgement *judgement, const struct fb_tensor *x)
 {
     for (int64_t b = 0; b < x->shape[0]; b++)

@@ -29,7 +29,7 @@ struct fb_judgement {
     bool passed;        /* finite, something was checked, err_rel and err_max within budget */
     bool passed_golden; /* finite, something was checked, err_max within budget */
     int64_t elements;   /* compared with the reference */
-    int64_t kinks;      /* rows left out by the caller, who counts them here: see oracle.h */
+    int64_t kinks;      /* rows left out: see oracle.h */
 
     /* where the error is largest, or where the first non-finite element stands; -1 when none */
     int64_t worst_b, worst_h, worst_row, worst_component;
@@ -57,6 +57,12 @@ void fb_judge_init(struct fb_judgement *judgement, double budget, double scale);
  * reference [rows_count][x.shape[3]]. rows NULL means rows 0 .. rows_count-1. */
 void fb_judge_add_rows(struct fb_judgement *judgement, const struct fb_tensor *x, int64_t b,
                        int64_t h, const int64_t *rows, size_t rows_count, const double *reference);
+
+/* As fb_judge_add_rows, but row r is left out and counted in `kinks` where kinks[r] is set (kv_kinks
+ * of oracle.h). kinks NULL means none. */
+void fb_judge_add_rows_off_kinks(struct fb_judgement *judgement, const bool *kinks,
+                                 const struct fb_tensor *x, int64_t b, int64_t h,
+                                 const int64_t *rows, size_t rows_count, const double *reference);
 
 /* Looks at every element of x: one that is not finite makes the judgement fail. */
 void fb_judge_scan_finite(struct fb_judgement *judgement, const struct fb_tensor *x);

@@ -164,12 +164,9 @@ static void add_rows(const struct gradient_check *check, enum gradient g, int64_
     const int64_t kv_head = h / (p->heads / p->kv_heads), dim = tensor->shape[3];
     const int64_t rows = g == DQ ? check->q_count : check->kv_count;
     const int64_t *index = (g == DQ ? check->q_rows : check->kv_rows) + i * rows;
-    for (int64_t r = 0; r < rows; r++)
-        if (g == DK && check->kinks[i * rows + r])
-            judgement->kinks++;
-        else
-            fb_judge_add_rows(judgement, tensor, b, g == DQ ? h : kv_head, index + r, 1,
-                              check->reference[g] + (i * rows + r) * dim);
+    fb_judge_add_rows_off_kinks(judgement, g == DK ? check->kinks + i * rows : NULL, tensor, b,
+                                g == DQ ? h : kv_head, index, (size_t)rows,
+                                check->reference[g] + i * rows * dim);
 }
 
 static void judge(const struct gradient_check *check, struct fb_measure_result *result)

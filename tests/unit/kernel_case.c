@@ -149,6 +149,7 @@ void kernel_case_init(struct kernel_case *c)
     c->constants = NULL;
     c->rows = NULL;
     c->reference = c->dq_reference = c->dk_reference = c->dv_reference = NULL;
+    c->kv_kinks = NULL;
     if (c->mechanism->constants_bytes && c->mechanism->constants_bytes(p) > 0) {
         c->constants = kernel_allocate(c->mechanism->constants_bytes(p));
         if (c->mechanism->prepare(p, c->seed, c->constants, &error) != FB_OK)
@@ -199,6 +200,7 @@ void kernel_case_free(struct kernel_case *c)
     free(c->dq_reference);
     free(c->dk_reference);
     free(c->dv_reference);
+    free(c->kv_kinks);
 }
 
 size_t kernel_output_overwritten(const struct kernel_output *output)

@@ -34,6 +34,7 @@ struct kernel_case {
     /* filled by kernel_case_gradient_reference */
     double *dq_reference;                /* [B][H][L][D] */
     double *dk_reference, *dv_reference; /* [B][Hkv][S][D], [B][Hkv][S][M] */
+    bool *kv_kinks;                      /* [B][Hkv][S]: rows of dk that no kernel can get right */
 };
 
 /* An output of one run. */

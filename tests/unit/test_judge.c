@@ -134,6 +134,28 @@ static void test_judge_strided_rows_are_found(void **state)
     assert_true(j.passed);
 }
 
+static void test_judge_rows_at_kinks_are_left_out_and_counted(void **state)
+{
+    (void)state;
+    float x[8] = {9, 9, 3, 4, 0, 0, 0, 0};
+    const struct fb_tensor tensor = small(x);
+    const double reference[4] = {1, 2, 3, 4}, reversed[4] = {3, 4, 1, 2};
+    const bool first[2] = {true, false}, second[2] = {false, true};
+    const int64_t rows[2] = {1, 0};
+    struct fb_judgement j;
+    fb_judge_init(&j, 1e-12, 0.0);
+    fb_judge_add_rows_off_kinks(&j, first, &tensor, 0, 0, NULL, 2, reference);
+    fb_judge_add_rows_off_kinks(&j, second, &tensor, 0, 0, rows, 2, reversed);
+    fb_judge_finish(&j);
+    assert_true(j.passed);
+    assert_int_equal(j.kinks, 2);
+    assert_int_equal(j.elements, 4);
+    fb_judge_add_rows_off_kinks(&j, NULL, &tensor, 0, 0, NULL, 2, reference);
+    fb_judge_finish(&j);
+    assert_false(j.passed);
+    assert_int_equal(j.worst_row, 0);
+}
+
 static void test_max_abs_sees_sign_and_not_finite(void **state)
 {
     (void)state;
@@ -166,6 +188,7 @@ int main(void)
         cmocka_unit_test(test_judge_unsampled_row_not_finite_never_passes),
         cmocka_unit_test(test_judge_nothing_compared_never_passes),
         cmocka_unit_test(test_judge_strided_rows_are_found),
+        cmocka_unit_test(test_judge_rows_at_kinks_are_left_out_and_counted),
         cmocka_unit_test(test_max_abs_sees_sign_and_not_finite),
         cmocka_unit_test(test_budget_matches_golden_readme),
     };
