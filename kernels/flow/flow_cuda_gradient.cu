@@ -163,6 +163,9 @@ extern "C" enum fb_status fb_flow_cuda_gradient(const struct fb_problem *p,
     a.sums = a.parts + units * s.slices * a.part_count;
     a.ranges = gradient_ranges_of((double)p->q_len, (double)p->kv_len);
     const cudaStream_t stream = (cudaStream_t)call->stream;
+    if (p->dtype == FB_F16)
+        return whole ? run_all<__half, true>(a, units, stream, error)
+                     : run_all<__half, false>(a, units, stream, error);
     return whole ? run_all<__nv_bfloat16, true>(a, units, stream, error)
                  : run_all<__nv_bfloat16, false>(a, units, stream, error);
 }

@@ -319,7 +319,7 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
 static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
     double us = 0.0;
-    if (plan->resident && p->heads == p->kv_heads)
+    if (plan->strips)
         plan->gradient_strips = choose_blocks(p, plan->heads, gradient_sizes, BLOCK_SIZES, &us);
     plan->saved_bytes = floats(plan->heads * plan->totals_count);
     plan->forward_bytes = wide_bytes(p, plan, false);
@@ -352,7 +352,7 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
     plan->lengths_bytes = padded ? (lengths + FB_ALIGNMENT - 1) / FB_ALIGNMENT * FB_ALIGNMENT : 0;
     plan->decode_bytes = floats(plan->heads * plan->splits * plan->state_count);
     plan->gradient_rows = plan->cols > 64 || plan->value_cols > 64 ? 32 : 64;
-    plan->strips = plan->resident && p->heads == p->kv_heads && (p->causal || p->dtype == FB_BF16);
+    plan->strips = plan->resident && p->heads == p->kv_heads;
     if (p->causal)
         take_causal(p, plan);
     else

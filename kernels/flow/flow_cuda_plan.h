@@ -83,8 +83,7 @@ struct fb_flow_cuda_plan {
     int64_t segments;     /* of a head, causal form */
     int64_t totals_count; /* floats per head: vectors, scalars, the product G [cols][value_cols] */
     int64_t state_count;  /* floats per head and split: vectors, their errors, z, M, its errors */
-    bool strips; /* gradients by strips, of slices, but for the normal form in f16: as many heads of
-                    keys as of queries */
+    bool strips;          /* gradients by strips, of slices: as many heads of keys as of queries */
     struct fb_flow_blocks forward_strips;  /* normal form, 16 bits, heads of 64 */
     struct fb_flow_blocks gradient_strips; /* likewise its gradient, of as many heads of keys */
     int gradient_rows;                     /* tokens of a chunk, causal gradient */
