@@ -3,9 +3,10 @@
 # sanitizers on small shapes, every device kernel against float64, then the measurements.
 #
 #   scripts/gpu_check.sh                      builds here and checks here
-#   scripts/gpu_check.sh --pack FILE.tgz      builds here for a machine with a GPU but no packages:
-#                                             program, tests, data and the libraries they need
-#   tar xzf FILE.tgz && gpu-pack/gpu_check.sh --packed [--out DIR]     checks there
+#   scripts/gpu_check.sh --pack FILE.tar.xz   builds here for a machine with a GPU but no packages:
+#                                             program, tests, data and the libraries they need (the
+#                                             name's end says how it is packed; .tgz: 5 times as large)
+#   tar xf FILE.tar.xz && gpu-pack/gpu_check.sh --packed [--out DIR]     checks there
 #
 # --out DIR: where logs and the runs' folders go (default: results/gpu-check); --only STEP[,STEP...]:
 # info verify tests sanitize check measure, and peers, which is not among those by default: PyTorch
@@ -56,7 +57,8 @@ make_pack() {
     cp -r "$root/suites" "$root/tests/golden" "$to"
     mkdir -p "$to/share/flowbench" && cp -r "$root/baselines/external" "$to/share/flowbench"
     cp "$here/gpu_check.sh" "$to"
-    tar -C "$stage" -czf "$pack" gpu-pack
+    # the programs hold the same device code: a window that spans two of them
+    XZ_OPT=${XZ_OPT:---threads=0 --lzma2=preset=3,dict=128MiB} tar -C "$stage" -caf "$pack" gpu-pack
     echo "packed: $pack"
 }
 
