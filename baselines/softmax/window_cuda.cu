@@ -155,20 +155,20 @@ enum fb_status launch(const window_arguments &arguments, unsigned heads, cudaStr
     return fb_cuda_launched("tiled softmax", error);
 }
 
-bool has_whole_chunks(const tensor_view &view)
-{
-    return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.stride_b % 8 == 0 &&
-           view.stride_h % 8 == 0 && view.stride_n % 8 == 0;
-}
-
 } // namespace
+
+bool window_cuda_has_chunks(const tensor_view &view, int numbers)
+{
+    return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.stride_b % numbers == 0 &&
+           view.stride_h % numbers == 0 && view.stride_n % numbers == 0;
+}
 
 bool window_cuda_is_wide(const struct fb_problem *p,
                          std::initializer_list<const tensor_view *> tensors)
 {
     bool wide = p->dtype != FB_F32 && p->qk_dim == 64 && p->v_dim == 64;
     for (const tensor_view *tensor : tensors)
-        wide = wide && has_whole_chunks(*tensor);
+        wide = wide && window_cuda_has_chunks(*tensor, 8);
     return wide;
 }
 
@@ -217,6 +217,8 @@ extern "C" enum fb_status fb_window_cuda_forward(const struct fb_problem *p,
     const bool wide = window_cuda_is_wide(p, {&a.q, &a.k, &a.v, &a.out});
     if (wide && window_cuda_has_groups(a))
         return window_cuda_groups(p->dtype, a, heads, stream, error);
+    if (window_cuda_is_split(p, {&a.q, &a.k, &a.v, &a.out}))
+        return window_cuda_split(a, heads, stream, error);
     if (wide)
         return window_cuda_wide(p->dtype, a, heads, stream, error);
     switch (p->dtype) {

@@ -92,11 +92,19 @@ enum fb_status window_cuda_wide(enum fb_dtype dtype, const window_arguments &arg
 /* The same where every key up to the sink, or every one, is seen, on Hopper: window_cuda_groups.cu.
  */
 bool window_cuda_has_groups(const window_arguments &arguments);
+/* Whether rows begin at multiples of 16 bytes, which hold so many numbers. */
+bool window_cuda_has_chunks(const tensor_view &view, int numbers);
 /* Whether heads are of 64, of 16 bits, and every row is one of whole 16-byte chunks. */
 bool window_cuda_is_wide(const struct fb_problem *problem,
                          std::initializer_list<const tensor_view *> tensors);
 enum fb_status window_cuda_groups(enum fb_dtype dtype, const window_arguments &arguments,
                                   unsigned heads, cudaStream_t stream, struct fb_error *error);
+
+/* f32 and heads of 64 with rows of 16-byte chunks, on Hopper: window_cuda_split.cu. */
+bool window_cuda_is_split(const struct fb_problem *problem,
+                          std::initializer_list<const tensor_view *> tensors);
+enum fb_status window_cuda_split(const window_arguments &arguments, unsigned heads,
+                                 cudaStream_t stream, struct fb_error *error);
 
 /* One query per head: window_cuda_single.cu. parts: see fb_window_cuda_is_single. */
 enum fb_status window_cuda_single(const struct fb_problem *problem, const struct fb_call *call,

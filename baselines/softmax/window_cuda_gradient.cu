@@ -287,6 +287,8 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
     if (fb_window_cuda_is_single(p))
         return window_cuda_single_gradient(p, call, a.w, buffers.shares, buffers.parts, stream,
                                            error);
+    if (window_cuda_is_split(p, {&a.w.q, &a.w.k, &a.w.v, &view.dout, &view.dq, &view.dk, &view.dv}))
+        return window_cuda_split_gradient(p, a, stream, error);
     if (p->dtype == FB_BF16 ? panels > kResidentPanels : panels > 2)
         return window_cuda_gradient_wide(p, a, stream, error);
     switch (p->dtype) {

@@ -53,6 +53,11 @@ __device__ void write_gradient(char *weights, int strip, strip_result &sum, cons
     write_strip<P, T>(weights, strip, to, first, count, part, [](int, int, float(&)[8]) {});
 }
 
+/* For problems of window_cuda_is_split: window_cuda_split_gradient.cu. */
+enum fb_status window_cuda_split_gradient(const struct fb_problem *problem,
+                                          const gradient_arguments &arguments, cudaStream_t stream,
+                                          struct fb_error *error);
+
 /* window_cuda_gradient_wide.cu */
 enum fb_status window_cuda_gradient_wide(const struct fb_problem *problem,
                                          const gradient_arguments &arguments, cudaStream_t stream,

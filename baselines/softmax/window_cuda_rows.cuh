@@ -1,7 +1,7 @@
 /*
  * Softmax over a band of keys in registers, heads of 64 in bf16 or f16: what the kernels by mma
- * (window_cuda_wide.cu) and by wgmma (window_cuda_groups.cu) share. A warp has 16 rows; s[n][i] are
- * fragments of m16n8 results.
+ * (window_cuda_wide.cu) and by wgmma (window_cuda_groups.cu) share, and in part f32's. A warp has
+ * 16 rows; s[n][i] are fragments of m16n8 results.
  */
 #ifndef FB_WINDOW_CUDA_ROWS_CUH
 #define FB_WINDOW_CUDA_ROWS_CUH
@@ -128,14 +128,12 @@ __device__ void store_strip(char *tile, const float (&c)[8][4], const float (&fa
                 *reinterpret_cast<const uint4 *>(tile + chunk_offset(strip + i, lane % 8));
 }
 
-/* The strip's output, and its rows' logarithms of sums. `valid` rows have queries. */
-template <typename T>
-__device__ void write_rows(char *tile, const float (&out)[8][4], const row_state &rows,
-                           const head_rows<T> &to, int strip, int valid, int written,
-                           const lane_places &at, float scale, float *lse)
+/* What the strip's rows are to be multiplied by at the end, and their logarithms of sums. `valid`
+ * rows have queries. */
+__device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int strip, int valid,
+                                int written, float scale, float *lse)
 {
     const int lane = threadIdx.x % 32;
-    float inverse[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float sum = rows.sum[half];
@@ -146,6 +144,16 @@ __device__ void write_rows(char *tile, const float (&out)[8][4], const row_state
             lse[row] = sum > 0.0F ? rows.peak[half] * scale + log2f(sum) : INFINITY;
         inverse[half] = sum > 0.0F && row < valid ? 1.0F / sum : 0.0F;
     }
+}
+
+/* The strip's output, and its rows' logarithms of sums. */
+template <typename T>
+__device__ void write_rows(char *tile, const float (&out)[8][4], const row_state &rows,
+                           const head_rows<T> &to, int strip, int valid, int written,
+                           const lane_places &at, float scale, float *lse)
+{
+    float inverse[2];
+    end_rows(inverse, rows, strip, valid, written, scale, lse);
     store_strip<T>(tile, out, inverse, to, strip, written, at);
 }
 

@@ -126,6 +126,13 @@ struct turned_column {
         load(from.data + first * from.stride + part * kPanel, from.stride,
              exists ? from.valid - first : 0);
     }
+    /* of a panel in shared memory */
+    __device__ void take(char *panel)
+    {
+#pragma unroll
+        for (int i = 0; i < kTurnedEach; i++)
+            x[i] = reinterpret_cast<const float *>(&quad_of(panel, row(i), col() / 4))[col() % 4];
+    }
     /* low NULL: the panel alone, for left operands */
     __device__ void store(char *panel, char *low) const
     {
