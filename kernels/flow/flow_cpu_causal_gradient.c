@@ -475,6 +475,7 @@ static void backward_unit(void *context, int64_t unit, int thread)
     unsigned char *base =
         (unsigned char *)shape->call->scratch + (size_t)thread * fb_flow_gradient_bytes(shape);
     fb_flow_causal_carve(shape, base, &task.forward);
+    fb_flow_causal_fill_ones(shape, task.forward.ones);
     carve_gradient(shape, base + shape->worker_bytes, &task.own);
     for (int64_t i = 0; i < group; i++) {
         task.head = task.kv_head * group + i;
