@@ -14,11 +14,14 @@
  *
  * About 3.5 x the flop of the recurrence per token in tiles; nothing of size N is stored. The state
  * is carried in float with its rounding error beside it (compensated), so that a million tokens
- * cost no digits. A training forward stores the state every 16 chunks. Threads take whole heads.
+ * cost no digits. A training forward stores the state every 16 chunks.
+ *
+ * A thread walks a head; heads that do not fill the threads are shared (flow_cpu_causal_rounds.c).
  *
  * Reference: Wu et al., Flowformer, ICML 2022, eqs. 4-8, causal form of the released core module.
  */
 #include "flow_causal.h"
+#include "flow_causal_rounds.h"
 #include "flow_cpu.h"
 
 #include "parallel.h"
@@ -344,7 +347,13 @@ void fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_ca
     struct flow_causal_shape shape;
     fb_flow_causal_shape_of(problem, call, &shape);
     const int64_t heads = problem->batch * problem->heads;
-    fb_parallel_for(call->threads, heads, forward_head, &shape);
+    const int64_t shared = fb_flow_shared_heads(problem, call->threads);
+    if (heads > shared) {
+        fb_parallel_for(call->threads, heads - shared, forward_head, &shape);
+    }
+    if (shared > 0) {
+        fb_flow_rounds_forward(&shape, heads - shared);
+    }
 }
 
 void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
@@ -353,9 +362,12 @@ void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct 
     fb_flow_causal_shape_of(problem, NULL, &shape);
     const int64_t heads = problem->batch * problem->heads;
     const int64_t units = problem->batch * problem->kv_heads;
+    const int64_t shared = fb_flow_shared_heads(problem, threads);
+    const size_t walks = shape.worker_bytes * (size_t)flow_smaller(threads, heads - shared);
+    const size_t rounds = shared > 0 ? fb_flow_rounds_bytes(&shape, heads - shared, threads) : 0;
     sizes->saved_bytes =
         fb_flow_causal_state_size(&shape) * (size_t)(heads * fb_flow_causal_segments(problem));
-    sizes->forward_scratch_bytes = shape.worker_bytes * (size_t)flow_smaller(threads, heads);
+    sizes->forward_scratch_bytes = walks > rounds ? walks : rounds;
     sizes->backward_scratch_bytes =
         fb_flow_gradient_bytes(&shape) * (size_t)flow_smaller(threads, units);
 }
