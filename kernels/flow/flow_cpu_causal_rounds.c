@@ -85,12 +85,10 @@ int64_t fb_flow_shared_heads(const struct fb_problem *problem, int threads)
 static void lay_out_place(const struct flow_causal_shape *shape, struct fb_scratch_cursor *cursor,
                           struct flow_place *place)
 {
-    struct flow_place counted;
-    struct flow_place *p = cursor->base == NULL ? &counted : place;
-    memset(p, 0, sizeof *p);
-    fb_flow_causal_take_chunk(shape, cursor, &p->s);
-    fb_flow_causal_take_vectors(shape, cursor, &p->s);
-    p->s.product = p->s.part;
+    memset(place, 0, sizeof *place);
+    fb_flow_causal_take_chunk(shape, cursor, &place->s);
+    fb_flow_causal_take_vectors(shape, cursor, &place->s);
+    place->s.product = place->s.part;
 }
 
 /* Cuts the heads from first_head on into rounds; with scratch, lays it out. Returns its bytes. */
@@ -114,8 +112,9 @@ static size_t plan_rounds(const struct flow_causal_shape *shape, int64_t first_h
     run->states = fb_scratch_take(&cursor, heads, sizeof *run->states);
     run->rooms = fb_scratch_take(&cursor, run->threads, sizeof *run->rooms);
     run->turns = fb_scratch_take(&cursor, run->threads, sizeof *run->turns);
+    struct flow_place counted_place;
     for (int64_t i = 0; i < places; i++) {
-        lay_out_place(shape, &cursor, run->places + (scratch == NULL ? 0 : i));
+        lay_out_place(shape, &cursor, scratch == NULL ? &counted_place : &run->places[i]);
     }
     struct flow_causal_scratch counted;
     for (int64_t i = 0; i < heads; i++) {
