@@ -13,6 +13,7 @@
 
 #define fb_flow_causal_shape_of       FB_ISA_SYMBOL(fb_flow_causal_shape_of)
 #define fb_flow_causal_state_size     FB_ISA_SYMBOL(fb_flow_causal_state_size)
+#define fb_flow_causal_carve_state    FB_ISA_SYMBOL(fb_flow_causal_carve_state)
 #define fb_flow_causal_carve          FB_ISA_SYMBOL(fb_flow_causal_carve)
 #define fb_flow_causal_take_chunk     FB_ISA_SYMBOL(fb_flow_causal_take_chunk)
 #define fb_flow_causal_take_thread    FB_ISA_SYMBOL(fb_flow_causal_take_thread)
@@ -116,7 +117,16 @@ void fb_flow_causal_clear_vectors(const struct flow_causal_shape *shape,
 void fb_flow_causal_reset(const struct flow_causal_shape *shape, struct flow_causal_scratch *s,
                           struct flow_normaliser *normaliser);
 
-/* The state between two chunks as stored: its bytes, writing it, and taking it up again. */
+/* The state between two chunks as stored, in this order. */
+struct flow_stored_state {
+    struct flow_normaliser *normaliser;
+    float *vectors[4]; /* keys, queries, u, w */
+    float *product;
+};
+
+/* Where its parts are, and its bytes; writing it, and taking it up again. */
+size_t fb_flow_causal_carve_state(const struct flow_causal_shape *shape, void *base,
+                                  struct flow_stored_state *state);
 size_t fb_flow_causal_state_size(const struct flow_causal_shape *shape);
 void fb_flow_causal_store(const struct flow_causal_shape *shape,
                           const struct flow_causal_scratch *s,

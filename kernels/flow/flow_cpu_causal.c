@@ -347,12 +347,10 @@ void fb_flow_causal_forward(const struct fb_problem *problem, const struct fb_ca
     struct flow_causal_shape shape;
     fb_flow_causal_shape_of(problem, call, &shape);
     const int64_t heads = problem->batch * problem->heads;
-    const int64_t shared = fb_flow_shared_heads(problem, call->threads);
-    if (heads > shared) {
-        fb_parallel_for(call->threads, heads - shared, forward_head, &shape);
-    }
-    if (shared > 0) {
-        fb_flow_rounds_forward(&shape, heads - shared);
+    const int64_t alone = heads - fb_flow_shared_count(problem, heads, call->threads);
+    fb_parallel_for(call->threads, alone, forward_head, &shape);
+    if (alone < heads) {
+        fb_flow_rounds_forward(&shape, alone);
     }
 }
 
@@ -362,12 +360,18 @@ void fb_flow_causal_sizes(const struct fb_problem *problem, int threads, struct 
     fb_flow_causal_shape_of(problem, NULL, &shape);
     const int64_t heads = problem->batch * problem->heads;
     const int64_t units = problem->batch * problem->kv_heads;
-    const int64_t shared = fb_flow_shared_heads(problem, threads);
-    const size_t walks = shape.worker_bytes * (size_t)flow_smaller(threads, heads - shared);
-    const size_t rounds = shared > 0 ? fb_flow_rounds_bytes(&shape, heads - shared, threads) : 0;
+    const int64_t alone = heads - fb_flow_shared_count(problem, heads, threads);
+    const int64_t units_alone = units - fb_flow_shared_count(problem, units, threads);
+    const size_t forward[2] = {
+        shape.worker_bytes * (size_t)flow_smaller(threads, alone),
+        alone < heads ? fb_flow_rounds_bytes(&shape, alone, threads) : 0,
+    };
+    const size_t backward[2] = {
+        fb_flow_gradient_bytes(&shape) * (size_t)flow_smaller(threads, units_alone),
+        units_alone < units ? fb_flow_rounds_gradient_bytes(&shape, units_alone, threads) : 0,
+    };
     sizes->saved_bytes =
         fb_flow_causal_state_size(&shape) * (size_t)(heads * fb_flow_causal_segments(problem));
-    sizes->forward_scratch_bytes = walks > rounds ? walks : rounds;
-    sizes->backward_scratch_bytes =
-        fb_flow_gradient_bytes(&shape) * (size_t)flow_smaller(threads, units);
+    sizes->forward_scratch_bytes = forward[0] > forward[1] ? forward[0] : forward[1];
+    sizes->backward_scratch_bytes = backward[0] > backward[1] ? backward[0] : backward[1];
 }

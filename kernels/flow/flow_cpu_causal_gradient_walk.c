@@ -3,6 +3,7 @@
  * steps of a chunk, and what they compute, are in flow_cpu_causal_gradient.c.
  */
 #include "flow_causal_gradient.h"
+#include "flow_causal_rounds.h"
 #include "flow_cpu.h"
 
 #include "parallel.h"
@@ -189,5 +190,9 @@ void fb_flow_causal_backward(const struct fb_problem *problem, const struct fb_c
     struct flow_causal_shape shape;
     fb_flow_causal_shape_of(problem, call, &shape);
     const int64_t units = problem->batch * problem->kv_heads;
-    fb_parallel_for(call->threads, units, backward_unit, &shape);
+    const int64_t alone = units - fb_flow_shared_count(problem, units, call->threads);
+    fb_parallel_for(call->threads, alone, backward_unit, &shape);
+    if (alone < units) {
+        fb_flow_rounds_backward(&shape, alone);
+    }
 }

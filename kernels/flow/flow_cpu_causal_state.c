@@ -114,15 +114,8 @@ void fb_flow_causal_reset(const struct flow_causal_shape *shape, struct flow_cau
     *normaliser = (struct flow_normaliser){0.0, shape->options.online ? -INFINITY : 0.0F};
 }
 
-/* A stored state, in this order: normaliser, keys, queries, u, w, M. */
-struct stored_state {
-    struct flow_normaliser *normaliser;
-    float *vectors[4];
-    float *product;
-};
-
-static size_t carve_state(const struct flow_causal_shape *shape, void *base,
-                          struct stored_state *state)
+size_t fb_flow_causal_carve_state(const struct flow_causal_shape *shape, void *base,
+                                  struct flow_stored_state *state)
 {
     struct fb_scratch_cursor cursor = {.base = base};
     state->normaliser = fb_scratch_take(&cursor, 1, sizeof *state->normaliser);
@@ -135,16 +128,16 @@ static size_t carve_state(const struct flow_causal_shape *shape, void *base,
 
 size_t fb_flow_causal_state_size(const struct flow_causal_shape *shape)
 {
-    struct stored_state counted;
-    return carve_state(shape, NULL, &counted);
+    struct flow_stored_state counted;
+    return fb_flow_causal_carve_state(shape, NULL, &counted);
 }
 
 void fb_flow_causal_store(const struct flow_causal_shape *shape,
                           const struct flow_causal_scratch *s,
                           const struct flow_normaliser *normaliser, void *memory)
 {
-    struct stored_state state;
-    carve_state(shape, memory, &state);
+    struct flow_stored_state state;
+    fb_flow_causal_carve_state(shape, memory, &state);
     const float *const values[4] = {s->keys.value, s->queries.value, s->u.value, s->w.value};
     *state.normaliser = *normaliser;
     for (int i = 0; i < 4; i++) {
@@ -156,8 +149,8 @@ void fb_flow_causal_store(const struct flow_causal_shape *shape,
 void fb_flow_causal_load(const struct flow_causal_shape *shape, const void *memory,
                          struct flow_causal_scratch *s, struct flow_normaliser *normaliser)
 {
-    struct stored_state state;
-    carve_state(shape, (void *)(uintptr_t)memory, &state);
+    struct flow_stored_state state;
+    fb_flow_causal_carve_state(shape, (void *)(uintptr_t)memory, &state);
     fb_flow_causal_reset(shape, s, normaliser);
     float *const values[4] = {s->keys.value, s->queries.value, s->u.value, s->w.value};
     *normaliser = *state.normaliser;
