@@ -21,6 +21,9 @@
  *   dk    = P^T q + p (R v) + do w' + beta dU + db cq' + As + eps terms      (times phi')
  *   dv_j  = p_j (R^T k_j + sum_{i>=j} r_i A_ij g_i)
  *
+ * A thread walks a head, or the heads of a group (flow_cpu_causal_gradient_walk.c); those that do
+ * not fill the threads are shared (flow_cpu_causal_gradient_rounds.c).
+ *
  * Reference: the chain rule on flow.h's equations; verified by finite differences.
  */
 #include "flow_causal_gradient.h"
