@@ -25,7 +25,7 @@
 #define fb_flow_rounds_gradient_bytes FB_ISA_SYMBOL(fb_flow_rounds_gradient_bytes)
 #define fb_flow_rounds_backward       FB_ISA_SYMBOL(fb_flow_rounds_backward)
 
-enum { FLOW_THREAD_CHUNKS = 4 /* of a round, for each thread */ };
+enum { FLOW_THREAD_CHUNKS = 16 /* of a round, for each thread */ };
 
 /* A chunk of this round. */
 struct flow_place {

@@ -1,7 +1,7 @@
 /*
  * Fused Flow-Attention on the CPU, causal form: heads that threads share.
  *
- * Fewer heads than threads: a round takes a few chunks for each thread, of all shared heads,
+ * Fewer heads than threads: a round takes 16 chunks for each thread, of all shared heads,
  * through the steps of the walk (flow_cpu_causal.c), side by side. What a chunk needs of those
  * before it is vectors and one matrix. Each chunk forms its part of them alone; between two steps
  * the parts are added up in the order of the chunks, and each chunk gets in their place what was
@@ -19,7 +19,7 @@
  * A chunk's buffers stay from step to step in the caches of the thread that took it: each thread
  * takes those that are its own first, and then those that others have not begun.
  *
- * Scratch: 90 KB a chunk at d = 64, hence 360 KB a thread and 50 KB of its own, where a walk has
+ * Scratch: 90 KB a chunk at d = 64, hence 1.4 MB a thread and 50 KB of its own, where a walk has
  * 150 KB; never more chunks than the heads have. Gradients: 150 KB a chunk, of whole segments.
  */
 #include "flow_causal_rounds.h"
@@ -29,15 +29,24 @@
 #include <assert.h>
 #include <string.h>
 
-enum { FLOW_SHARED_CHUNKS = 4 /* shorter heads are not shared */ };
+enum {
+    FLOW_ROUND_REGIONS = 5, /* parallel regions of a round */
+    /* So many threads begin and end one together in the time of a chunk: 28 to 47 us of 16 virtual
+     * processors, where a chunk of the walk takes 18. */
+    FLOW_CHUNK_THREADS = 8,
+};
 
 /* ---- shape and scratch ---------------------------------------------------------------------- */
 
 int64_t fb_flow_shared_count(const struct fb_problem *problem, int64_t heads, int threads)
 {
-    const int64_t rest = heads % threads;
-    const bool few = rest * 5 <= (int64_t)threads * 4; /* sharing takes a little longer in all */
-    return few && problem->q_len > (FLOW_SHARED_CHUNKS - 1) * FLOW_CHUNK ? rest : 0;
+    const int64_t rest = heads % threads, round = (int64_t)threads * FLOW_THREAD_CHUNKS;
+    const int64_t chunks = (problem->q_len + FLOW_CHUNK - 1) / FLOW_CHUNK;
+    const int64_t rounds = (rest * chunks + round - 1) / round;
+    const double region = (double)threads / FLOW_CHUNK_THREADS;
+    const double shared =
+        (double)(rest * chunks) / threads + (double)(rounds * FLOW_ROUND_REGIONS) * region;
+    return shared < 0.9 * (double)chunks ? rest : 0;
 }
 
 static void lay_out_place(const struct flow_causal_shape *shape, struct fb_scratch_cursor *cursor,

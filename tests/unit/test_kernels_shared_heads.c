@@ -20,6 +20,7 @@ struct shared_shape {
     enum fb_dtype dtype;
     double clamp;
     const char *competition;
+    bool shared; /* in its causal form */
 };
 
 static void compare_shape(const struct kernel_case *c, const struct fb_attention *attention,
@@ -45,6 +46,18 @@ static void compare_shape(const struct kernel_case *c, const struct fb_attention
     kernel_training_free(&alone_training);
 }
 
+/* Whether the threads need more scratch memory than to walk over heads of their own. */
+static bool is_shared(const struct kernel_case *c, const struct fb_attention *attention,
+                      int threads)
+{
+    const int64_t heads = c->problem.batch * c->problem.heads;
+    const size_t walks = (size_t)(heads < threads ? heads : threads);
+    struct fb_sizes one, all;
+    fb_attention_sizes(attention, &c->problem, 1, &one);
+    fb_attention_sizes(attention, &c->problem, threads, &all);
+    return all.forward_scratch_bytes > walks * one.forward_scratch_bytes;
+}
+
 static size_t compare_variants(const struct shared_shape *shape, bool causal, size_t index)
 {
     size_t executed = 0;
@@ -64,6 +77,10 @@ static size_t compare_variants(const struct shared_shape *shape, bool causal, si
         if (attention->backend != FB_CPU || !kernel_case_is_served(&c, attention, FB_FORWARD) ||
             !kernel_case_is_affordable(&c, attention))
             continue;
+        if (causal && strcmp(attention->variant, "fused") == 0 &&
+            is_shared(&c, attention, shape->threads) != shape->shared)
+            kernel_report(&c, attention, "%s by %d threads",
+                          shape->shared ? "not shared" : "shared", shape->threads);
         compare_shape(&c, attention, shape->threads);
         executed++;
     }
@@ -74,24 +91,28 @@ static size_t compare_variants(const struct shared_shape *shape, bool causal, si
 static void test_kernels_threads_that_share_heads_give_the_same_bits(void **state)
 {
     (void)state;
-    static const int64_t uneven[2] = {1300, 70}, three[3] = {0, 1, 700};
+    static const int64_t uneven[2] = {1300, 70}, three[3] = {0, 1, 1300};
     static const struct shared_shape shapes[] = {
-        {1, 1, 1, 1600, 16, 24, 3, NULL, FB_F32, 1, "tokens"}, /* three rounds, the last short */
-        {1, 2, 2, 900, 33, 16, 5, NULL, FB_F32, 1, "tokens"},  /* chunks do not divide evenly */
-        {1, 1, 1, 2200, 8, 8, 2, NULL, FB_F32, 1, "tokens"},   /* three states are saved */
-        {1, 3, 3, 700, 16, 16, 2, NULL, FB_F32, 1, "tokens"},  /* two are walked, one shared */
-        {2, 1, 1, 1300, 16, 16, 3, uneven, FB_F32, 1, "tokens"},
-        {3, 2, 2, 700, 8, 16, 64, three, FB_F32, 1, "tokens"}, /* more threads than chunks */
-        {1, 4, 2, 600, 16, 16, 7, NULL, FB_F32, 1, "tokens"},  /* grouped queries */
-        {1, 2, 1, 1100, 24, 8, 3, NULL, FB_F32, 1, "tokens"},
-        {1, 1, 1, 1000, 40, 72, 2, NULL, FB_BF16, 1, "tokens"},
-        {1, 1, 1, 1000, 72, 40, 3, NULL, FB_F16, 1, "tokens"},
-        {1, 1, 1, 900, 16, 16, 3, NULL, FB_F32, 0, "tokens"}, /* a running maximum */
-        {1, 1, 1, 900, 16, 16, 3, NULL, FB_F32, 1, "off"},
-        {1, 1, 1, 193, 256, 256, 2, NULL, FB_F32, 1,
-         "tokens"}, /* the widest, the shortest shared */
-        {1, 1, 1, 192, 16, 16, 2, NULL, FB_F32, 1, "tokens"},
-        {1, 1, 1, 1, 16, 16, 3, NULL, FB_F32, 1, "tokens"},
+        {1, 1, 1, 6500, 16, 24, 3, NULL, FB_F32, 1, "tokens",
+         true}, /* three rounds, the last short */
+        {1, 2, 2, 3000, 33, 16, 5, NULL, FB_F32, 1, "tokens",
+         true},                                                    /* chunks do not divide evenly */
+        {1, 1, 1, 2200, 8, 8, 2, NULL, FB_F32, 1, "tokens", true}, /* three states are saved */
+        {1, 3, 3, 700, 16, 16, 2, NULL, FB_F32, 1, "tokens", true}, /* two are walked, one shared */
+        {2, 1, 1, 1300, 16, 16, 3, uneven, FB_F32, 1, "tokens", true},
+        {3, 2, 2, 1300, 8, 16, 16, three, FB_F32, 1, "tokens", true},
+        {1, 1, 1, 1500, 8, 16, 30, NULL, FB_F32, 1, "tokens", true}, /* more threads than chunks */
+        {1, 4, 2, 1000, 16, 16, 7, NULL, FB_F32, 1, "tokens", true}, /* grouped queries */
+        {1, 2, 1, 1100, 24, 8, 3, NULL, FB_F32, 1, "tokens", true},
+        {1, 1, 1, 1000, 40, 72, 2, NULL, FB_BF16, 1, "tokens", true},
+        {1, 1, 1, 1000, 72, 40, 3, NULL, FB_F16, 1, "tokens", true},
+        {1, 1, 1, 900, 16, 16, 3, NULL, FB_F32, 0, "tokens", true}, /* a running maximum */
+        {1, 1, 1, 900, 16, 16, 3, NULL, FB_F32, 1, "off", true},
+        {1, 1, 1, 193, 256, 256, 2, NULL, FB_F32, 1, "tokens",
+         true}, /* the widest, the shortest shared */
+        {1, 1, 1, 192, 16, 16, 2, NULL, FB_F32, 1, "tokens", false},
+        {1, 1, 1, 1, 16, 16, 3, NULL, FB_F32, 1, "tokens", false},
+        {1, 8, 8, 1000, 8, 8, 16, NULL, FB_F32, 1, "tokens", false} /* regions take longer */,
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int causal = 0; causal < 2; causal++)
