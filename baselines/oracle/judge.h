@@ -58,8 +58,8 @@ void fb_judge_init(struct fb_judgement *judgement, double budget, double scale);
 void fb_judge_add_rows(struct fb_judgement *judgement, const struct fb_tensor *x, int64_t b,
                        int64_t h, const int64_t *rows, size_t rows_count, const double *reference);
 
-/* As fb_judge_add_rows, but row r is left out and counted in `kinks` where kinks[r] is set (kv_kinks
- * of oracle.h). kinks NULL means none. */
+/* As fb_judge_add_rows, but row r is left out and counted in `kinks` where kinks[r] is set
+ * (kv_kinks of oracle.h). kinks NULL means none. */
 void fb_judge_add_rows_off_kinks(struct fb_judgement *judgement, const bool *kinks,
                                  const struct fb_tensor *x, int64_t b, int64_t h,
                                  const int64_t *rows, size_t rows_count, const double *reference);

@@ -326,9 +326,8 @@ static void judge_tensor(struct fb_judgement *judgement, enum fb_pass pass, doub
     fb_judge_init(judgement, fb_judge_budget(x->dtype, pass), scale);
     for (int64_t b = 0; b < reference->shape[0]; b++)
         for (int64_t h = 0; h < heads; h++)
-            fb_judge_add_rows_off_kinks(judgement,
-                                        kinks ? kinks + (b * heads + h) * tokens : NULL, x, b, h,
-                                        NULL, (size_t)tokens,
+            fb_judge_add_rows_off_kinks(judgement, kinks ? kinks + (b * heads + h) * tokens : NULL,
+                                        x, b, h, NULL, (size_t)tokens,
                                         (const double *)fb_tensor_row(reference, b, h, 0));
     fb_judge_scan_finite(judgement, x);
     fb_judge_finish(judgement);
