@@ -203,7 +203,7 @@ enum fb_status fb_attention_supports(const struct fb_attention *attention,
                                      const struct fb_problem *problem, enum fb_pass pass,
                                      struct fb_error *why) FB_MUST_CHECK;
 
-/* Buffer sizes of the variant for a supported problem. */
+/* Buffer sizes of the variant for a supported problem, of calls with so many threads. */
 void fb_attention_sizes(const struct fb_attention *attention, const struct fb_problem *problem,
                         int threads, struct fb_sizes *sizes);
 
