@@ -208,7 +208,8 @@ static void test_dtypes_linear_causal_heads_of_64_agree_with_oracle(void **state
 
 /* Rows of 1024 keys and more of heads of 64 have kernels of their own on a GPU: shares of a head
  * that are rounds of three, two and one blocks of queries, tiles that are full and begun, blocks of
- * keys that a mask hides; grouped queries and padding. */
+ * keys that a mask hides; grouped queries and padding. f32, too, whose blocks are others. (Padded
+ * rows, which take the general kernels, are in the tests above.) */
 static void test_dtypes_softmax_long_heads_of_64_agree_with_oracle(void **state)
 {
     (void)state;
@@ -224,14 +225,14 @@ static void test_dtypes_softmax_long_heads_of_64_agree_with_oracle(void **state)
     };
     size_t executed[VARIANTS_MAX] = {0};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        for (int variation = 0; variation < 2; variation++) {
+        for (int variation = 0; variation < 4; variation++) {
             struct kernel_case c = {
-                .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 850 + i};
+                .layout = i % 2 != 0 ? LAYOUT_BNHD : LAYOUT_BHND, .scale = 1.0f, .seed = 850 + i};
             kernel_case_set_problem(&c, fb_mechanism_find("softmax"), cases[i].batch,
                                     cases[i].heads, cases[i].q_len, cases[i].kv_len, 64, 64);
             c.problem.kv_heads = cases[i].kv_heads;
-            c.problem.dtype = dtypes[(i + (size_t)variation) % 2];
-            c.problem.causal = variation != 0;
+            c.problem.dtype = variation < 2 ? dtypes[(i + (size_t)variation) % 2] : FB_F32;
+            c.problem.causal = variation % 2 != 0;
             c.problem.q_lengths = cases[i].q_lengths;
             c.problem.kv_lengths = cases[i].kv_lengths;
             judge_all_variants(&c, executed);
