@@ -16,28 +16,8 @@ constexpr size_t kSharedBytes = (size_t)kQueryBytes + 2 * kStages * (size_t)kTil
 
 #if FB_HAVE_WGMMA
 
-struct block_place {
-    window_head head;
-    window_range range;
-    int first, valid, count;
-};
-
-__device__ inline block_place place_of(const window_arguments &a, int queries, int keys)
-{
-    block_place place;
-    /* the longest rows of a causal problem first */
-    place.first = (int)(gridDim.x - 1 - blockIdx.x) * queries;
-    place.head = window_head_of(a, blockIdx.y);
-    place.valid = max(0, min(queries, place.head.q_len - place.first));
-    place.range = window_range_of(a, place.head.kv_len, place.first, place.valid);
-    place.count = place.valid > 0 && place.range.to > place.range.from
-                      ? (place.range.to - place.range.from + keys - 1) / keys
-                      : 0;
-    return place;
-}
-
 template <typename T>
-__device__ void write_block(const window_arguments &a, const block_place &place, char *shared,
+__device__ void write_block(const window_arguments &a, const query_block &place, char *shared,
                             const float (&out)[8][4], const row_state &rows, int strip, int queries,
                             const lane_places &at)
 {
@@ -83,7 +63,7 @@ __device__ void add_tile(const window_arguments &a, uint64_t q, uint32_t keys, u
 
 /* The tile of 64 keys that starts at `at`, and its values: [2][64] rows. */
 template <typename T>
-__device__ void fetch_band(const window_arguments &a, const block_place &place, uint32_t tile,
+__device__ void fetch_band(const window_arguments &a, const query_block &place, uint32_t tile,
                            int at)
 {
     const int left = place.range.to - at;
@@ -132,7 +112,7 @@ __global__ void __launch_bounds__(kGroupThreads, 4)
     extern __shared__ char dynamic[];
     char *shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
     const uint32_t queries = shared_address(shared), tiles = queries + 64 * kRowBytes;
-    const block_place place = place_of(a, 64, 64);
+    const query_block place = query_block_of(a, 64, 64);
     const int strip = (int)threadIdx.x / 32 * 16;
     fetch_rows<T, 64, kGroupThreads>(queries, a.q, place.head.b, place.head.h, place.first,
                                      place.valid, threadIdx.x);

@@ -38,6 +38,28 @@ __device__ void fetch_rows(uint32_t tile, const tensor_view &view, int64_t b, in
     }
 }
 
+/* A block of so many queries: its head, its keys, the first query, those that exist, and tiles of
+ * so many keys. */
+struct query_block {
+    window_head head;
+    window_range range;
+    int first, valid, count;
+};
+
+__device__ inline query_block query_block_of(const window_arguments &a, int queries, int keys)
+{
+    query_block place;
+    /* the longest rows of a causal problem first */
+    place.first = (int)(gridDim.x - 1 - blockIdx.x) * queries;
+    place.head = window_head_of(a, blockIdx.y);
+    place.valid = max(0, min(queries, place.head.q_len - place.first));
+    place.range = window_range_of(a, place.head.kv_len, place.first, place.valid);
+    place.count = place.valid > 0 && place.range.to > place.range.from
+                      ? (place.range.to - place.range.from + keys - 1) / keys
+                      : 0;
+    return place;
+}
+
 /* The rows g and g + 8 of a warp's strip. */
 struct row_state {
     float peak[2], sum[2];

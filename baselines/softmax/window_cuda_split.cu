@@ -15,31 +15,11 @@ constexpr size_t kForwardBytes = 2 * (size_t)kStageBytes + 1024;
 
 #if FB_HAVE_WGMMA
 
-struct split_place {
-    window_head head;
-    window_range range;
-    int first, valid, count; /* queries of the block, and tiles of keys */
-};
-
-__device__ inline split_place place_of(const window_arguments &a)
-{
-    split_place place;
-    /* the longest rows of a causal problem first */
-    place.first = (int)(gridDim.x - 1 - blockIdx.x) * kRowsOfBlock;
-    place.head = window_head_of(a, blockIdx.y);
-    place.valid = max(0, min(kRowsOfBlock, place.head.q_len - place.first));
-    place.range = window_range_of(a, place.head.kv_len, place.first, place.valid);
-    place.count = place.valid > 0 && place.range.to > place.range.from
-                      ? (place.range.to - place.range.from + kPanel - 1) / kPanel
-                      : 0;
-    return place;
-}
-
 /* The block's source of tiles: the first warpgroup has the keys, the second the values. */
 struct tile_source {
     panel_rows<float> rows;
     turned_column column;
-    __device__ tile_source(const window_arguments &a, const split_place &place)
+    __device__ tile_source(const window_arguments &a, const query_block &place)
         : rows(panel_tensor{group_of_block() == 0 ? a.k : a.v, kPanel, true}, place.head.b,
                place.head.kv_h, place.range.to)
     {
@@ -90,7 +70,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 #if FB_HAVE_WGMMA
     extern __shared__ char dynamic[];
     char *shared = align_panels(dynamic);
-    const split_place place = place_of(a);
+    const query_block place = query_block_of(a, kRowsOfBlock, kPanel);
     const int first = place.first + group_of_block() * kPanel; /* of the warpgroup's queries */
     const int strip = split_warp() * 16, row = first + strip;
     tile_source source(a, place);

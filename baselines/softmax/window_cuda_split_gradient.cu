@@ -57,12 +57,19 @@ template <bool Keys> __device__ split_task task_of(const gradient_arguments &a)
     return task;
 }
 
+/* The tensors of a side: k and v, or q and dout. */
+template <bool Keys>
+__device__ const panel_tensor &tensor_of(const gradient_arguments &a, int which)
+{
+    return Keys ? (which == 0 ? a.k : a.v) : (which == 0 ? a.q : a.dout);
+}
+
 template <bool Keys>
 __device__ panel_rows<float> own_rows(const gradient_arguments &a, const split_task &task,
                                       int which)
 {
-    const panel_tensor &t = Keys ? (which == 0 ? a.k : a.v) : (which == 0 ? a.q : a.dout);
-    return panel_rows<float>(t, task.head.b, Keys ? task.head.kv_h : task.head.h, task.length);
+    return panel_rows<float>(tensor_of<Keys>(a, which), task.head.b,
+                             Keys ? task.head.kv_h : task.head.h, task.length);
 }
 
 /* Panel n of those that pass by: the first warpgroup brings u, the second v. */
@@ -72,9 +79,10 @@ __device__ void bring(const gradient_arguments &a, const split_task &task, char 
 {
     const int which = group_of_block(), at = task.range.from + n % task.each * kPanel;
     const int64_t h = task.h_first + n / task.each;
-    const panel_tensor &t = Keys ? (which == 0 ? a.q : a.dout) : (which == 0 ? a.k : a.v);
     start_split(passing + (2 * (n % 2) + which) * kSplitBytes,
-                panel_rows<float>(t, task.head.b, Keys ? h : task.head.kv_h, task.range.to), at, 0);
+                panel_rows<float>(tensor_of<!Keys>(a, which), task.head.b,
+                                  Keys ? h : task.head.kv_h, task.range.to),
+                at, 0);
     if (Keys && threadIdx.x < kPanel) {
         const int row = at + (int)threadIdx.x;
         const int64_t place = (task.head.b * a.w.heads + h) * a.w.q_len + row;
