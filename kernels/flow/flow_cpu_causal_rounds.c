@@ -218,30 +218,33 @@ static void pass_vector(const struct flow_causal_shape *shape, const float *stor
     fb_flow_pass_through(state->value, state->error, part->value, shape->cols);
 }
 
-void fb_flow_pass_sides(const struct flow_rounds *run, int64_t head)
+/* Two of the four vectors of a head, from the first on, in the order of flow_stored_state. */
+static void pass_two_vectors(const struct flow_rounds *run, int64_t head, int first)
 {
     const struct flow_causal_scratch *state = &run->states[head].s;
+    const struct flow_carried *const values[4] = {&state->keys, &state->queries, &state->u,
+                                                  &state->w};
     struct flow_place *place = run->places + head * run->chunks;
     const int64_t count = filled_places(run, place);
     for (int64_t i = 0; i < count; i++) {
+        const struct flow_causal_scratch *s = &place[i].s;
+        const struct flow_carried *const parts[4] = {&s->keys, &s->queries, &s->u, &s->w};
         struct flow_stored_state stored = {.product = NULL};
         (void)restarts_at(run, &place[i], &stored);
-        pass_vector(run->shape, stored.vectors[0], &state->keys, &place[i].s.keys);
-        pass_vector(run->shape, stored.vectors[1], &state->queries, &place[i].s.queries);
+        for (int v = first; v < first + 2; v++) {
+            pass_vector(run->shape, stored.vectors[v], values[v], parts[v]);
+        }
     }
+}
+
+void fb_flow_pass_sides(const struct flow_rounds *run, int64_t head)
+{
+    pass_two_vectors(run, head, 0);
 }
 
 static void pass_conserved(const struct flow_rounds *run, int64_t head)
 {
-    const struct flow_causal_scratch *state = &run->states[head].s;
-    struct flow_place *place = run->places + head * run->chunks;
-    const int64_t count = filled_places(run, place);
-    for (int64_t i = 0; i < count; i++) {
-        struct flow_stored_state stored = {.product = NULL};
-        (void)restarts_at(run, &place[i], &stored);
-        pass_vector(run->shape, stored.vectors[2], &state->u, &place[i].s.u);
-        pass_vector(run->shape, stored.vectors[3], &state->w, &place[i].s.w);
-    }
+    pass_two_vectors(run, head, 2);
 }
 
 static void pass_normaliser(const struct flow_rounds *run, int64_t head)

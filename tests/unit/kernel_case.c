@@ -55,6 +55,11 @@ void kernel_expect_no_failures(void)
         fail_msg("%zu failures", count);
 }
 
+bool kernel_is_foreign(const struct fb_attention *attention)
+{
+    return attention->backend == FB_CPU && !fb_cpu_has(attention->isa);
+}
+
 bool kernel_is_runnable(const struct fb_attention *attention)
 {
     /* KERNEL_CASE_DEVICE=cuda: only those; on a machine with a GPU the others need no second run */
@@ -63,7 +68,7 @@ bool kernel_is_runnable(const struct fb_attention *attention)
         return false;
     if (attention->backend == FB_CUDA)
         return fb_cuda_is_present();
-    return attention->isa == FB_ISA_ANY || fb_cpu_has(attention->isa);
+    return !kernel_is_foreign(attention);
 }
 
 bool kernel_has_dtype(const struct fb_attention *attention, enum fb_dtype dtype)

@@ -128,6 +128,8 @@ bool kernel_guard_is_intact(const void *buffer, size_t bytes);
 void kernel_check_padding(const struct kernel_case *c, const struct fb_attention *attention,
                           const struct fb_tensor *x, bool queries, const char *name);
 
+/* Whether it is compiled for what this processor lacks, what it says of itself included. */
+bool kernel_is_foreign(const struct fb_attention *attention);
 /* Whether this machine can run it: its instruction set or its device is present. */
 bool kernel_is_runnable(const struct fb_attention *attention);
 /* Whether it takes a small plain problem of that dtype: softmax by cuDNN has no f32, and nothing

@@ -3,7 +3,6 @@
  * and for any number of threads, nothing read from scratch that was not written, refusals in words,
  * and a registry in which every mechanism has its oracle and every entry its own name.
  */
-#include "cpu_features.h"
 #include "kernel_case.h"
 #include "oracle.h"
 #include "registry.h"
@@ -78,13 +77,6 @@ static void test_kernels_runs_and_threads_give_the_same_bits(void **state)
 
 /* ---- refusals ------------------------------------------------------------------------------- */
 
-/* Whether a variant is compiled for what this processor lacks: what it says of itself, too. */
-static bool is_foreign(const struct fb_attention *attention)
-{
-    return attention->backend == FB_CPU && attention->isa != FB_ISA_ANY &&
-           !fb_cpu_has(attention->isa);
-}
-
 static void expect_refused(const struct fb_attention *attention, const struct fb_problem *problem,
                            enum fb_pass pass, const char *part)
 {
@@ -106,7 +98,7 @@ static void test_kernels_what_they_lack_is_refused_in_words(void **state)
         const struct fb_attention *attention = fb_attention_at(i);
         struct fb_problem good, p;
         struct fb_error error = {0};
-        if (is_foreign(attention))
+        if (kernel_is_foreign(attention))
             continue;
         fb_problem_init(&good, attention->mechanism, 2, 4, 16, 8);
         if (strcmp(attention->variant, "cudnn") ==
@@ -155,7 +147,7 @@ static size_t expect_refused_or_right(const struct fb_attention *attention,
                             .seed = 12};
     struct kernel_output output;
     struct fb_error why = {0};
-    if (is_foreign(attention))
+    if (kernel_is_foreign(attention))
         return 0;
     if (fb_attention_supports(attention, problem, FB_FORWARD, &why) != FB_OK) {
         expect_refused(attention, problem, FB_FORWARD, part);
@@ -306,7 +298,7 @@ static void test_registry_every_variant_is_found_by_its_own_name(void **state)
         assert_ptr_equal(fb_attention_find(a->mechanism, a->variant, a->backend, a->isa), a);
         struct fb_problem problem;
         struct fb_sizes few, many;
-        if (is_foreign(a))
+        if (kernel_is_foreign(a))
             continue;
         fb_problem_init(&problem, a->mechanism, 2, 3, 128, 64);
         fb_attention_sizes(a, &problem, 1, &few);
