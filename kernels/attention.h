@@ -198,9 +198,8 @@ static inline float *fb_tensor_row_f32(const struct fb_tensor *t, int64_t b, int
 
 /* ---- checked calls ------------------------------------------------------------------------- */
 
-/* Whether the variant serves the problem and the pass; the reason stands in why. Pure. Of a variant
- * for an instruction set that the processor lacks (fb_cpu_has) nothing may be called, this neither.
- */
+/* Whether this machine's processor has the variant's instruction set, and the variant serves the
+ * problem and the pass; the reason stands in why. */
 enum fb_status fb_attention_supports(const struct fb_attention *attention,
                                      const struct fb_problem *problem, enum fb_pass pass,
                                      struct fb_error *why) FB_MUST_CHECK;

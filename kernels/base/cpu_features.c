@@ -3,12 +3,20 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
+#include <stdatomic.h>
 
-/* Conversions of f16; clang's builtin does not know the name. */
+/* Conversions of f16; clang's builtin does not know the name. Asked once, for on a virtual machine
+ * the instruction leaves it, which takes as long as a small problem. */
 static bool has_f16c(void)
 {
-    unsigned int a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (unsigned int)bit_F16C) != 0;
+    enum { UNKNOWN, NO, YES };
+    static atomic_int known = UNKNOWN;
+    if (atomic_load_explicit(&known, memory_order_relaxed) == UNKNOWN) {
+        unsigned int a, b, c, d;
+        const bool has = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (unsigned int)bit_F16C) != 0;
+        atomic_store_explicit(&known, has ? YES : NO, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&known, memory_order_relaxed) == YES;
 }
 
 static bool has_avx2(void)

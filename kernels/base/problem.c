@@ -1,6 +1,7 @@
 /* Problems, tensors and checked calls; see attention.h. */
 #include "attention.h"
 #include "checked.h"
+#include "cpu_features.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -169,6 +170,12 @@ enum fb_status fb_attention_supports(const struct fb_attention *attention,
         return fb_error_set(why, FB_ERROR_UNSUPPORTED, "%s/%s on %s has no %s pass",
                             attention->mechanism->name, attention->variant,
                             fb_backend_name(attention->backend), fb_pass_name(pass));
+    }
+    /* Before the variant is asked: all of its code is compiled for that instruction set. */
+    if (attention->backend == FB_CPU && !fb_cpu_has(attention->isa)) {
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED, "%s/%s needs %s, which this processor lacks",
+                            attention->mechanism->name, attention->variant,
+                            fb_isa_name(attention->isa));
     }
     return attention->supports == NULL ? FB_OK : attention->supports(problem, pass, why);
 }

@@ -98,9 +98,11 @@ static void test_kernels_what_they_lack_is_refused_in_words(void **state)
         const struct fb_attention *attention = fb_attention_at(i);
         struct fb_problem good, p;
         struct fb_error error = {0};
-        if (kernel_is_foreign(attention))
-            continue;
         fb_problem_init(&good, attention->mechanism, 2, 4, 16, 8);
+        if (kernel_is_foreign(attention)) {
+            expect_refused(attention, &good, FB_FORWARD, "this processor lacks");
+            continue;
+        }
         if (strcmp(attention->variant, "cudnn") ==
             0) /* 16 bits, and a library that may be absent */
             good.dtype = FB_BF16;

@@ -1,4 +1,5 @@
 /* Plans: resolution against a machine, identity, filters, order, and the JSON of a case. */
+#include "cpu_features.h"
 #include "plan.h"
 #include "registry.h"
 #include "suite_fixture.h"
@@ -221,21 +222,48 @@ static void test_plan_external_programs_run_on_processors_and_gpus(void **state)
     free_plan(&p);
 }
 
+/* Of the sets that this processor has, since a variant for another one serves nothing here. */
 static void test_plan_best_isa_is_the_strongest_built_one(void **state)
 {
     (void)state;
-    struct planned p;
-    build(&p, "suite: s\nsweep: {mechanism: [flow, softmax], seq_len: 8}\n", NULL, &wide_machine);
-    assert_int_equal(p.status, FB_OK);
-    for (size_t i = 0; i < 2; i++) {
-        const struct fb_case *item = &p.plan.cases[i];
-        assert_non_null(item->attention);
-        assert_int_equal(item->attention->isa, item->isa);
-        for (int isa = (int)item->isa + 1; isa <= FB_ISA_AVX512; isa++) {
-            assert_true(!has_isa((enum fb_isa)isa) ||
-                        fb_attention_find(item->mechanism, item->variant, FB_CPU,
-                                          (enum fb_isa)isa) == NULL);
+    for (int best = FB_ISA_SCALAR; best <= FB_ISA_AVX512; best++) {
+        struct planned p;
+        struct fb_plan_machine machine = wide_machine;
+        machine.best_isa = (enum fb_isa)best;
+        if (!has_isa((enum fb_isa)best) || !fb_cpu_has((enum fb_isa)best)) {
+            continue;
         }
+        build(&p, "suite: s\nsweep: {mechanism: [flow, softmax], seq_len: 8}\n", NULL, &machine);
+        assert_int_equal(p.status, FB_OK);
+        for (size_t i = 0; i < 2; i++) {
+            const struct fb_case *item = &p.plan.cases[i];
+            assert_non_null(item->attention);
+            assert_int_equal(item->attention->isa, item->isa);
+            assert_true((int)item->isa <= best);
+            for (int isa = (int)item->isa + 1; isa <= best; isa++) {
+                assert_true(!has_isa((enum fb_isa)isa) ||
+                            fb_attention_find(item->mechanism, item->variant, FB_CPU,
+                                              (enum fb_isa)isa) == NULL);
+            }
+        }
+        free_plan(&p);
+    }
+}
+
+/* What a variant for an instruction set of another processor is planned as: a skip, no fault. */
+static void test_plan_what_this_processor_lacks_is_a_skip(void **state)
+{
+    (void)state;
+    struct planned p;
+    build(&p, "suite: s\nsweep: {mechanism: flow, seq_len: 8}\nhardware: [{isa: avx512}]\n", NULL,
+          &wide_machine);
+    assert_int_equal(p.status, FB_OK);
+    const struct fb_case *item = &p.plan.cases[0];
+    if (fb_cpu_has(FB_ISA_AVX512)) {
+        assert_null(item->skip_reason);
+    } else {
+        assert_non_null(item->skip_reason);
+        assert_null(item->attention);
     }
     free_plan(&p);
 }
@@ -248,24 +276,24 @@ static void test_plan_counting_is_on_one_thread_and_what_valgrind_executes(void 
                        "hardware: [{threads: max}, {threads: 2}, {isa: avx512}]\n"
                        "measure: {counter: %s, processes: 5}\n";
     static const char *const counters[] = {"valgrind", "hardware"};
-    struct fb_plan_machine machine = wide_machine;
-    machine.best_isa = FB_ISA_AVX512;
     for (int i = 0; i < 2; i++) {
         char suite[300];
         struct planned p;
         const bool valgrind = i == 0;
         (void)snprintf(suite, sizeof suite, text, counters[i]);
-        build(&p, suite, NULL, &machine);
+        build(&p, suite, NULL, &wide_machine);
         assert_int_equal(p.status, FB_OK);
         const struct fb_case *cases = p.plan.cases;
         assert_int_equal(p.plan.cases_count, valgrind ? 3 : 2);
         assert_int_equal(cases[0].threads, 1);
         assert_true(valgrind ? cases[0].isa != FB_ISA_AVX512 : cases[0].isa == FB_ISA_AVX512);
-        assert_null(cases[0].skip_reason);
+        if (fb_cpu_has(cases[0].isa)) {
+            assert_null(cases[0].skip_reason);
+            assert_int_equal(p.plan.jobs_count, 1);
+        }
         assert_non_null(strstr(cases[1].skip_reason, "counted on 1 thread, not 2"));
         if (valgrind)
             assert_non_null(strstr(cases[2].skip_reason, "valgrind executes no avx512"));
-        assert_int_equal(p.plan.jobs_count, 1);
         free_plan(&p);
     }
 }
@@ -483,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_plan_absent_hardware_optional_skips_required_refuses),
         cmocka_unit_test(test_plan_external_programs_run_on_processors_and_gpus),
         cmocka_unit_test(test_plan_best_isa_is_the_strongest_built_one),
+        cmocka_unit_test(test_plan_what_this_processor_lacks_is_a_skip),
         cmocka_unit_test(test_plan_counting_is_on_one_thread_and_what_valgrind_executes),
         cmocka_unit_test(test_plan_filter_conditions),
         cmocka_unit_test(test_plan_filter_mistakes),
