@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
 done
 
 kernel_tests='test_kernels_oracle test_kernels_contract test_kernels_gradient test_kernels_decode
-test_kernels_dtype test_cuda_device test_training_cuda test_training_bf16'
+test_kernels_dtype test_kernels_paths test_cuda_device test_training_cuda test_training_bf16'
 
 build() {
     cmake -S "$root" -B "$root/build-gpu" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLOWBENCH_CUDA=ON \
@@ -94,6 +94,8 @@ step() { # NAME command...
     fi
 }
 
+program() { find "$bin" -name "$1" -type f -perm -u+x | head -n 1; }
+
 info() { "$flowbench" info; }
 
 verify() {
@@ -107,28 +109,29 @@ verify() {
 tests() {
     local test
     for test in $kernel_tests; do
-        KERNEL_CASE_DEVICE=cuda "$(find "$bin" -name "$test" -type f -perm -u+x | head -n 1)" || return 1
+        KERNEL_CASE_DEVICE=cuda "$(program "$test")" || return 1
     done
 }
 
-# Calls on small shapes, untimed: a sanitizer serialises kernels, and a blocking kernel would wait.
-# Without cuDNN, whose kernels are not ours to check. The tools work side by side.
+# Small problems for every kernel, and decoding, untimed: a sanitizer serialises kernels, and a
+# blocking kernel would wait. Without cuDNN, whose kernels are not ours to check. All side by side.
 sanitize() {
-    local tool status=0
-    local -x FLOWBENCH_CUDNN=/none
+    local tool test run status=0
+    local -x FLOWBENCH_CUDNN=/none KERNEL_CASE_DEVICE=cuda
     local -A jobs
     for tool in memcheck racecheck initcheck; do
-        compute-sanitizer --tool "$tool" --error-exitcode 9 "$flowbench" verify --device cuda \
-            --dtype bf16 "$data"/golden/golden-{flow,flow-causal,softmax-causal,local,linear,linear-causal,performer,performer-causal}-[13].safetensors \
-            >"$out/sanitize-$tool.log" 2>&1 &
-        jobs[$tool]=$!
+        for test in test_kernels_paths test_kernels_decode; do
+            compute-sanitizer --tool "$tool" --error-exitcode 9 "$(program "$test")" \
+                >"$out/sanitize-$tool-$test.log" 2>&1 &
+            jobs[$tool-$test]=$!
+        done
     done
-    for tool in "${!jobs[@]}"; do
-        if ! wait "${jobs[$tool]}"; then
-            echo "FAILED: $tool: $out/sanitize-$tool.log"
+    for run in "${!jobs[@]}"; do
+        if ! wait "${jobs[$run]}"; then
+            echo "FAILED: $out/sanitize-$run.log"
             status=1
         fi
-        grep SUMMARY "$out/sanitize-$tool.log"
+        echo "$run: $(grep SUMMARY "$out/sanitize-$run.log")"
     done
     return "$status"
 }

@@ -41,7 +41,7 @@ enum fb_status fb_peer_attention(struct fb_case *item, struct fb_arena *arena,
         .mechanism = item->mechanism,
         .variant = item->variant,
         .backend = item->device,
-        .isa = item->isa,
+        .isa = FB_ISA_ANY, /* it chooses its instructions itself */
         .deterministic = false,
         .supports = peer_supports,
         .sizes = peer_sizes,
