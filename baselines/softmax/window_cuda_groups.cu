@@ -24,7 +24,7 @@ __device__ void write_block(const window_arguments &a, const query_block &place,
     const int written = min(queries, a.q_len - place.first);
     float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + place.first;
     write_rows<T>(shared, out, rows, rows_of<T>(a.out, place.head.b, place.head.h, place.first),
-                  strip, place.valid, written, at, a.scale, lse);
+                  strip, place.valid, written, at, lse);
 }
 
 /* A tile of 8 N keys: scores, weights, what they make of the values. The rows start at `row`, the

@@ -307,7 +307,7 @@ template <typename T> struct group_rows {
         float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first;
         write_rows<T>(shared + place_of_queries(round), out, rows,
                       rows_of<T>(a.out, share.head.b, share.head.h, first), strip, valid,
-                      min(kUnit, a.q_len - first), lane_places(), a.scale, lse);
+                      min(kUnit, a.q_len - first), lane_places(), lse);
     }
 };
 

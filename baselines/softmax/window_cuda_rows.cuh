@@ -60,7 +60,9 @@ __device__ inline query_block query_block_of(const window_arguments &a, int quer
     return place;
 }
 
-/* The rows g and g + 8 of a warp's strip. */
+/* The rows g and g + 8 of a warp's strip. Peaks are exponents, of scores times the scale, so that a
+ * peak that stays has a factor of one: the difference of a product and of the same one, rounded, is
+ * the rounding, which would count anew with every tile. */
 struct row_state {
     float peak[2], sum[2];
 };
@@ -92,9 +94,9 @@ __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &ro
             peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 1));
         peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 2));
-        const float now = fmaxf(rows.peak[half], peak);
-        const float base = now == -INFINITY ? 0.0F : now * scale;
-        factor[half] = window_power(rows.peak[half] * scale - base);
+        const float now = fmaxf(rows.peak[half], peak * scale);
+        const float base = now == -INFINITY ? 0.0F : now;
+        factor[half] = window_power(rows.peak[half] - base);
         float sum = 0.0F;
 #pragma unroll
         for (int n = 0; n < N; n++)
@@ -153,7 +155,7 @@ __device__ void store_strip(char *tile, const float (&c)[8][4], const float (&fa
 /* What the strip's rows are to be multiplied by at the end, and their logarithms of sums. `valid`
  * rows have queries. */
 __device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int strip, int valid,
-                                int written, float scale, float *lse)
+                                int written, float *lse)
 {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -163,7 +165,7 @@ __device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int 
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
         const int row = strip + lane / 4 + 8 * half;
         if (lse != nullptr && lane % 4 == 0 && row < written)
-            lse[row] = sum > 0.0F ? rows.peak[half] * scale + log2f(sum) : INFINITY;
+            lse[row] = sum > 0.0F ? rows.peak[half] + log2f(sum) : INFINITY;
         inverse[half] = sum > 0.0F && row < valid ? 1.0F / sum : 0.0F;
     }
 }
@@ -172,10 +174,10 @@ __device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int 
 template <typename T>
 __device__ void write_rows(char *tile, const float (&out)[8][4], const row_state &rows,
                            const head_rows<T> &to, int strip, int valid, int written,
-                           const lane_places &at, float scale, float *lse)
+                           const lane_places &at, float *lse)
 {
     float inverse[2];
-    end_rows(inverse, rows, strip, valid, written, scale, lse);
+    end_rows(inverse, rows, strip, valid, written, lse);
     store_strip<T>(tile, out, inverse, to, strip, written, at);
 }
 

@@ -112,9 +112,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const int written = min(kPanel, a.q_len - first), valid = place.head.q_len - first;
     float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first;
     float inverse[2];
-    end_rows(inverse, rows, strip, valid, written, a.scale, lse);
+    end_rows(inverse, rows, strip, valid, written, lse);
     write_strip_rows(rows_of<float>(a.out, place.head.b, place.head.h, first), out, inverse, strip,
-                     written);
+                     valid, written);
 #endif
 }
 

@@ -60,21 +60,27 @@ __device__ inline void product_of_result(strip_result &c, const strip_result &a,
 
 #endif
 
-/* A strip's rows times a factor each, to those before `written`. */
+/* A strip's rows times a factor each, to those before `written`; zeros from `valid` on, whatever
+ * they are: a row of padding may be infinite. */
 __device__ inline void write_strip_rows(const head_rows<float> &to, const strip_result &c,
-                                        const float (&factors)[2], int strip, int written)
+                                        const float (&factors)[2], int strip, int valid,
+                                        int written)
 {
     const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = strip + g + 8 * half;
-        if (row >= written)
-            continue;
         float *at = to.data + row * to.stride + 2 * t;
+        if (row < min(valid, written)) {
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            *reinterpret_cast<float2 *>(at + 8 * n) =
-                make_float2(c[n][2 * half] * factors[half], c[n][2 * half + 1] * factors[half]);
+            for (int n = 0; n < 8; n++)
+                *reinterpret_cast<float2 *>(at + 8 * n) =
+                    make_float2(c[n][2 * half] * factors[half], c[n][2 * half + 1] * factors[half]);
+        } else if (row < written) {
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                *reinterpret_cast<float2 *>(at + 8 * n) = make_float2(0.0F, 0.0F);
+        }
     }
 }
 

@@ -168,14 +168,11 @@ template <bool Keys>
 __device__ void write_own(const gradient_arguments &a, const split_task &task,
                           const panel_tensor &to, int strip, const strip_result &c, float factor)
 {
-    const int g = (int)threadIdx.x % 32 / 4, all = Keys ? a.w.kv_len : a.w.q_len;
-    float factors[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        factors[half] = task.first + strip + g + 8 * half < task.length ? factor : 0.0F;
+    const int all = Keys ? a.w.kv_len : a.w.q_len;
+    const float factors[2] = {factor, factor};
     write_strip_rows(
         rows_of<float>(to.view, task.head.b, Keys ? task.head.kv_h : task.head.h, task.first), c,
-        factors, strip, min(kPanel, all - task.first));
+        factors, strip, task.length - task.first, min(kPanel, all - task.first));
 }
 
 #endif

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     __syncthreads();
     const int written = min(kQueries, a.q_len - first);
     write_rows<T>(shared, out, rows, rows_of<T>(a.out, head.b, head.h, first), strip, valid,
-                  written, at, a.scale,
+                  written, at,
                   a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first);
 }
 
