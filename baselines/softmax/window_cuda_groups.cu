@@ -45,7 +45,7 @@ __device__ void add_tile(const window_arguments &a, uint64_t q, uint32_t keys, u
     wgmma_hold(s);
     if (at + 8 * N > to || at + 8 * N - 1 > row + a.ahead || at < row + 15 - a.back)
         mask_scores(s, a, row, at, to);
-    weigh_scores(s, factor, rows, a.scale);
+    weigh_scores<T>(s, factor, rows, a.scale);
     scale_rows(out, factor);
     uint32_t p[N / 2][4];
 #pragma unroll

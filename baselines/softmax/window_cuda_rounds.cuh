@@ -243,7 +243,7 @@ template <typename T> struct group_rows {
         if (here + kKeys > to || here + kKeys - 1 > row + a.ahead || here < row + 15 - a.back)
             mask_scores(s, a, row, here, to);
         float factor[2];
-        weigh_scores(s, factor, rows, a.scale);
+        weigh_scores<T>(s, factor, rows, a.scale);
         scale_rows(out, factor);
 #pragma unroll
         for (int step = 0; step < 8; step++) {

@@ -82,8 +82,13 @@ __device__ void mask_scores(float (&s)[N][4], const window_arguments &a, int row
         }
 }
 
+/* The power of two that the largest weight is: f16 ends at 2^-25, and what lies below counts, too,
+ * when there is much of it. It leaves with the sum of the weights. */
+template <typename T> constexpr float kWeightPower = 0.0F;
+template <> constexpr float kWeightPower<__half> = 14.0F;
+
 /* Scores become weights; factor: what the new maximum makes of the output so far. */
-template <int N>
+template <typename T, int N>
 __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &rows, float scale)
 {
 #pragma unroll
@@ -96,6 +101,7 @@ __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &ro
         peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 2));
         const float now = fmaxf(rows.peak[half], peak * scale);
         const float base = now == -INFINITY ? 0.0F : now;
+        const float one = base - kWeightPower<T>; /* whose weight is one */
         factor[half] = window_power(rows.peak[half] - base);
         float sum = 0.0F;
 #pragma unroll
@@ -103,7 +109,7 @@ __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &ro
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 float &x = s[n][2 * half + i];
-                x = window_power(fmaf(x, scale, -base));
+                x = window_power(fmaf(x, scale, -one));
                 sum += x;
             }
         rows.sum[half] = rows.sum[half] * factor[half] + sum;
@@ -154,8 +160,9 @@ __device__ void store_strip(char *tile, const float (&c)[8][4], const float (&fa
 
 /* What the strip's rows are to be multiplied by at the end, and their logarithms of sums. `valid`
  * rows have queries. */
-__device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int strip, int valid,
-                                int written, float *lse)
+template <typename T>
+__device__ void end_rows(float (&inverse)[2], const row_state &rows, int strip, int valid,
+                         int written, float *lse)
 {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -165,7 +172,7 @@ __device__ inline void end_rows(float (&inverse)[2], const row_state &rows, int 
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
         const int row = strip + lane / 4 + 8 * half;
         if (lse != nullptr && lane % 4 == 0 && row < written)
-            lse[row] = sum > 0.0F ? rows.peak[half] + log2f(sum) : INFINITY;
+            lse[row] = sum > 0.0F ? rows.peak[half] + (log2f(sum) - kWeightPower<T>) : INFINITY;
         inverse[half] = sum > 0.0F && row < valid ? 1.0F / sum : 0.0F;
     }
 }
@@ -177,7 +184,7 @@ __device__ void write_rows(char *tile, const float (&out)[8][4], const row_state
                            const lane_places &at, float *lse)
 {
     float inverse[2];
-    end_rows(inverse, rows, strip, valid, written, lse);
+    end_rows<T>(inverse, rows, strip, valid, written, lse);
     store_strip<T>(tile, out, inverse, to, strip, written, at);
 }
 

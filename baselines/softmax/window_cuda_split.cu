@@ -51,7 +51,7 @@ __device__ void add_values(const window_arguments &a, strip_result &s, const cha
     float factor[2];
     if (at + kPanel > to || at + kPanel - 1 > row + a.ahead || at < row + 15 - a.back)
         mask_scores(s, a, row, at, to);
-    weigh_scores(s, factor, rows, a.scale);
+    weigh_scores<float>(s, factor, rows, a.scale);
     strip_result part;
     product_of_result(part, s, stage + 2 * kSplitBytes, stage + 3 * kSplitBytes);
 #pragma unroll
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const int written = min(kPanel, a.q_len - first), valid = place.head.q_len - first;
     float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first;
     float inverse[2];
-    end_rows(inverse, rows, strip, valid, written, lse);
+    end_rows<float>(inverse, rows, strip, valid, written, lse);
     write_strip_rows(rows_of<float>(a.out, place.head.b, place.head.h, first), out, inverse, strip,
                      valid, written);
 #endif

@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             here < first + strip + 15 - a.back)
             mask_scores(s, a, first + strip, here, range.to);
         float factor[2];
-        weigh_scores(s, factor, rows, a.scale);
+        weigh_scores<T>(s, factor, rows, a.scale);
         scale_rows(out, factor);
         add_values<T>(out, s, keys + kTileBytes, at);
         __syncthreads(); /* the tile is free */

@@ -162,6 +162,21 @@ void kernel_case_init(struct kernel_case *c)
     }
 }
 
+void kernel_case_raise(struct kernel_tensor *x, int64_t from, int64_t to, int64_t component,
+                       float by)
+{
+    const struct fb_tensor *t = &x->view;
+    for (int64_t b = 0; b < t->shape[0]; b++)
+        for (int64_t h = 0; h < t->shape[1]; h++)
+            for (int64_t token = from; token < to; token++) {
+                const float y = (float)fb_tensor_value(t, b, h, token, component) + by;
+                unsigned char *row = fb_tensor_row(t, b, h, token);
+                fb_dtype_narrow(t->dtype, &y, 1,
+                                row + (size_t)component * fb_dtype_bytes(t->dtype));
+                x->max = fmax(x->max, fabs(fb_tensor_value(t, b, h, token, component)));
+            }
+}
+
 static void choose_rows(struct kernel_case *c, size_t rows_max)
 {
     const int64_t len = c->problem.q_len;

@@ -60,6 +60,9 @@ bool kernel_case_is_affordable(const struct kernel_case *c, const struct fb_atte
 
 /* Draws the inputs. Fails the test when memory is short or the mechanism refuses. */
 void kernel_case_init(struct kernel_case *c);
+/* Adds to a component of the rows from..to-1 of every head of an input; before the references. */
+void kernel_case_raise(struct kernel_tensor *x, int64_t from, int64_t to, int64_t component,
+                       float by);
 /* Computes the reference: of every row when rows_max is 0, else of about rows_max rows, the first,
  * the last and those around multiples of 64 among them, of every head. */
 void kernel_case_reference(struct kernel_case *c, size_t rows_max);

@@ -9,6 +9,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -240,6 +241,42 @@ static void test_dtypes_softmax_long_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* An attention sink: a key whose score is far above all others, and whose value is nothing. What
+ * the others weigh lies below the least that f16 has, and is all that the output consists of. */
+static void test_dtypes_softmax_keeps_what_stands_beside_a_sink(void **state)
+{
+    (void)state;
+    enum { QUERIES = 64, KEYS = 4096, SINK = 1500, DIM = 64 };
+    static const char *const mechanisms[] = {"softmax", "local"};
+    for (int variation = 0; variation < 4; variation++) {
+        struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 0.7f, .seed = 870};
+        kernel_case_set_problem(&c, fb_mechanism_find(mechanisms[variation / 2]), 1, 1,
+                                variation / 2 != 0 ? KEYS : QUERIES, KEYS, DIM, DIM);
+        c.problem.dtype = dtypes[variation % 2];
+        kernel_case_init(&c);
+        kernel_case_raise(&c.q, 0, c.problem.q_len, 0, 8.0f);
+        kernel_case_raise(&c.k, SINK, SINK + 1, 0, 17.0f); /* 17 = 8 * 17 / sqrt(64) */
+        for (int64_t d = 0; d < DIM; d++) {
+            kernel_case_raise(&c.v, 0, KEYS, d, 1.0f);
+            kernel_case_raise(&c.v, SINK, SINK + 1, d,
+                              -(float)fb_tensor_value(&c.v.view, 0, 0, SINK, d));
+        }
+        kernel_case_reference(&c, 0);
+        for (size_t i = 0; i < fb_attention_count(); i++) {
+            const struct fb_attention *attention = fb_attention_at(i);
+            struct kernel_output output;
+            if (!kernel_case_is_served(&c, attention, FB_FORWARD) ||
+                strcmp(attention->variant, "cudnn") == 0 || /* weighs by f16, as it likes */
+                !kernel_case_run(&c, attention, 1, 0xff, &output))
+                continue;
+            kernel_case_judge(&c, attention, &output, fb_judge_budget(c.problem.dtype, FB_FORWARD));
+            kernel_output_free(&output);
+        }
+        kernel_case_free(&c);
+    }
+    kernel_expect_no_failures();
+}
+
 /* More tokens than a GPU's clusters hold for the gradient, in rows that start anywhere. */
 static void test_dtypes_flow_long_heads_of_64_agree_with_oracle(void **state)
 {
@@ -347,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_softmax_long_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_softmax_keeps_what_stands_beside_a_sink),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_linear_f16_keeps_its_range),

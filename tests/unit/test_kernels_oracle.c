@@ -255,15 +255,6 @@ static void test_kernels_long_sequences_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
-/* Adds to the first component of every row, f32, one sequence. */
-static void raise_rows(struct kernel_tensor *x, float by)
-{
-    const struct fb_tensor *t = &x->view;
-    for (int64_t h = 0; h < t->shape[1]; h++)
-        for (int64_t token = 0; token < t->shape[2]; token++)
-            fb_tensor_row_f32(t, 0, h, token)[0] += by;
-}
-
 /* Where a running maximum stays, what has been summed up so far stays, too: a factor that is next
  * to one, tile by tile, shows with many keys whose scores are far from zero. */
 static void test_kernels_many_keys_with_far_scores_agree_with_oracle(void **state)
@@ -273,8 +264,8 @@ static void test_kernels_many_keys_with_far_scores_agree_with_oracle(void **stat
     struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 1.0f, .seed = 31};
     set_problem(&c, fb_mechanism_find("softmax"), 1, 1, &shape, 0);
     kernel_case_init(&c);
-    raise_rows(&c.q, 10.0f);
-    raise_rows(&c.k, 10.0f); /* scores of 12.5, give or take one */
+    kernel_case_raise(&c.q, 0, shape.q_len, 0, 10.0f);
+    kernel_case_raise(&c.k, 0, shape.kv_len, 0, 10.0f); /* scores of 12.5, give or take one */
     kernel_case_reference(&c, 0);
     for (size_t i = 0; i < fb_attention_count(); i++) {
         const struct fb_attention *attention = fb_attention_at(i);
