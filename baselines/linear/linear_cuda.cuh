@@ -66,9 +66,9 @@ template <typename P> __device__ void linear_phi(enum fb_linear_cuda_map map, fl
 #pragma unroll
     for (int e = 0; e < 8; e++) {
         if (map == FB_LINEAR_CUDA_ELU)
-            x[e] = fmaxf(x[e], 0.0F) + P::power(fminf(x[e], 0.0F));
+            x[e] = fmaxf(x[e], 0.0F) + P::power(smaller_of(x[e], 0.0F));
         else if (map == FB_LINEAR_CUDA_RELU)
-            x[e] = fmaxf(x[e], 0.0F) + 1e-3F;
+            x[e] = larger_of(x[e], 0.0F) + 1e-3F;
     }
 }
 

@@ -71,7 +71,8 @@ __device__ void visit_out(const linear_arguments &a, const causal_slice<LINEAR_O
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = first + x.strip + (int)threadIdx.x % 32 / 4 + 8 * half;
-        const bool exists = row < x.u.q_valid;
+        /* without keys y would be epsilon, whose inverse f16 has no room for */
+        const bool exists = row < x.u.q_valid && x.u.kv_valid > 0;
         y[half] = exists ? range.back * (parts[2 * half] + parts[2 * half + 1]) + a.epsilon : 0.0F;
         if (a.denominators != nullptr && threadIdx.x % 4 == 0 && row < a.q_len)
             a.denominators[x.query_head * a.q_len + row] = y[half];

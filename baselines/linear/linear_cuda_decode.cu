@@ -31,8 +31,8 @@ int64_t state_floats(int64_t features, int64_t value_dim)
 __device__ float feature(enum fb_linear_cuda_map map, float x)
 {
     if (map == FB_LINEAR_CUDA_ELU)
-        return fmaxf(x, 0.0F) + expf(fminf(x, 0.0F));
-    return map == FB_LINEAR_CUDA_RELU ? fmaxf(x, 0.0F) + 1e-3F : x;
+        return fmaxf(x, 0.0F) + expf(smaller_of(x, 0.0F));
+    return map == FB_LINEAR_CUDA_RELU ? larger_of(x, 0.0F) + 1e-3F : x;
 }
 
 __device__ float advance(float *value, float *error, float x)

@@ -21,7 +21,7 @@ struct split_elu {
     static constexpr bool maps = true;
     __device__ static float phi(float x)
     {
-        return fmaxf(x, 0.0F) + expf(fminf(x, 0.0F));
+        return fmaxf(x, 0.0F) + expf(smaller_of(x, 0.0F));
     }
     __device__ static float slope(float x)
     {
@@ -32,7 +32,7 @@ struct split_relu {
     static constexpr bool maps = true;
     __device__ static float phi(float x)
     {
-        return fmaxf(x, 0.0F) + 1e-3F;
+        return larger_of(x, 0.0F) + 1e-3F;
     }
     __device__ static float slope(float x)
     {

@@ -88,8 +88,8 @@ __device__ void store_strip(const strip_pairs &x, const panel_rows<T> &to, int f
 __device__ inline float strip_phi(enum fb_linear_cuda_map map, float x)
 {
     if (map == FB_LINEAR_CUDA_ELU)
-        return fmaxf(x, 0.0F) + __expf(fminf(x, 0.0F));
-    return map == FB_LINEAR_CUDA_RELU ? fmaxf(x, 0.0F) + 1e-3F : x;
+        return fmaxf(x, 0.0F) + __expf(smaller_of(x, 0.0F));
+    return map == FB_LINEAR_CUDA_RELU ? larger_of(x, 0.0F) + 1e-3F : x;
 }
 
 template <typename T> __device__ uint32_t pair_phi(enum fb_linear_cuda_map map, uint32_t pair)

@@ -86,7 +86,7 @@ __device__ mark_numbers load_mark(const fused_arguments &a, int64_t mark, const 
 
 template <typename T, bool OfQueries>
 __device__ void put_mark(const fused_arguments &a, int64_t mark, const mark_place &place,
-                         const mark_sums &sums, const range_factors<T, 7> &factors)
+                         const mark_sums &sums, const range_factors<T, kStateBits> &factors)
 {
     const fused_mark<T> to(OfQueries ? a.query_marks : a.key_marks, mark);
     *reinterpret_cast<uint4 *>(to.state + place.offset) =
@@ -183,7 +183,8 @@ __global__ void __launch_bounds__(kThreads) mark_kernel(const __grid_constant__ 
             const int chunk = chunk_at(from + k);
             if (from + k >= a.chunks)
                 break;
-            put_mark<T, OfQueries>(a, first + chunk, place, sums, range_factors<T, 7>(largest[k]));
+            put_mark<T, OfQueries>(a, first + chunk, place, sums,
+                                   range_factors<T, kStateBits>(largest[k]));
             if (chunk >= full)
                 continue;
             const float back = query_range<T>(min(chunk * kChunk + 1, keys)).back / kMarkFactor<T>;

@@ -180,9 +180,15 @@ template <typename T> constexpr float kKeyFactor = kNarrow<T> ? 1024.0F : 1.0F;
 template <typename T> constexpr float kQuerySlope = kNarrow<T> ? 32.0F : 1.0F;
 template <typename T> constexpr float kKeySlope = kNarrow<T> ? 16.0F : 1.0F;
 
-/* States of a chunk's queries as marks, of all behind it likewise. */
-template <typename T> constexpr float kMarkFactor = kNarrow<T> ? 0.015625F : 1.0F;
-template <typename T> constexpr float kBehindFactor = kNarrow<T> ? 16.0F : 1.0F;
+/* States of a chunk's queries as marks, of all behind it likewise. They are times dout, which a
+ * loss that is scaled makes large: at dout of size 1 the largest marks come to be some 90 and 20.
+ */
+template <typename T> constexpr float kMarkFactor = kNarrow<T> ? power<-10>() : 1.0F;
+template <typename T> constexpr float kBehindFactor = kNarrow<T> ? power<-2>() : 1.0F;
+
+/* The largest sum of features that keys' states are times the values of: 2^3 at most, so that f16
+ * has room for values of 8000. No sum is below 10^-4 of it. */
+constexpr int kStateBits = 2;
 
 /* Features of queries over y, which sums over so many keys, as operands. */
 template <typename T> struct query_range {

@@ -55,9 +55,9 @@ __device__ inline float smallest_sum(const float *z, int features)
 /* What a head's state is multiplied by. Of queries: features over y are at most the inverse of the
  * sums of keys' features. */
 template <typename T, bool OfQueries>
-__device__ range_factors<T, OfQueries ? 8 : 6> state_factors(const fused_arguments &a, int64_t unit,
-                                                             const float *sums, int slots,
-                                                             float highest, int valid)
+__device__ range_factors<T, OfQueries ? 8 : kStateBits>
+state_factors(const fused_arguments &a, int64_t unit, const float *sums, int slots, float highest,
+              int valid)
 {
     float largest = 1.0F;
     if constexpr (kNarrow<T> && OfQueries)
@@ -65,7 +65,7 @@ __device__ range_factors<T, OfQueries ? 8 : 6> state_factors(const fused_argumen
                   smallest_sum(fused_total<T>(a.totals, unit, a.features).z, a.features);
     else if constexpr (kNarrow<T>)
         largest = largest_sum(sums, slots, a.features, highest, kFeatureEpsilon * (float)valid);
-    return range_factors < T, OfQueries ? 8 : 6 > (largest);
+    return range_factors < T, OfQueries ? 8 : kStateBits > (largest);
 }
 
 /* A thread has one column of every fourth of a block's features. */

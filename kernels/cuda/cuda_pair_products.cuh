@@ -11,9 +11,10 @@ template <> struct pairs<__nv_bfloat16> {
     static constexpr uint32_t ones = 0x3f803f80U;
     static constexpr uint32_t minus_20 = 0xc1a0c1a0U;
 
+    /* What is not a number stays that. */
     __device__ static void raise(uint32_t &x, uint32_t least)
     {
-        asm("max.bf16x2 %0, %0, %1;" : "+r"(x) : "r"(least));
+        asm("max.NaN.bf16x2 %0, %0, %1;" : "+r"(x) : "r"(least));
     }
     __device__ static uint32_t product(uint32_t x, uint32_t y)
     {
@@ -35,7 +36,7 @@ template <> struct pairs<__half> {
 
     __device__ static void raise(uint32_t &x, uint32_t least)
     {
-        asm("max.f16x2 %0, %0, %1;" : "+r"(x) : "r"(least));
+        asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(x) : "r"(least));
     }
     __device__ static uint32_t product(uint32_t x, uint32_t y)
     {

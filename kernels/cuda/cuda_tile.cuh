@@ -53,6 +53,21 @@ template <> __device__ inline __half from_f32<__half>(float x)
     return __float2half_rn(x);
 }
 
+/* The smaller and the larger of two; not a number if one of them is none. Feature maps are made of
+ * these: a model that has diverged must not look as if it had not. */
+__device__ inline float smaller_of(float x, float y)
+{
+    float z;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+__device__ inline float larger_of(float x, float y)
+{
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
 enum class tile_products { bf16, tf32, tf32x3 };
 
 template <typename T> constexpr tile_products products_of();

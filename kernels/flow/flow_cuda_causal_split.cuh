@@ -130,7 +130,7 @@ __device__ inline head_rows<float> values_of(const causal_gradient &a, const chu
 /* sigmoid within an ulp or two: the reciprocal's last digits by one step of Newton's. */
 __device__ inline float split_sigmoid(float x)
 {
-    const float y = 1.0F + expf(fminf(-x, 80.0F)), r = reciprocal(y);
+    const float y = 1.0F + expf(smaller_of(-x, 80.0F)), r = reciprocal(y);
     return fmaf(r, fmaf(-y, r, 1.0F), r);
 }
 

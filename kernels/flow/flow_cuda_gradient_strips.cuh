@@ -93,8 +93,8 @@ __device__ inline void load_strip_vector(strip_shared &own, int index, const flo
         own.vectors[index][i] = from[i] + eps;
 }
 
-/* Gradients of the flows are a hundredth of values times dout, more or less. */
-template <typename T> using flow_factors = range_factors<T, 6>;
+/* Gradients of the flows are values times dout, more or less, times queries for a key. */
+template <typename T> using flow_factors = range_factors<T, 0>;
 
 /* ---- gather ---------------------------------------------------------------------------------- */
 
@@ -136,9 +136,12 @@ __device__ void add_tokens(gather_sums &sums, const strip_shared &own, uint32_t 
             multiply<T>(sums.moment[2 * i + 1], scaled, b[i][2], b[i][3]);
         }
         if (warp < 4) {
+            /* flows have a bound; a gradient that is beyond the range must show */
             const float2 low = pair(own.weights[g % 3], 0), high = pair(own.weights[g % 3], 1);
-            multiply<T>(sums.vectors, a, g < 3 ? pack_bounded<T>(low.x, low.y) : 0,
-                        g < 3 ? pack_bounded<T>(high.x, high.y) : 0);
+            const auto packed = [&](float2 x) {
+                return g == 0 ? pack_bounded<T>(x.x, x.y) : pack_pair<T>(x.x, x.y);
+            };
+            multiply<T>(sums.vectors, a, g < 3 ? packed(low) : 0, g < 3 ? packed(high) : 0);
         }
     }
 }
@@ -188,7 +191,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const gradient_factors<T> factors(a.ranges);
     matrix_rows<kTileThreads>(scalars + FB_FLOW_CUDA_SCALARS)
         .template put<T>(own.matrix, scalars[0] * factors.state.into);
-    const flow_factors<T> flow(1.0F);
+    const flow_factors<T> flow(ratio);
     gather_sums sums = {};
     walk_slice<Whole>(
         strips, s.q, a.round.dout, head, head.h, head.h, range_of(s, head.q_len, s.q_len),

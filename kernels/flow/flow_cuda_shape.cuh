@@ -46,7 +46,7 @@ struct flow_map {
         if (phi == FB_FLOW_SIGMOID)
             return 1.0F / (1.0F + expf(-x));
         if (phi == FB_FLOW_RELU)
-            return fmaxf(x, 0.0F) + FB_FLOW_EPSILON;
+            return larger_of(x, 0.0F) + FB_FLOW_EPSILON;
         return x > 0.0F ? x + 1.0F : expf(x);
     }
 };

@@ -47,7 +47,7 @@ __device__ inline void sigmoids(float (&x)[4])
     float a[4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        a[i] = 1.0F + power_of_two(fminf(-log2e * x[i], 20.0F * log2e));
+        a[i] = 1.0F + power_of_two(smaller_of(-log2e * x[i], 20.0F * log2e));
     const float low = a[0] * a[1], high = a[2] * a[3];
     const float all = reciprocal(low * high);
     const float for_low = all * high, for_high = all * low;

@@ -134,11 +134,11 @@ template <typename T> __device__ void wide_phi(enum fb_flow_phi phi, float (&x)[
     } else if (phi == FB_FLOW_RELU) {
 #pragma unroll
         for (int e = 0; e < 8; e++)
-            x[e] = fmaxf(x[e], 0.0F) + FB_FLOW_EPSILON;
+            x[e] = larger_of(x[e], 0.0F) + FB_FLOW_EPSILON;
     } else {
 #pragma unroll
         for (int e = 0; e < 8; e++)
-            x[e] = fmaxf(x[e], 0.0F) + wide_power<T>(fminf(x[e], 0.0F));
+            x[e] = fmaxf(x[e], 0.0F) + wide_power<T>(smaller_of(x[e], 0.0F));
     }
 }
 

@@ -75,6 +75,64 @@ static void test_kernels_runs_and_threads_give_the_same_bits(void **state)
     kernel_expect_no_failures();
 }
 
+/* ---- inputs that are not numbers ------------------------------------------------------------- */
+
+/* Whether rows from..to-1 of the output hold a number that is none, each of them. */
+static bool shows_nan(const struct fb_tensor *out, int64_t from, int64_t to)
+{
+    for (int64_t row = from; row < to; row++) {
+        bool shows = false;
+        for (int64_t d = 0; d < out->shape[3]; d++)
+            shows = shows || isnan(fb_tensor_value(out, 0, 0, row, d));
+        if (!shows)
+            return false;
+    }
+    return true;
+}
+
+/* One number of q, k or v is none: the query's own row shows it, or all rows that see the key. */
+static void expect_nan_shows(struct kernel_case *c, const struct fb_attention *attention,
+                             struct kernel_tensor *input, const char *name)
+{
+    enum { ROW = 70 };
+    struct kernel_output output;
+    const int64_t last = c->problem.q_len;
+    const bool local = strcmp(c->mechanism->name, "local") == 0;
+    const int64_t from = input == &c->q || local || c->problem.causal ? ROW : 0;
+    const int64_t to = input == &c->q || local ? ROW + 1 : last;
+    kernel_case_init(c);
+    kernel_case_raise(input, ROW, ROW + 1, 3, NAN);
+    if (kernel_case_run(c, attention, 2, 0xff, &output)) {
+        if (!shows_nan(&output.view, from, to))
+            kernel_report(c, attention, "a number of %s that is none does not show", name);
+        kernel_output_free(&output);
+    }
+    kernel_case_free(c);
+}
+
+/* A model that has diverged must not look as if it had not. */
+static void test_kernels_show_what_is_not_a_number(void **state)
+{
+    (void)state;
+    static const enum fb_dtype dtypes[] = {FB_F32, FB_BF16, FB_F16};
+    for (size_t i = 0; i < fb_attention_count(); i++)
+        for (int variation = 0; variation < 24; variation++) {
+            const struct fb_attention *attention = fb_attention_at(i);
+            const int64_t len = variation / 12 != 0 ? 1100 : 130;
+            const int64_t dim = variation / 6 % 2 != 0 ? 40 : 64;
+            struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 1.0f, .seed = 14};
+            kernel_case_set_problem(&c, attention->mechanism, 1, 1, len, len, dim, dim);
+            c.problem.dtype = dtypes[variation / 2 % 3];
+            c.problem.causal = variation % 2 != 0;
+            if (!kernel_case_is_served(&c, attention, FB_FORWARD))
+                continue;
+            expect_nan_shows(&c, attention, &c.q, "q");
+            expect_nan_shows(&c, attention, &c.k, "k");
+            expect_nan_shows(&c, attention, &c.v, "v");
+        }
+    kernel_expect_no_failures();
+}
+
 /* ---- refusals ------------------------------------------------------------------------------- */
 
 static void expect_refused(const struct fb_attention *attention, const struct fb_problem *problem,
@@ -324,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_registry_every_mechanism_has_oracle_cost_and_a_name_of_its_own),
         cmocka_unit_test(test_registry_every_variant_is_found_by_its_own_name),
         cmocka_unit_test(test_registry_every_mechanism_has_a_scalar_cpu_variant),
+        cmocka_unit_test(test_kernels_show_what_is_not_a_number),
         cmocka_unit_test(test_kernels_what_they_lack_is_refused_in_words),
         cmocka_unit_test(test_kernels_grouped_queries_and_lengths_are_refused_or_right),
         cmocka_unit_test(test_flow_causal_with_unequal_lengths_is_refused),

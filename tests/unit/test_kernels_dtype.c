@@ -17,9 +17,11 @@ enum { VARIANTS_MAX = 256 };
 static const enum fb_dtype dtypes[] = {FB_BF16, FB_F16};
 static const double forward_share = 0.6;
 
-/* Inference and training on one thread and on three: right, and the same bits where the variant
- * promises them (cuDNN's gradients of 1024 keys differ from call to call). */
-static void judge_variant(const struct kernel_case *c, const struct fb_attention *attention)
+/* Inference and, if it is to be trained, training on one thread and on three: right, and the same
+ * bits where the variant promises them (cuDNN's gradients of 1024 keys differ from call to call).
+ */
+static void judge_variant(const struct kernel_case *c, const struct fb_attention *attention,
+                          bool trained)
 {
     struct kernel_output one, three;
     struct kernel_training alone, shared;
@@ -32,7 +34,7 @@ static void judge_variant(const struct kernel_case *c, const struct fb_attention
         }
         kernel_output_free(&one);
     }
-    if (!kernel_case_is_served(c, attention, FB_BOTH) ||
+    if (!trained || !kernel_case_is_served(c, attention, FB_BOTH) ||
         !kernel_case_train(c, attention, 1, 0xff, &alone))
         return;
     kernel_case_judge_training(c, attention, &alone, 1.0);
@@ -43,20 +45,26 @@ static void judge_variant(const struct kernel_case *c, const struct fb_attention
     kernel_training_free(&alone);
 }
 
+/* The inputs are there; frees the case. */
+static void judge_drawn(struct kernel_case *c, bool trained, size_t *executed)
+{
+    kernel_case_reference(c, 0);
+    kernel_case_gradient_reference(c);
+    for (size_t i = 0; i < fb_attention_count(); i++)
+        if (kernel_case_is_served(c, fb_attention_at(i), FB_FORWARD)) {
+            judge_variant(c, fb_attention_at(i), trained);
+            executed[i]++;
+        }
+    kernel_case_free(c);
+}
+
 static void judge_all_variants(struct kernel_case *c, size_t *executed)
 {
     struct fb_error error = {0};
     if (fb_problem_check(&c->problem, c->mechanism, &error) != FB_OK)
         return;
     kernel_case_init(c);
-    kernel_case_reference(c, 0);
-    kernel_case_gradient_reference(c);
-    for (size_t i = 0; i < fb_attention_count(); i++)
-        if (kernel_case_is_served(c, fb_attention_at(i), FB_FORWARD)) {
-            judge_variant(c, fb_attention_at(i));
-            executed[i]++;
-        }
-    kernel_case_free(c);
+    judge_drawn(c, true, executed);
 }
 
 static void test_dtypes_odd_shapes_agree_with_oracle(void **state)
@@ -139,6 +147,43 @@ static void test_dtypes_flow_f16_keeps_its_range(void **state)
     kernel_expect_no_failures();
 }
 
+/* Values and their gradients far from zero, on one side: a layer that has drifted, a loss that is
+ * scaled. Many queries for few keys, whose gradients are sums over all of those. (Gradients of
+ * queries of what large values have in common are what the rounding of outputs leaves: not asked.)
+ */
+static void test_dtypes_f16_keeps_its_range_with_large_values(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mechanism;
+        int64_t q_len, kv_len;
+        bool causal, trained;
+        float v, dout; /* added to every number of theirs */
+    } cases[] = {
+        {"flow", 16384, 16, false, true, 0.0f, 0.0f},
+        {"flow", 4500, 4500, false, true, 1.0f, 96.0f},
+        {"performer", 1, 1, false, false, 1100.0f, 0.0f},
+        {"performer", 400, 400, true, false, 520.0f, 0.0f},
+        {"performer", 600, 600, true, true, 0.0f, 64.0f},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 1.0f, .seed = 780 + i};
+        kernel_case_set_problem(&c, fb_mechanism_find(cases[i].mechanism), 1, 1, cases[i].q_len,
+                                cases[i].kv_len, 64, 64);
+        (void)kernel_case_set_parameter(&c, "features", 256, NULL);
+        c.problem.dtype = FB_F16;
+        c.problem.causal = cases[i].causal;
+        kernel_case_init(&c);
+        for (int64_t d = 0; d < 64; d++) {
+            kernel_case_raise(&c.v, 0, cases[i].kv_len, d, cases[i].v);
+            kernel_case_raise(&c.dout, 0, cases[i].q_len, d, cases[i].dout);
+        }
+        judge_drawn(&c, cases[i].trained, executed);
+    }
+    kernel_expect_no_failures();
+}
+
 /* The same of linear attention's and Performer's sums, whose features are many sizes. */
 static void test_dtypes_linear_f16_keeps_its_range(void **state)
 {
@@ -172,7 +217,7 @@ static void test_dtypes_linear_f16_keeps_its_range(void **state)
 static void test_dtypes_linear_causal_heads_of_64_agree_with_oracle(void **state)
 {
     (void)state;
-    static const int64_t lengths[2] = {150, 330}, others[2] = {330, 65};
+    static const int64_t lengths[2] = {150, 330}, others[2] = {330, 65}, no_keys[2] = {0, 330};
     static const struct {
         int64_t batch, heads, kv_heads, q_len, kv_len;
         const int64_t *q_lengths, *kv_lengths;
@@ -183,7 +228,8 @@ static void test_dtypes_linear_causal_heads_of_64_agree_with_oracle(void **state
         {1, 2, 2, 700, 300, NULL, NULL},       {1, 3, 3, 1100, 1100, NULL, NULL},
         {1, 4, 2, 400, 400, NULL, NULL},       {1, 4, 1, 700, 700, NULL, NULL},
         {2, 2, 2, 330, 330, lengths, lengths}, {2, 2, 1, 330, 330, others, lengths},
-        {2, 9, 9, 600, 600, NULL, NULL},       {1, 67, 67, 820, 820, NULL, NULL},
+        {2, 2, 2, 330, 330, lengths, no_keys}, {2, 9, 9, 600, 600, NULL, NULL},
+        {1, 67, 67, 820, 820, NULL, NULL},
     };
     size_t executed[VARIANTS_MAX] = {0};
     static const char *const mechanisms[] = {"linear", "performer"};
@@ -387,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_softmax_keeps_what_stands_beside_a_sink),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_f16_keeps_its_range_with_large_values),
         cmocka_unit_test(test_dtypes_linear_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
