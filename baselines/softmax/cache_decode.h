@@ -29,7 +29,8 @@ struct cache_kernel {
 struct cache_scratch {
     float *query;   /* [ld_key], scaled */
     float *weights; /* [CACHE_BLOCK] */
-    float *sum;     /* [ld_value] */
+    float *sum;     /* [ld_value], of a block */
+    double *sums;   /* [ld_value], of all */
     float *room;    /* one row of the call that is not f32 */
 };
 
@@ -46,6 +47,7 @@ static struct cache_scratch cache_scratch_at(const struct cache_kernel *c, void 
     s.query = fb_scratch_take_f32(&cursor, c->ld_key);
     s.weights = fb_scratch_take_f32(&cursor, CACHE_BLOCK);
     s.sum = fb_scratch_take_f32(&cursor, c->ld_value);
+    s.sums = fb_scratch_take_f64(&cursor, c->ld_value);
     s.room = fb_scratch_take_f32(
         &cursor, fb_row_room(c->problem->dtype, 1, window_larger(c->ld_key, c->ld_value)));
     *bytes = cursor.used_bytes;
@@ -141,7 +143,10 @@ static void cache_add_block(const struct cache_kernel *c, const struct cache_scr
         sum = fb_vf_add(sum, weight);
     }
     const float shrink = expf(*maximum - top);
-    cache_add(dtype, values, c->ld_value, rows, s->weights, shrink, s->sum, after);
+    cache_add(dtype, values, c->ld_value, rows, s->weights, s->sum, after);
+    for (int64_t m = 0; m < c->ld_value; m++) {
+        s->sums[m] = s->sums[m] * (double)shrink + (double)s->sum[m];
+    }
     *total = *total * (double)shrink + (double)fb_vf_sum(sum);
     *maximum = top;
 }
@@ -158,11 +163,16 @@ static void cache_attend(const struct cache_kernel *c, const struct cache_scratc
     const struct fb_row_range row = {b, h, 0, 1, 1};
     fb_rows_scale(fb_rows_load(&c->call->q, row, s->room).rows, 0, 1, p->qk_dim, &scale, s->query,
                   0);
-    fb_rows_zero(s->sum, c->ld_value);
+    for (int64_t m = 0; m < c->ld_value; m++) {
+        s->sums[m] = 0.0;
+    }
     for (int64_t j = 0; j < tokens; j += CACHE_BLOCK) {
         cache_add_block(c, s, unit, j, window_smaller(CACHE_BLOCK, tokens - j), &maximum, &total);
     }
     const struct fb_row_block out = fb_rows_open(&c->call->out, row, s->room);
+    for (int64_t m = 0; m < c->ld_value; m++) {
+        s->sum[m] = (float)s->sums[m];
+    }
     const fb_vf share = fb_vf_set1((float)(1.0 / total));
     for (int64_t m = 0; m < p->v_dim; m += FB_VW) {
         const fb_vf value = fb_vf_mul(share, fb_vf_load(s->sum + m));

@@ -74,8 +74,8 @@ static void cache_dot(enum fb_dtype dtype, const void *x, int64_t ld, int64_t ro
 
 /* chunk vectors of the sum, from column j on; two rows at a time. ahead may be NULL. */
 FB_ALWAYS_INLINE void cache_add_columns(const enum fb_dtype dtype, const void *x, int64_t ld,
-                                        int64_t rows, const float *weight, float shrink,
-                                        const int chunk, int64_t j, float *sum, const char *ahead)
+                                        int64_t rows, const float *weight, const int chunk,
+                                        int64_t j, float *sum, const char *ahead)
 {
     const int64_t pair_bytes = 2 * ld * (int64_t)fb_dtype_bytes(dtype);
     fb_vf even[CACHE_CHUNK], odd[CACHE_CHUNK];
@@ -102,42 +102,39 @@ FB_ALWAYS_INLINE void cache_add_columns(const enum fb_dtype dtype, const void *x
             even[c] = fb_vf_fma(w0, fb_vf_load_as(dtype, x, i * ld + j + c * FB_VW), even[c]);
         }
     }
-    const fb_vf factor = fb_vf_set1(shrink);
     FB_UNROLL
     for (int c = 0; c < chunk; c++) {
-        float *at = sum + j + c * FB_VW;
-        fb_vf_store(at, fb_vf_fma(factor, fb_vf_load(at), fb_vf_add(even[c], odd[c])));
+        fb_vf_store(sum + j + c * FB_VW, fb_vf_add(even[c], odd[c]));
     }
 }
 
 FB_ALWAYS_INLINE void cache_add_as(const enum fb_dtype dtype, const void *x, int64_t ld,
-                                   int64_t rows, const float *weight, float shrink, float *sum,
-                                   const char *ahead)
+                                   int64_t rows, const float *weight, float *sum, const char *ahead)
 {
     int64_t j = 0;
     for (; j + (int64_t)(CACHE_CHUNK * FB_VW) <= ld; j += (int64_t)(CACHE_CHUNK * FB_VW)) {
-        cache_add_columns(dtype, x, ld, rows, weight, shrink, CACHE_CHUNK, j, sum, ahead);
+        cache_add_columns(dtype, x, ld, rows, weight, CACHE_CHUNK, j, sum, ahead);
         ahead = NULL;
     }
     for (; j < ld; j += FB_VW) {
-        cache_add_columns(dtype, x, ld, rows, weight, shrink, 1, j, sum, ahead);
+        cache_add_columns(dtype, x, ld, rows, weight, 1, j, sum, ahead);
         ahead = NULL;
     }
 }
 
-/* sum[ld] = shrink sum + the sum over i of weight[i] x_i. */
+/* sum[ld] = the sum over i of weight[i] x_i. */
 static void cache_add(enum fb_dtype dtype, const void *x, int64_t ld, int64_t rows,
-                      const float *weight, float shrink, float *sum, const char *ahead)
+                      const float *weight, float *sum, const char *ahead)
 {
     switch (dtype) {
     case FB_BF16:
-        cache_add_as(FB_BF16, x, ld, rows, weight, shrink, sum, ahead);
+        cache_add_as(FB_BF16, x, ld, rows, weight, sum, ahead);
         break;
     case FB_F16:
-        cache_add_as(FB_F16, x, ld, rows, weight, shrink, sum, ahead);
+        cache_add_as(FB_F16, x, ld, rows, weight, sum, ahead);
         break;
     default:
-        cache_add_as(FB_F32, x, ld, rows, weight, shrink, sum, ahead);
+        cache_add_as(FB_F32, x, ld, rows, weight, sum, ahead);
         break;
     }
 }

@@ -12,12 +12,18 @@
  *   out      [64][M]    += scores^T read by columns . V [keys][M]
  * Sinks are grouped by 16; a group reads only the sources that some sink of it sees.
  *
+ * A sink whose first sources weigh almost everything would lose those that come after, a block at a
+ * time: after a few blocks the sums are put away, in f64, and begin anew.
+ *
  * A training forward saves the logarithm of the sum of exponentials per sink, [B,H,L].
  */
 #ifndef FB_WINDOW_SOFTMAX_H
 #define FB_WINDOW_SOFTMAX_H
 
 #include "softmax/window_plan.h"
+
+/* Sources between two times that sums are put away. */
+enum { WINDOW_STRETCH = 4 * WINDOW_SOURCES };
 
 /* Scratch of one thread. */
 struct window_scratch {
@@ -28,11 +34,26 @@ struct window_scratch {
     float *total;   /* [64], sums of the weights */
     float *factor;  /* [64] */
     float *room;    /* rows of a block that are not f32 */
+    /* sums and totals that have been put away, and the maxima that those are relative to; NULL
+     * where no sink sees more than a stretch */
+    double *sums;   /* [64][ld_sum] */
+    double *totals; /* [64] */
+    float *before;  /* [64] */
 };
 
-static struct window_scratch window_scratch_at(const struct fb_problem *p, unsigned char *base,
+/* The most sources that a block of sinks sees. */
+static int64_t window_most_sources(const struct window_kernel *w)
+{
+    const int64_t all = w->problem->kv_len;
+    return window_smaller(all, window_smaller(w->band.back, all) +
+                                   window_smaller(w->band.ahead, all) + WINDOW_SINKS);
+}
+
+static struct window_scratch window_scratch_at(const struct window_kernel *w, unsigned char *base,
                                                size_t *bytes)
 {
+    const struct fb_problem *p = w->problem;
+    const int64_t away = window_most_sources(w) > WINDOW_STRETCH ? WINDOW_SINKS : 0;
     struct fb_scratch_cursor cursor = fb_scratch_at(base);
     struct window_scratch s;
     s.queries = fb_scratch_take_f32(&cursor, p->qk_dim * WINDOW_SINKS);
@@ -43,6 +64,9 @@ static struct window_scratch window_scratch_at(const struct fb_problem *p, unsig
     s.factor = fb_scratch_take_f32(&cursor, WINDOW_SINKS);
     s.room = fb_scratch_take_f32(
         &cursor, fb_row_room(p->dtype, WINDOW_SOURCES, window_larger(p->qk_dim, p->v_dim)));
+    s.sums = fb_scratch_take_f64(&cursor, away * w->ld_sum);
+    s.totals = fb_scratch_take_f64(&cursor, away);
+    s.before = fb_scratch_take_f32(&cursor, away);
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -55,7 +79,7 @@ static int64_t window_tasks(const struct window_kernel *w)
 static size_t window_forward_bytes(const struct window_kernel *w, int threads)
 {
     size_t bytes;
-    (void)window_scratch_at(w->problem, NULL, &bytes);
+    (void)window_scratch_at(w, NULL, &bytes);
     return bytes * (size_t)window_smaller(threads, window_tasks(w));
 }
 
@@ -138,6 +162,34 @@ static void window_source_block(const struct window_kernel *w, const struct wind
                   w->problem->v_dim, start, first_sink, sinks, s->sum, w->ld_sum, extra);
 }
 
+/* Adds the sums to those that have been put away. */
+static void window_put_away(const struct window_scratch *s, int64_t sinks, int64_t ld_sum)
+{
+    for (int64_t i = 0; i < sinks; i++) {
+        const double shrink = exp((double)s->before[i] - (double)s->maximum[i]);
+        double *sums = s->sums + i * ld_sum;
+        float *sum = s->sum + i * ld_sum;
+        for (int64_t c = 0; c < ld_sum; c++) {
+            sums[c] = sums[c] * shrink + (double)sum[c];
+            sum[c] = 0.0F;
+        }
+        s->totals[i] = s->totals[i] * shrink + (double)s->total[i];
+        s->total[i] = 0.0F;
+        s->before[i] = s->maximum[i];
+    }
+}
+
+/* Sums and totals are those that have been put away. */
+static void window_bring_back(const struct window_scratch *s, int64_t sinks, int64_t ld_sum)
+{
+    for (int64_t i = 0; i < sinks * ld_sum; i++) {
+        s->sum[i] = (float)s->sums[i];
+    }
+    for (int64_t i = 0; i < sinks; i++) {
+        s->total[i] = (float)s->totals[i];
+    }
+}
+
 /* out = sum / total; a sink without a source gives 0. */
 static void window_write(const struct window_kernel *w, const struct window_scratch *s,
                          const struct window_unit *u, int64_t first_sink, int64_t sinks)
@@ -148,10 +200,18 @@ static void window_write(const struct window_kernel *w, const struct window_scra
     for (int64_t i = 0; i < sinks; i++) {
         const int64_t sink = first_sink + i;
         const bool sees = sink - w->band.back < u->sources;
-        const fb_vf share = fb_vf_set1(sees ? 1.0F / s->total[i] : 0.0F);
+        const fb_vf share = fb_vf_set1(1.0F / s->total[i]);
         const float *sum = s->sum + i * w->ld_sum;
         float *out = to.rows + i * to.stride;
         int64_t c = 0;
+        if (!sees) { /* what a strip has added for others is not to be multiplied: it may be
+                        infinite */
+            memset(out, 0, (size_t)dim * sizeof *out);
+            if (w->call->saved != NULL) {
+                *window_saved(w, u, sink) = 0.0F;
+            }
+            continue;
+        }
         for (; c + FB_VW <= dim; c += FB_VW) {
             fb_vf_store(out + c, fb_vf_mul(share, fb_vf_load(sum + c)));
         }
@@ -159,7 +219,7 @@ static void window_write(const struct window_kernel *w, const struct window_scra
             fb_vf_store_part(out + c, fb_vf_mul(share, fb_vf_load(sum + c)), dim - c);
         }
         if (w->call->saved != NULL) {
-            *window_saved(w, u, sink) = sees ? s->maximum[i] + logf(s->total[i]) : 0.0F;
+            *window_saved(w, u, sink) = s->maximum[i] + logf(s->total[i]);
         }
     }
     fb_rows_close(&w->call->out, rows, to);
@@ -231,7 +291,7 @@ static void window_run_sinks(void *context, int64_t task, int thread)
     const struct fb_problem *p = w->problem;
     size_t bytes;
     const struct window_scratch s = window_scratch_at(
-        p, (unsigned char *)w->call->scratch + (size_t)thread * w->thread_bytes, &bytes);
+        w, (unsigned char *)w->call->scratch + (size_t)thread * w->thread_bytes, &bytes);
     const struct window_task t = window_task_at(w, task);
     const struct window_unit *u = &t.unit;
     if (t.sinks <= 0) {
@@ -246,12 +306,26 @@ static void window_run_sinks(void *context, int64_t task, int thread)
     for (int64_t i = 0; i < WINDOW_SINKS * w->ld_sum; i++) {
         s.sum[i] = 0.0F;
     }
+    const bool is_long = t.end - t.start > WINDOW_STRETCH;
+    for (int64_t i = 0; is_long && i < WINDOW_SINKS; i++) {
+        s.before[i] = s.maximum[i];
+        s.totals[i] = 0.0;
+    }
+    for (int64_t i = 0; is_long && i < WINDOW_SINKS * w->ld_sum; i++) {
+        s.sums[i] = 0.0;
+    }
     struct fb_tile_extra after = window_fetch_task(w, task + w->call->threads, &t);
     for (int64_t j = t.start; j < t.end; j += WINDOW_SOURCES) {
         const int64_t next = j + WINDOW_SOURCES;
         struct fb_tile_extra block = window_fetch_block(w, &t, next);
         window_source_block(w, &s, u, t.first_sink, t.sinks, j, window_smaller(t.end, next),
                             window_is_wide(&t) && next < t.end ? &block : &after);
+        if (is_long && ((next - t.start) % WINDOW_STRETCH == 0 || next >= t.end)) {
+            window_put_away(&s, t.sinks, w->ld_sum);
+        }
+    }
+    if (is_long) {
+        window_bring_back(&s, t.sinks, w->ld_sum);
     }
     window_write(w, &s, u, t.first_sink, t.sinks);
 }
@@ -260,7 +334,7 @@ static void window_forward(const struct fb_problem *problem, const struct fb_cal
                            struct window_band band)
 {
     struct window_kernel w = window_plan(problem, call, band);
-    (void)window_scratch_at(problem, NULL, &w.thread_bytes);
+    (void)window_scratch_at(&w, NULL, &w.thread_bytes);
     fb_parallel_for(call->threads, window_tasks(&w), window_run_sinks, &w);
     fb_clear_padding(problem, &call->out, true);
 }

@@ -80,7 +80,7 @@ void fb_flow_gradient_conserved(struct flow_gradient_task *t);
 void fb_flow_gradient_outgoing(struct flow_gradient_task *t);
 /* do, from T of the chunk after, seen from the end of this one; T is moved past the chunk. */
 void fb_flow_gradient_chain(const struct flow_causal_shape *shape, const struct flow_chunk *x,
-                            struct flow_gradient_chunk *y, float *carried_t);
+                            struct flow_gradient_chunk *y, double *carried_t);
 /* da, from dW. */
 void fb_flow_gradient_incoming(struct flow_gradient_task *t);
 /* dq, dk and dv, from R and the four vectors. */

@@ -166,16 +166,17 @@ void fb_flow_gradient_outgoing(struct flow_gradient_task *t)
 }
 
 void fb_flow_gradient_chain(const struct flow_causal_shape *shape, const struct flow_chunk *x,
-                            struct flow_gradient_chunk *y, float *carried_t)
+                            struct flow_gradient_chunk *y, double *carried_t)
 {
     memset(y->dflow, 0, sizeof y->dflow);
     for (int64_t j = x->rows - 1; j >= 0 && shape->options.competition != FB_FLOW_NO_COMPETITION;
          j--) {
-        const float share = x->p[j] / x->n[j];
-        const float total = *carried_t + x->p[j] * y->dp[j];
+        /* in f64: 1 - share is a few last places of f32 below 1 late in a long head */
+        const double n = (double)x->n[j], p = (double)x->p[j], dp = (double)y->dp[j];
+        const double share = p / n, total = *carried_t + p * dp;
         const bool inside = fabsf(x->o[j]) <= shape->options.clamp;
-        y->dflow[j] = inside ? (x->p[j] * y->dp[j] - share * total) / x->n[j] : 0.0F;
-        *carried_t = total * (1.0F - share);
+        y->dflow[j] = inside ? (float)((p * dp - share * total) / n) : 0.0F;
+        *carried_t = total * (1.0 - share);
     }
 }
 

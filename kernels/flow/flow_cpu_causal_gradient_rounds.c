@@ -30,7 +30,7 @@ struct gradient_place {
 
 struct gradient_state {
     struct flow_gradient_scratch own; /* only the state */
-    float carried_t;
+    double carried_t;
 };
 
 struct gradient_rounds {
@@ -264,7 +264,7 @@ static int64_t begin_heads(struct gradient_rounds *back)
         }
         fb_rows_zero(s->suffix, run->shape->dim * run->shape->value_cols);
         fb_rows_zero(s->suffix_error, run->shape->dim * run->shape->value_cols);
-        back->states[i].carried_t = 0.0F;
+        back->states[i].carried_t = 0.0;
         for (int64_t j = 0; j < run->chunks; j++) {
             struct flow_place *place = &run->places[i * run->chunks + j];
             place->batch = unit / p->kv_heads;

@@ -36,7 +36,7 @@ struct walk {
     struct flow_chunk x;
     struct flow_gradient_chunk y;
     unsigned char *states; /* [FLOW_SEGMENT] states of the segment at hand */
-    float carried_t;       /* T of the chunk after, seen from the end of this one */
+    double carried_t;      /* T of the chunk after, seen from the end of this one */
 };
 
 /* v += sum_i weight_i (x_i + eps), compensated. */
@@ -146,7 +146,7 @@ static void backward_head(struct walk *w)
     }
     fb_rows_zero(t->own.suffix, shape->dim * shape->value_cols);
     fb_rows_zero(t->own.suffix_error, shape->dim * shape->value_cols);
-    w->carried_t = 0.0F;
+    w->carried_t = 0.0;
     for (int64_t segment = segments - 1; segment >= 0; segment--) {
         const int64_t first_chunk = segment * FLOW_SEGMENT;
         const int64_t count = flow_smaller(FLOW_SEGMENT, chunks - first_chunk);

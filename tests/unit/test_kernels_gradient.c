@@ -286,6 +286,36 @@ static void test_gradients_long_sequences_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* A million causal tokens whose values and gradients do not average out: what every later token
+ * takes from a sum is a few last places of f32. */
+static void test_gradients_of_a_million_causal_tokens_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { LEN = 1 << 20, DIM = 8 };
+    struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 1.0f, .seed = 1 << 20};
+    kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 1, short_run ? 4096 : LEN,
+                            short_run ? 4096 : LEN, DIM, DIM);
+    c.problem.causal = true;
+    kernel_case_init(&c);
+    for (int64_t d = 0; d < DIM; d++) {
+        kernel_case_raise(&c.v, 0, c.problem.kv_len, d, 1.0f);
+        kernel_case_raise(&c.dout, 0, c.problem.q_len, d, 1.0f);
+    }
+    kernel_case_gradient_reference(&c);
+    for (size_t i = 0; i < fb_attention_count(); i++) {
+        const struct fb_attention *attention = fb_attention_at(i);
+        struct kernel_training training;
+        if (!kernel_case_is_served(&c, attention, FB_BOTH) ||
+            !kernel_case_is_affordable(&c, attention) ||
+            !kernel_case_train(&c, attention, 2, 0xff, &training))
+            continue;
+        kernel_case_judge_training(&c, attention, &training, 1.0);
+        kernel_training_free(&training);
+    }
+    kernel_case_free(&c);
+    kernel_expect_no_failures();
+}
+
 /* q and k three times as large: see test_kernels_oracle.c. */
 static void test_gradients_inputs_times_3_agree_with_oracle(void **state)
 {
@@ -358,6 +388,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gradients_lengths_and_grouped_queries_agree_with_oracle),
         cmocka_unit_test(test_gradients_options_agree_with_oracle),
         cmocka_unit_test(test_gradients_long_sequences_agree_with_oracle),
+        cmocka_unit_test(test_gradients_of_a_million_causal_tokens_agree_with_oracle),
         cmocka_unit_test(test_gradients_inputs_times_3_agree_with_oracle),
         cmocka_unit_test(test_gradients_inputs_times_12_to_1000_stay_finite),
     };
