@@ -14,11 +14,12 @@
  *   states    k^T (p v) of each chunk of 64                      before each chunk: M
  *   out       r (tril(q k^T) (p v) + q M)
  *
- * What comes before the segment is carried with its rounding errors. Of eps, what meets the warp's
- * own rows is left out (2e-6 of a sum whose terms are rounded by 4e-3). Dot products with vectors
- * and sums over rows are products of the tensor cores, as in the normal form. Parts are added in
- * the order of warps, ranks and segments: same bits every time. grid (blocks, heads), cluster
- * (blocks), block 256 per squad.
+ * What comes before the segment is carried with its rounding errors. What eps adds to flows among
+ * the warp's own tokens is added where one of these flows is faint, as those of tokens whose
+ * features vanish; it is less than 3e-4 of the others. Dot products with vectors and sums over rows
+ * are products of the tensor cores, as in the normal form. Parts are added in the order of warps,
+ * ranks and segments: same bits every time. grid (blocks, heads), cluster (blocks), block 256 per
+ * squad.
  *
  * A squad knows barriers of its own only, so that one that waits does not hold up the other of its
  * block. Two squads in a block and not two blocks on a multiprocessor, because clusters of two
@@ -39,9 +40,14 @@ template <typename T> struct kept_numbers {
     strip_dots sums[2][2]; /* by side and strip: the lane's part of sums over the triangle */
     float alpha;           /* n / a */
     kept_scores<T> kept;
+    bool faint; /* one of the warp's flows is */
     carried_sum before_sums, before_flows;
     double before_z;
 };
+
+/* Below it eps, times the sums of 32 rows of up to 64, is more than 2.6e-4 of a flow. The first
+ * token's is about 16. */
+constexpr float kFaint = 8.0F;
 
 /* What vectors and scores take with them, in f16. */
 __device__ float sum_scale(const squad_segment &x)
@@ -103,10 +109,13 @@ __device__ void take_sums(const causal_cluster_arguments &a, const squad_segment
 template <typename T> __device__ void take_flows(const squad_segment &x, kept_numbers<T> &kept)
 {
     causal_shared *own = x.own;
-    const float out =
-        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
-    const float in =
-        add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
+    float out = add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
+    float in = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
+    kept.faint = __any_sync(0xffffffffU, x.valid() && !(in >= kFaint && out >= kFaint)) != 0;
+    if (kept.faint) {
+        out += lift_up_to(sum_columns<T>(x.rows(1), x.w), x.w);
+        in += lift_up_to(sum_columns<T>(x.rows(0), x.w), x.w);
+    }
     kept.alpha = x.valid() ? x.count() * reciprocal(in) : 0.0F;
     own->beta[x.row()] = x.valid() ? x.count() * reciprocal(out) : 0.0F;
     own->alpha[x.row()] = kept.alpha;
@@ -136,13 +145,16 @@ __device__ void weigh_rows(const squad_segment &x, kept_numbers<T> &kept, float 
 {
     causal_shared *own = x.own;
     const float n = x.count(), inverse = reciprocal(n);
-    const float source =
-        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w) * inverse;
-    const float e = in_order(x.valid() ? weight_of(source, clamp) : 0.0F, x.w);
+    float source =
+        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
+    if (kept.faint)
+        source += lift_up_to(sum_columns<T>(x.rows(1), x.w) * kept.alpha, x.w);
+    const float e = in_order(x.valid() ? weight_of(source * inverse, clamp) : 0.0F, x.w);
     const float up_to = send_normaliser(own, x.o, e, x.w);
-    const float sink =
-        add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w) * inverse;
-    own->alpha[x.row()] = row_weight<T>(x, kept.alpha * inverse, sink);
+    float sink = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
+    if (kept.faint)
+        sink += lift_up_to(sum_columns<T>(x.rows(0), x.w) * own->beta[x.row()], x.w);
+    own->alpha[x.row()] = row_weight<T>(x, kept.alpha * inverse, sink * inverse);
     if (x.w.half == 1)
         form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, score_scale<T>(x), x.w);
     const double before = join_normaliser(own, x.o, kept.before_z, x.round(), x.w);

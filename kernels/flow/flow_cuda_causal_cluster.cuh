@@ -260,6 +260,42 @@ __device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const uin
         return sum_own(parts, w) + fmaf(kEps, sum[0], odd ? high : low);
 }
 
+/* The sum over the columns of row 8 t + g of the warp. */
+template <typename T> __device__ float sum_columns(uint32_t rows, const warp_place &w)
+{
+    constexpr uint32_t one = pairs<T>::ones;
+    float sum[2][4] = {};
+#pragma unroll 1
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+        for (int strip = 0; strip < 2; strip++) {
+            uint32_t a[4];
+            load_a(a, rows + strip * 16 * kRowBytes, w.at, step);
+            multiply<T>(sum[strip], a, one, one);
+        }
+    const bool second = (w.t & 2) != 0, odd = (w.t & 1) != 0;
+    return second ? (odd ? sum[1][2] : sum[1][0]) : (odd ? sum[0][2] : sum[0][0]);
+}
+
+/* Of a number of row 8 t + g of each lane, eps times the sum over the warp's rows up to that one:
+ * what eps adds to a flow among them. */
+__device__ float lift_up_to(float x, const warp_place &w)
+{
+    float sum = x;
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) {
+        const float before = __shfl_up_sync(0xffffffffU, sum, step);
+        sum += w.lane >= step ? before : 0.0F;
+    }
+    const float eight = __shfl_sync(0xffffffffU, sum, 28 + w.t);
+#pragma unroll
+    for (int step = 1; step < 4; step++) {
+        const float before = __shfl_up_sync(0xffffffffU, eight, step);
+        sum += w.t >= step ? before : 0.0F;
+    }
+    return kEps * sum;
+}
+
 /* The sum of the warp's rows, weighted by b of its two strips, into the parts; b is 2^Exponent of
  * the weights. */
 template <typename T, int Exponent>

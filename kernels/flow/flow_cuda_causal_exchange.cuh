@@ -43,7 +43,7 @@ struct causal_cluster_arguments {
 constexpr int kFlowExponent = -6;    /* of alpha and beta, which are 1 / 64 at least */
 constexpr int kShareExponent = -2;   /* of p, which is 8 at most with a clamp of 1 */
 constexpr int kProductExponent = -4; /* of k^T (p v) over a squad's tokens */
-constexpr int kSumExponent = 12;     /* less the magnitude: of ck, cq, u, w */
+constexpr int kSumExponent = 8;      /* less the magnitude: of ck, cq, u, w */
 constexpr int kStateExponent = 4;    /* likewise: of M, and of scores, which are added to q M */
 
 /* A number as two of 16 bits, each twice. */

@@ -20,8 +20,8 @@
  *
  * grid (blocks, units), cluster (blocks), block 512: two teams, each with a chunk, so that one
  * computes while the other waits. Sums are taken in the order of warps, ranks and segments: same
- * bits every time. What the eps of second factors would add within a chunk is left out: 1e-6 of
- * terms rounded by 4e-3.
+ * bits every time. What the eps of second factors adds within a chunk, and to sums over the tokens
+ * after it, is taken where it counts (flow_cuda_causal_sides_faint.cuh).
  */
 #include "flow_cuda_causal_sides_forward.cuh"
 
@@ -243,6 +243,15 @@ __device__ void write_output(sides_block &x, const sides_gradient &a, const chun
     add_product<T>(y, w, x.tile(LOW_TILE, 1 - x.side));
     add_product<T>(y, w, other);
     end_products(y);
+    if (x.faint()) {
+        const strip_dots lift =
+            scaled(plus(product(o.x_after, sum_from(x, o.y_after)), sum_from(x, o.z_after)), kEps);
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                y[n][i] += i < 2 ? lift.low : lift.high;
+    }
     if (x.side == KEYS)
         take_vectors<T, true>(x, AFTER_A, 0, 0, kDim, AS);
     uint32_t of_terms[4];
@@ -270,8 +279,10 @@ __device__ void leave_gradient(const sides_block &x, int array, int column, stri
 template <typename T>
 __device__ strip_dots sum_gradients(const sides_block &x, const strip_values &c, int array)
 {
-    return scaled(sum_weighted(dot_packed<T>(x), c, x.own->array[array], x.s),
-                  taken<T>(-kSlopeExponent));
+    strip_dots sum = sum_weighted(dot_packed<T>(x), c, x.own->array[array], x.s);
+    if (x.faint())
+        sum = plus(sum, lift_after<T>(x, x.own->array[array]));
+    return scaled(sum, taken<T>(-kSlopeExponent));
 }
 
 /* dc's part of the vectors; da. */
@@ -287,7 +298,7 @@ __device__ void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr
     const strip_dots sum = plus(product(share_of(v.x), dr), product(v.n, flow));
     const strip_dots da = positive(v.n, quotient({-sum.low, -sum.high}, product(v.flow, v.flow)));
     leave_gradient<T>(x, OF_A, FIRST_WEIGHTS, da);
-    sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()));
+    sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()), x.faint());
     x.step_side();
     x.tell_keys();
     send_vectors(x, AFTER_A, 0, false);
@@ -314,7 +325,7 @@ __device__ void visit_sources(sides_block &x, const sides_gradient &a, const chu
     const strip_dots dflow = positive(v.n, {of(v.x.low, v.z.low, dp.low, after.low, v.n.low),
                                             of(v.x.high, v.z.high, dp.high, after.high, v.n.high)});
     leave_gradient<T>(x, OF_O, SECOND_WEIGHTS, dflow);
-    sum_columns<T>(x, 1, 0, FIRST_WEIGHTS, 2, taken<T>(-x.scalar_exponent()));
+    sum_columns<T>(x, 1, 0, FIRST_WEIGHTS, 2, taken<T>(-x.scalar_exponent()), x.faint());
     x.step_team(); /* for the queries */
     send_vectors(x, AFTER_O, 1);
     write_values<T>(x, a, p, c);
@@ -338,7 +349,7 @@ __device__ void visit_backward(sides_block &x, const sides_gradient &a, const ch
         const strip_dots slope = product(share_of(v.x), share_of(strip_dots{-v.x.low, -v.x.high}));
         const strip_dots dc = positive(v.n, quotient(product(slope, d), product(v.n, v.flow)));
         leave_gradient<T>(x, OF_C, FIRST_WEIGHTS, dc);
-        sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()));
+        sum_columns<T>(x, 0, 0, FIRST_WEIGHTS, 1, taken<T>(-x.scalar_exponent()), x.faint());
     } else {
         const strip_dots w = scaled(x.s.of(x.own->array[WEIGHT + KEYS]), taken<T>(-kShareExponent));
         const strip_dots term = positive(v.n, quotient(product(w, d), v.z));

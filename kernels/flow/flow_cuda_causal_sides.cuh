@@ -86,6 +86,7 @@ struct sides_shared {
     float array[SIDES_ARRAYS][kChunk];
     careful_sum carried[kCarried]; /* from segment to segment, by carried_of */
     unsigned long long barriers[kExchanges];
+    alignas(16) int faint[kTeamWarps]; /* whether a flow of the warp's strip is */
 };
 
 /* Of a team, so that tiles start at multiples of 1024. */
@@ -200,6 +201,16 @@ struct sides_block {
     {
         return kSlopeExponent - scalar_exponent();
     }
+    /* Whether one of the chunk's flows is faint, as flow_cuda_causal_sides_faint.cuh tells. The
+     * team is in step before. */
+    __device__ bool faint() const
+    {
+        static_assert(kTeamWarps == 8, "two reads");
+        const int4 *marks = reinterpret_cast<const int4 *>(own->faint);
+        const int4 first = marks[0], second = marks[1];
+        return (first.x | first.y | first.z | first.w | second.x | second.y | second.z |
+                second.w) != 0;
+    }
     /* The team, or one of its sides, in step. */
     __device__ void step_team() const
     {
@@ -310,12 +321,23 @@ template <typename T> __device__ void add_columns(float (&c)[1][4], uint64_t a, 
         FB_ADD_COLUMNS("bf16");
 }
 
+/* The sum of a column of the side's weights. */
+template <typename T> __device__ float sum_weights(const sides_block &x, int column)
+{
+    float sum = 0.0F;
+#pragma unroll 1
+    for (int token = 0; token < kChunk; token++)
+        sum += to_f32(entry_of<T>(x.own->weights[x.side], 2 * column, token)) +
+               to_f32(entry_of<T>(x.own->weights[x.side], 2 * column + 1, token));
+    return sum;
+}
+
 /* The side's sums over tokens of weight phi, in halves, of `count` columns of weights from `first`
- * on, as the chunk's part of vectors; undo: takes back what the weights have with them. The weights
- * are published here. */
+ * on, as the chunk's part of vectors; undo: takes back what the weights have with them; lifted: of
+ * weight (phi + eps). The weights are published here. */
 template <typename T>
 __device__ void sum_columns(const sides_block &x, int buffer, int vector, int first, int count,
-                            float undo)
+                            float undo, bool lifted)
 {
     float sum[1][4] = {};
     publish_shared();
@@ -338,8 +360,9 @@ __device__ void sum_columns(const sides_block &x, int buffer, int vector, int fi
     if (column < 0 || column >= count)
         return;
     float *to = x.own->part[buffer][vector + column] + x.s.row + x.s.g;
-    to[0] = (sum[0][0] + sum[0][1]) * undo;
-    to[8] = (sum[0][2] + sum[0][3]) * undo;
+    const float lift = lifted ? kEps * sum_weights<T>(x, x.s.t) : 0.0F;
+    to[0] = (sum[0][0] + sum[0][1] + lift) * undo;
+    to[8] = (sum[0][2] + sum[0][3] + lift) * undo;
 }
 
 /* ---- exchanges ------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
 #ifndef FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
 #define FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
 
-#include "flow_cuda_causal_sides_products.cuh"
+#include "flow_cuda_causal_sides_faint.cuh"
 
 namespace
 {
@@ -156,11 +156,6 @@ __device__ inline strip_dots quotient(strip_dots x, strip_dots y)
     return {x.low * reciprocal(y.low), x.high * reciprocal(y.high)};
 }
 
-__device__ inline strip_dots product(strip_dots x, strip_dots y)
-{
-    return {x.low * y.low, x.high * y.high};
-}
-
 /* 1 / (1 + exp(-x)) by the form that keeps its digits. */
 __device__ inline float share_of(float x)
 {
@@ -228,10 +223,12 @@ __device__ void flow_strip(const sides_block &x, const strip_values &c, side_sca
 {
     v.flow = sum_weighted(dot_before<T>(x), c, nullptr, x.s);
     v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
+    if (mark_faint(x, v.n, v.flow))
+        v.flow = plus(v.flow, lift_before<T>(x, nullptr));
     const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
     x.s.put(x.own->array[INVERSE + x.side], inverse);
     put_weights<T>(x, FIRST_WEIGHTS, bounded_weights<T>(inverse));
-    sum_columns<T>(x, 1, x.side, FIRST_WEIGHTS, 1, taken<T>(-kInverseExponent));
+    sum_columns<T>(x, 1, x.side, FIRST_WEIGHTS, 1, taken<T>(-kInverseExponent), false);
 }
 
 /* Sums of a number per token, from the chunk's first to each, or from its last; by one warp. */
@@ -277,7 +274,7 @@ template <typename T> __device__ void visit_forward(sides_block &x, float clamp,
 {
     const bool queries = x.side == QUERIES;
     const int other = kDim * (1 - x.side);
-    sum_columns<T>(x, 0, x.side, ONES, 1, 1.0F);
+    sum_columns<T>(x, 0, x.side, ONES, 1, 1.0F, false);
     x.step_team();
     send_vectors(x, SUMS, 0);
     strip_values c;
@@ -289,6 +286,8 @@ template <typename T> __device__ void visit_forward(sides_block &x, float clamp,
     take_vectors<T, false>(x, FLOWS, 1, other, kDim, queries ? U : W);
     v.x = sum_weighted(dot_before<T>(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
     v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
+    if (x.faint())
+        v.x = plus(v.x, lift_before<T>(x, x.own->array[INVERSE + 1 - x.side]));
     v.x = positive(v.n, quotient(v.x, v.n));
     if (queries)
         x.keep_step(2);
@@ -332,6 +331,7 @@ __device__ void use_record(const sides_block &x, const side_scalars &v, float en
     put_term<T>(x, x.index / kDim, x.index % kDim,
                 half_pair<T>((entry + kEps) * taken<T>(x.before_exponent())));
     x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
+    mark_faint(x, v.n, v.flow);
     leave_weight<T>(x, v);
 }
 

@@ -10,6 +10,11 @@ namespace
 
 #if FB_HAVE_WGMMA
 
+__device__ inline strip_dots product(strip_dots x, strip_dots y)
+{
+    return {x.low * y.low, x.high * y.high};
+}
+
 /* ---- triangles ------------------------------------------------------------------------------- */
 
 /* Zero on the other side of the diagonal, in the strip's own block: a quarter of it is beyond, two

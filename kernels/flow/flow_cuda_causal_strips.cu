@@ -1,8 +1,7 @@
 /*
  * Gradients of Flow-Attention, causal form, for heads of 64 in bf16 and f16: the steps of
  * flow_cuda_causal_gradient.cu on the tensor cores, a chunk of 64 tokens by four warps. In f16 r,
- * R, M and what they are multiplied with take a power of two of the position with them. What the
- * eps of second factors would add within a chunk is left out: 1e-6 of terms rounded by 4e-3.
+ * R, M and what they are multiplied with take a power of two of the position with them.
  */
 #include "flow_cuda_causal_scans.cuh"
 #include "flow_cuda_causal_strips.cuh"
@@ -438,10 +437,12 @@ __global__ void __launch_bounds__(kChunkThreads, 3)
 enum { DQ_TILE = SCORE_TILES, DK_TILE, OUTPUT_TILES };
 
 /* What the chunk's tokens give the strip's: for queries weights of keys, X_ij = dc_i beta_j + da_i
- * below the diagonal, alpha_i do_j + db_j above it, both on it; for keys the transpose. */
-__device__ inline void mix_strip(strip_values &x, const chunk_own &own, const strip_place &s,
-                                 bool queries)
+ * below the diagonal, alpha_i do_j + db_j above it, both on it; for keys the transpose. Returns the
+ * sums of the row's weights of tokens from its own on, which multiply a key (a query) plus eps. */
+__device__ inline strip_dots mix_strip(strip_values &x, const chunk_own &own, const strip_place &s,
+                                       bool queries)
 {
+    strip_dots from_own = {};
     const strip_dots row0 = s.of(own.array[queries ? DC : BETA]),
                      row1 = s.of(own.array[queries ? DA : DO]),
                      row2 = s.of(own.array[queries ? ALPHA : DB]);
@@ -461,7 +462,10 @@ __device__ inline void mix_strip(strip_values &x, const chunk_own &own, const st
             const bool is_below = queries ? col <= row : col >= row;
             const bool is_above = queries ? col >= row : col <= row;
             x[n][i] = (is_below ? below : 0.0F) + (is_above ? above : 0.0F);
+            float &sum = i < 2 ? from_own.low : from_own.high;
+            sum += (queries ? is_above : is_below) ? (queries ? above : below) : 0.0F;
         }
+    return over_quad(from_own);
 }
 
 /* y = X times a tile in halves. X falls as the position grows. */
@@ -486,8 +490,10 @@ struct output_term {
 template <typename T>
 __device__ void finish_output(strip_values &y, const strip_values &phi, const char *tile,
                               const chunk_own &own, const strip_place &s,
-                              const output_term (&terms)[3], chunk_vector plain)
+                              const output_term (&terms)[3], chunk_vector plain,
+                              strip_dots from_own)
 {
+    const strip_dots lift = scaled(from_own, kEps);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         const char *from = tile + s.row * kRowBytes + (s.at.result ^ (uint32_t)(n << 4));
@@ -498,7 +504,8 @@ __device__ void finish_output(strip_values &y, const strip_values &phi, const ch
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int col = 8 * n + 2 * s.t + i % 2;
-            float sum = y[n][i] + parked[i] + own.vectors[plain][col];
+            float sum =
+                y[n][i] + parked[i] + own.vectors[plain][col] + (i < 2 ? lift.low : lift.high);
 #pragma unroll
             for (int k = 0; k < 3; k++)
                 sum = fmaf(i < 2 ? terms[k].weight.low : terms[k].weight.high,
@@ -525,22 +532,22 @@ __global__ void __launch_bounds__(kChunkThreads, 3)
         load_chunk_scalar(a, own, p, name);
     invert_flows(own, p);
     visit_sides<T>(a, own, p, s, q, k);
-    mix_strip(x, own, s, true);
+    strip_dots from_own = mix_strip(x, own, s, true);
     multiply_mixed<T>(y, x, K_TILE, K_LOW, p, s);
     finish_output<T>(y, q, tile_of(DQ_TILE), own, s,
                      {{U, kEps, s.of(own.array[DC])},
                       {DW, 0.0F, s.of(own.array[ALPHA])},
                       {CK, kEps, s.of(own.array[DA])}},
-                     BS);
+                     BS, from_own);
     leave_strip<T>(rows_of<__nv_bfloat16>(a.round.dq, p.head.b, p.head.h, p.at), tile_of(DQ_TILE),
                    y, {1.0F, 1.0F}, s, end);
-    mix_strip(x, own, s, false);
+    from_own = mix_strip(x, own, s, false);
     multiply_mixed<T>(y, x, Q_TILE, Q_LOW, p, s);
     finish_output<T>(y, k, tile_of(DK_TILE), own, s,
                      {{W, kEps, s.of(own.array[DO])},
                       {DU, 0.0F, s.of(own.array[BETA])},
                       {CQ, kEps, s.of(own.array[DB])}},
-                     AS);
+                     AS, from_own);
     leave_strip<T>(rows_of<__nv_bfloat16>(a.round.dk, p.head.b, p.head.kv_h, p.at),
                    tile_of(DK_TILE), y, {1.0F, 1.0F}, s, end);
 }

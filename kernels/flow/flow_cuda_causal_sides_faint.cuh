@@ -1,0 +1,107 @@
+/*
+ * What eps adds within a chunk, for causal Flow-Attention's gradient in clusters. To the flows
+ * between tokens with common features it adds some 1e-6 of them, and is left out. A faint flow is
+ * one of tokens whose features vanish, where eps is what counts; a chunk that has one takes these
+ * steps, by the warps of its strips.
+ */
+#ifndef FB_FLOW_CUDA_CAUSAL_SIDES_FAINT_CUH
+#define FB_FLOW_CUDA_CAUSAL_SIDES_FAINT_CUH
+
+#include "flow_cuda_causal_sides_products.cuh"
+
+namespace
+{
+
+#if FB_HAVE_WGMMA
+
+/* Faint is less than this: eps times the sums of 64 rows of up to 64 is 5e-4 of it. And less than
+ * this for each token up to it, where sums over the tokens behind have what eps adds to each.
+ * Common features have about 16. */
+constexpr float kFaint = 8.0F, kFaintMean = 0.16F;
+
+/* Marks the strip, whose flows are those of its tokens so far; whether one of them is faint. */
+__device__ inline bool mark_faint(const sides_block &x, strip_dots n, strip_dots flow)
+{
+    const auto is_faint = [](float count, float sum) {
+        return count > 0.0F && !(sum >= larger_of(kFaint, kFaintMean * count));
+    };
+    const bool faint =
+        __any_sync(0xffffffffU, is_faint(n.low, flow.low) || is_faint(n.high, flow.high)) != 0;
+    if (x.s.lane == 0)
+        x.own->faint[x.index / 32] = faint ? 1 : 0;
+    return faint;
+}
+
+/* Sums over the columns of 16 rows, which are the lane's: in all lanes. */
+template <typename T> __device__ strip_dots sum_row_columns(const sides_block &x, const char *rows)
+{
+    constexpr uint32_t one = pairs<T>::ones;
+    float sum[4] = {};
+#pragma unroll 1
+    for (int step = 0; step < 4; step++) {
+        uint32_t a[4];
+        load_a(a, shared_address(rows), x.s.at, step);
+        multiply<T>(sum, a, one, one);
+    }
+    return {sum[0], sum[2]};
+}
+
+/* eps times the sums of the other side's rows, weighted (NULL: 1), over the tokens up to the
+ * lane's. */
+template <typename T> __device__ strip_dots lift_before(const sides_block &x, const float *weight)
+{
+    const strip_place &s = x.s;
+    strip_dots sum = {};
+#pragma unroll 1
+    for (int strip = 0; strip <= s.warp; strip++) {
+        strip_dots of =
+            sum_row_columns<T>(x, x.tile(OWN_TILE, 1 - x.side) + 16 * strip * kRowBytes);
+        if (weight != nullptr)
+            of = product(of, {weight[16 * strip + s.g], weight[16 * strip + s.g + 8]});
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) {
+            const float low = __shfl_up_sync(0xffffffffU, of.low, step),
+                        high = __shfl_up_sync(0xffffffffU, of.high, step);
+            of.low += s.lane >= step ? low : 0.0F;
+            of.high += s.lane >= step ? high : 0.0F;
+        }
+        const float low = __shfl_sync(0xffffffffU, of.low, 28),
+                    all = low + __shfl_sync(0xffffffffU, of.high, 28);
+        sum = plus(sum, strip < s.warp ? strip_dots{all, all} : strip_dots{of.low, low + of.high});
+    }
+    return scaled(sum, kEps);
+}
+
+/* Sums of an array of the chunk over the tokens from the lane's on. */
+__device__ inline strip_dots sum_from(const sides_block &x, const float *array)
+{
+    const strip_place &s = x.s;
+    strip_dots sum = s.of(array);
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) {
+        const float low = __shfl_down_sync(0xffffffffU, sum.low, step),
+                    high = __shfl_down_sync(0xffffffffU, sum.high, step);
+        sum.low += s.lane + step < 32 ? low : 0.0F;
+        sum.high += s.lane + step < 32 ? high : 0.0F;
+    }
+    const float of_high = __shfl_sync(0xffffffffU, sum.high, 0);
+    float beyond = 0.0F;
+#pragma unroll 1
+    for (int i = s.row + 16; i < kChunk; i++)
+        beyond += array[i];
+    return {sum.low + of_high + beyond, sum.high + beyond};
+}
+
+/* What eps adds to sums over the tokens from the lane's on, of their weights times the products of
+ * the lane's rows with theirs. */
+template <typename T> __device__ strip_dots lift_after(const sides_block &x, const float *weight)
+{
+    const strip_dots own = sum_row_columns<T>(x, x.s.own(x.tile(OWN_TILE, x.side)));
+    return scaled(product(own, sum_from(x, weight)), kEps);
+}
+
+#endif
+
+} // namespace
+
+#endif
