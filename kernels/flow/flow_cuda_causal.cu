@@ -67,13 +67,15 @@ __device__ causal_shared carve(float *at, int cols, int chunk)
     x.z = reinterpret_cast<double *>(at);
     x.q = at + 4;
     x.k = x.q + chunk * x.ld;
-    x.scores = x.k + chunk * x.ld;
-    x.values = x.scores + chunk * x.scores_ld;
+    /* the product that forms the scores of 16 tokens takes 32 rows of k: what lies behind these,
+     * whatever it is, nobody may write meanwhile */
+    x.values = x.k + chunk * x.ld;
     x.state = x.values + chunk * kValueLd;
     x.state_error = x.state + cols * kValueLd;
     x.vectors = x.state_error + cols * kValueLd;
     x.vectors_error = x.vectors + VECTORS * cols;
-    x.buffer = x.vectors_error + VECTORS * cols;
+    x.scores = x.vectors_error + VECTORS * cols;
+    x.buffer = x.scores + chunk * x.scores_ld;
     float *token = x.buffer + kTileThreads;
     float **const arrays[kTokenArrays] = {&x.a,  &x.b,     &x.c,    &x.o, &x.k1,
                                           &x.q1, &x.alpha, &x.beta, &x.p, &x.r};
