@@ -116,7 +116,7 @@ static inline bool linear_is_wide(const linear_arguments &a, enum fb_dtype dtype
 
 __device__ inline float linear_inverse(float y)
 {
-    return y > 0.0F ? 1.0F / y : 0.0F;
+    return y <= 0.0F ? 0.0F : 1.0F / y;
 }
 
 /* linear_cuda_sums.cu: the states of every slice; then their totals (as_bf16: N's in bf16, in the

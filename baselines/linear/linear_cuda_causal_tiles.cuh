@@ -251,7 +251,7 @@ __device__ inline float causal_inverse(float y)
 {
     float x;
     asm("rcp.approx.f32 %0, %1;" : "=f"(x) : "f"(y));
-    return y > 0.0F ? x : 0.0F;
+    return y <= 0.0F ? 0.0F : x;
 }
 
 /* The slope of the map where a feature is x. */

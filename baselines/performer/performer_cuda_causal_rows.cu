@@ -397,11 +397,11 @@ __device__ void write_queries(const fused_arguments &a, const chunk_work<T, fals
     for (int half = 0; half < 2; half++) {
         const int row = work.first + strip_of_thread() + (int)threadIdx.x % 32 / 4 + 8 * half;
         const float y = sum_of_four(r.y[half]);
-        factors[half] = y > 0.0F ? 1.0F / y : 0.0F;
+        factors[half] = y <= 0.0F ? 0.0F : 1.0F / y;
         if (threadIdx.x % 4 != 0 || row >= work.unit.q_valid || a.query_base == nullptr)
             continue;
         a.query_share[head * a.q_len + row] = r.share[half] * factors[half];
-        a.query_base[head * a.q_len + row] = y > 0.0F ? r.base[half] + log2f(y) : INFINITY;
+        a.query_base[head * a.q_len + row] = y <= 0.0F ? INFINITY : r.base[half] + log2f(y);
     }
     write_result(panel_rows<T>(a.out, work.unit.b, work.unit.h, a.q_len), work.first, a.q_len,
                  work.unit.q_valid, r.c, factors);

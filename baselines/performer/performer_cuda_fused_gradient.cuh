@@ -27,7 +27,7 @@ __device__ inline void join_sums(const row_numbers &rows, float features, gradie
         const float share = rows.share[half], e = sum_of_four(r.e[half]);
         const float weights = fmaf(share, features, e),
                     left = fmaf(share, sum_of_four(r.d[half]), sum_of_four(r.along[half]));
-        const float c = weights > 0.0F ? -left / weights : 0.0F;
+        const float c = weights <= 0.0F ? 0.0F : -left / weights;
         r.along[half] = fmaf(c, r.e[half], r.along[half]);
 #pragma unroll
         for (int n = 0; n < 8; n++) {

@@ -191,7 +191,7 @@ __device__ void out_tile(const fused_arguments &a, const fused_unit &unit, char 
         const float y =
             fmaf(epsilon, numbers.all, kNarrow<T> ? s.back * products.x : sum_of_four(r.y[half]));
         const int token = first + row + 8 * half;
-        factors[half] = y > 0.0F ? 1.0F / y : 0.0F;
+        factors[half] = y <= 0.0F ? 0.0F : 1.0F / y;
 #pragma unroll
         for (int n = 0; n < 8; n++) {
             const float2 state = *reinterpret_cast<const float2 *>(&numbers.state[8 * n + 2 * t]);
@@ -205,7 +205,7 @@ __device__ void out_tile(const fused_arguments &a, const fused_unit &unit, char 
             const int64_t at = (unit.b * a.heads + unit.h) * a.q_len + token;
             a.query_share[at] = epsilon * factors[half];
             a.query_base[at] =
-                y > 0.0F ? fmaf(r.top[half], kLog2e, r.base[half]) + log2f(y) : INFINITY;
+                y <= 0.0F ? INFINITY : fmaf(r.top[half], kLog2e, r.base[half]) + log2f(y);
         }
     }
     sync_group(); /* nobody needs the tile any more */

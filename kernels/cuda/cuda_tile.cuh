@@ -274,7 +274,8 @@ struct operand {
 };
 
 /* A number as operands of TF32 products, which leave out the 13 lowest bits: rounded by half of
- * what is left out, or cut in two. Cheaper than conversions, which are several instructions. */
+ * what is left out, or cut in two. Cheaper than conversions, which are several instructions. (What
+ * is not a number has all bits set, to which nothing may be added.) */
 template <tile_products P> struct tf32_parts {
     uint32_t high, low;
     __device__ explicit tf32_parts(float x)
@@ -283,7 +284,7 @@ template <tile_products P> struct tf32_parts {
         high = __float_as_uint(x);
         low = 0;
         if (P == tile_products::tf32) {
-            high += half;
+            high += isnan(x) ? 0U : half;
         } else {
             high &= kept;
             low = __float_as_uint(x - __uint_as_float(high)) + half;
