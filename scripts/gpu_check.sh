@@ -121,7 +121,7 @@ sanitize() {
     local -A jobs
     for tool in memcheck racecheck initcheck; do
         for test in test_kernels_paths test_kernels_decode; do
-            compute-sanitizer --tool "$tool" --error-exitcode 9 "$(program "$test")" \
+            compute-sanitizer --tool "$tool" --error-exitcode 9 "$(program "$test")" short \
                 >"$out/sanitize-$tool-$test.log" 2>&1 &
             jobs[$tool-$test]=$!
         done
