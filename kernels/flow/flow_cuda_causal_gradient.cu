@@ -18,10 +18,16 @@
  * the queries and X^T q for the keys, with X_ij = dc_i beta_j + da_i below the diagonal, alpha_i
  * do_j + db_j above it, both on it. r h and p t are parked in dq and dk. Sums over chunks are added
  * in f64, in order: same bits every time.
+ *
+ * Without allocation dq is what r h and its mean over the tokens before leave of one another, some
+ * hundredths of either where values have a mean: M and h are formed as in f32 then, and r h is
+ * parked in f32.
  */
 #include "flow_cuda_causal_scans.cuh"
 
 #include "flow_cuda.h"
+
+#include <type_traits>
 
 namespace
 {
@@ -152,21 +158,22 @@ __device__ void weigh_tokens(const causal_gradient &a, const gradient_shared &x,
 }
 
 /* matrix += x^T (weight y) over the chunk; the rows of y are scaled in place. */
-template <typename T>
+template <tile_products Products>
 __device__ void add_state(const causal_gradient &a, const gradient_shared &x, const float *tile,
                           float *values, const float *weight, float *matrix)
 {
     const flow_cuda_shape &s = a.round.s;
     scale_rows(values, x.value_ld, a.rows, s.value_cols, weight);
     __syncthreads();
-    block_product<products_of<T>()>(
+    block_product<Products>(
         s.cols, s.value_cols, a.rows, operand{tile, 1, x.ld}, operand{values, x.value_ld, 1},
         [&](int row, int col, float y) { matrix[row * s.value_cols + col] += y; });
     __syncthreads();
 }
 
-/* Z of every token; the segment's parts of M and R. grid (segments, units) */
-template <typename T>
+/* Z of every token; the segment's parts of M and R. Parked is the type of what r h is parked in.
+ * grid (segments, units) */
+template <typename T, typename Parked>
 __global__ void __launch_bounds__(kTileThreads)
     states_kernel(const __grid_constant__ causal_gradient a)
 {
@@ -198,8 +205,8 @@ __global__ void __launch_bounds__(kTileThreads)
             scalar_of(a, p, Z)[i] = x.array[Z][i];
         weigh_tokens(a, x, p);
         __syncthreads();
-        add_state<T>(a, x, x.k, x.v, x.array[P], m);
-        add_state<T>(a, x, x.q, x.g, x.array[R], r);
+        add_state<products_of<Parked>()>(a, x, x.k, x.v, x.array[P], m);
+        add_state<products_of<T>()>(a, x, x.q, x.g, x.array[R], r);
     }
 }
 
@@ -226,20 +233,19 @@ __device__ void two_products(int rows, int cols, const operand &a, const operand
 }
 
 /* The lower triangle of g v^T, its columns times p or its rows times r. */
-template <typename T>
+template <tile_products Products>
 __device__ void form_values(const causal_gradient &a, const gradient_shared &x, bool by_row)
 {
-    block_product<products_of<T>()>(
-        a.rows, a.rows, a.round.s.value_cols, operand{x.g, x.value_ld, 1},
-        operand{x.v, 1, x.value_ld}, [&](int row, int col, float y) {
-            const float weight = by_row ? x.array[R][row] : x.array[P][col];
-            x.scores[row * x.scores_ld + col] = col <= row ? weight * y : 0.0F;
-        });
+    block_product<Products>(a.rows, a.rows, a.round.s.value_cols, operand{x.g, x.value_ld, 1},
+                            operand{x.v, 1, x.value_ld}, [&](int row, int col, float y) {
+                                const float weight = by_row ? x.array[R][row] : x.array[P][col];
+                                x.scores[row * x.scores_ld + col] = col <= row ? weight * y : 0.0F;
+                            });
     __syncthreads();
 }
 
 /* dr, dc, r h; grid (segments, units) */
-template <typename T>
+template <typename T, typename Parked>
 __global__ void __launch_bounds__(kTileThreads)
     pull_kernel(const __grid_constant__ causal_gradient a)
 {
@@ -257,8 +263,8 @@ __global__ void __launch_bounds__(kTileThreads)
         __syncthreads();
         weigh_tokens(a, x, p);
         __syncthreads();
-        form_values<T>(a, x, false);
-        two_products<products_of<T>()>(
+        form_values<products_of<Parked>()>(a, x, false);
+        two_products<products_of<Parked>()>(
             a.rows, s.cols, operand{x.g, x.value_ld, 1}, operand{m, 1, s.value_cols}, s.value_cols,
             operand{x.scores, x.scores_ld, 1}, operand{x.k, x.ld, 1}, a.rows,
             [&](int row, int col, float h) { x.x[row * x.ld + col] = h; });
@@ -272,9 +278,10 @@ __global__ void __launch_bounds__(kTileThreads)
         }
         __syncthreads();
         leave_part(a, x, p, x.q, x.array[DC], FB_FLOW_EPSILON, DU);
-        write_rows(rows_of<T>(a.round.dq, p.head.b, p.head.h, p.at), p.rows, p.rows, s.dim, false,
+        write_rows(rows_of<Parked>(a.parked, p.head.b, p.head.h / a.parked_group, p.at), p.rows,
+                   p.rows, s.dim, false,
                    [&](int row, int col) { return x.array[R][row] * x.x[row * x.ld + col]; });
-        add_state<T>(a, x, x.k, x.v, x.array[P], m);
+        add_state<products_of<Parked>()>(a, x, x.k, x.v, x.array[P], m);
     }
 }
 
@@ -355,7 +362,7 @@ __global__ void __launch_bounds__(kTileThreads)
         __syncthreads();
         weigh_tokens(a, x, p);
         __syncthreads();
-        form_values<T>(a, x, true);
+        form_values<products_of<T>()>(a, x, true);
         two_products<products_of<T>()>(
             a.rows, s.cols, operand{x.v, x.value_ld, 1}, operand{r, 1, s.value_cols}, s.value_cols,
             operand{x.scores, 1, x.scores_ld}, operand{x.q, x.ld, 1}, a.rows,
@@ -369,7 +376,7 @@ __global__ void __launch_bounds__(kTileThreads)
                    false,
                    [&](int row, int col) { return x.array[P][row] * x.x[row * x.ld + col]; });
         write_values<T>(a, x, p, r);
-        add_state<T>(a, x, x.q, x.g, x.array[R], r);
+        add_state<products_of<T>()>(a, x, x.q, x.g, x.array[R], r);
     }
 }
 
@@ -466,7 +473,7 @@ __device__ void mix(const causal_gradient &a, const gradient_shared &x, const fl
     __syncthreads();
 }
 
-template <typename T, typename Turned>
+template <typename T, typename Parked, typename Turned>
 __global__ void __launch_bounds__(kTileThreads)
     outputs_kernel(const __grid_constant__ causal_gradient a)
 {
@@ -490,6 +497,8 @@ __global__ void __launch_bounds__(kTileThreads)
     const head_rows<T> q = rows_of<T>(s.q, p.head.b, p.head.h, p.at);
     const head_rows<T> k = rows_of<T>(s.k, p.head.b, p.head.kv_h, p.at);
     const head_rows<T> dq = rows_of<T>(a.round.dq, p.head.b, p.head.h, p.at);
+    const head_rows<Parked> parked =
+        rows_of<Parked>(a.parked, p.head.b, p.head.h / a.parked_group, p.at);
     const head_rows<Turned> turned = rows_of<Turned>(a.turned, p.head.b, p.head.kv_h, p.at);
     const auto column = [&](chunk_vector name, int col) { return x.vectors[name * s.cols + col]; };
     const float eps = FB_FLOW_EPSILON;
@@ -498,7 +507,7 @@ __global__ void __launch_bounds__(kTileThreads)
         [&](int row, int col, float y) { x.x[row * x.ld + col] = y + x.array[P][row]; });
     __syncthreads();
     write_rows(dq, p.rows, end, s.dim, false, [&](int row, int col) {
-        float sum = to_f32(dq.data[row * dq.stride + col]) + x.x[row * x.ld + col];
+        float sum = to_f32(parked.data[row * parked.stride + col]) + x.x[row * x.ld + col];
         sum = fmaf(x.array[DC][row], column(U, col) + eps, sum + column(BS, col));
         sum = fmaf(alpha[row], column(DW, col), sum);
         sum = fmaf(x.array[DA][row], column(CK, col) + eps, sum);
@@ -533,15 +542,18 @@ struct gradient_launch {
     cudaStream_t stream;
 };
 
-template <typename T, typename Turned>
+template <typename T, typename Parked, typename Turned>
 enum fb_status allow_all(size_t bytes, struct fb_error *error)
 {
-    const void *const kernels[] = {
-        (const void *)sums_kernel<T>,           (const void *)flows_kernel<T>,
-        (const void *)conserve_kernel<T>,       (const void *)states_kernel<T>,
-        (const void *)pull_kernel<T>,           (const void *)push_kernel<T, Turned>,
-        (const void *)competition_kernel<T>,    (const void *)incoming_kernel<T>,
-        (const void *)outputs_kernel<T, Turned>};
+    const void *const kernels[] = {(const void *)sums_kernel<T>,
+                                   (const void *)flows_kernel<T>,
+                                   (const void *)conserve_kernel<T>,
+                                   (const void *)states_kernel<T, Parked>,
+                                   (const void *)pull_kernel<T, Parked>,
+                                   (const void *)push_kernel<T, Turned>,
+                                   (const void *)competition_kernel<T>,
+                                   (const void *)incoming_kernel<T>,
+                                   (const void *)outputs_kernel<T, Parked, Turned>};
     enum fb_status status = FB_OK;
     for (const void *kernel : kernels)
         if (status == FB_OK)
@@ -549,7 +561,7 @@ enum fb_status allow_all(size_t bytes, struct fb_error *error)
     return status;
 }
 
-template <typename T>
+template <typename T, typename Parked>
 enum fb_status launch_forward(const causal_gradient &a, const gradient_launch &l,
                               struct fb_error *error)
 {
@@ -559,16 +571,16 @@ enum fb_status launch_forward(const causal_gradient &a, const gradient_launch &l
     scan_vectors<<<dim3(l.units, 2), l.cols, 0, l.stream>>>(a, U);
     conserve_kernel<T><<<l.chunks, kTileThreads, l.bytes, l.stream>>>(a);
     scan_running<<<l.units, 1, 0, l.stream>>>(a, 0);
-    states_kernel<T><<<l.segments, kTileThreads, l.bytes, l.stream>>>(a);
+    states_kernel<T, Parked><<<l.segments, kTileThreads, l.bytes, l.stream>>>(a);
     scan_matrices<<<dim3(l.units, l.matrix_parts, 2), 256, 0, l.stream>>>(a);
     return fb_cuda_launched("causal flow's gradient, forward again", error);
 }
 
-template <typename T, typename Turned>
+template <typename T, typename Parked, typename Turned>
 enum fb_status launch_backward(const causal_gradient &a, const gradient_launch &l,
                                struct fb_error *error)
 {
-    pull_kernel<T><<<l.segments, kTileThreads, l.bytes, l.stream>>>(a);
+    pull_kernel<T, Parked><<<l.segments, kTileThreads, l.bytes, l.stream>>>(a);
     scan_vectors<<<dim3(l.units, 1), l.cols, 0, l.stream>>>(a, DU);
     push_kernel<T, Turned><<<l.segments, kTileThreads, l.bytes, l.stream>>>(a);
     scan_vectors<<<dim3(l.units, 1), l.cols, 0, l.stream>>>(a, BS);
@@ -577,11 +589,11 @@ enum fb_status launch_backward(const causal_gradient &a, const gradient_launch &
     scan_vectors<<<dim3(l.units, 1), l.cols, 0, l.stream>>>(a, DW);
     incoming_kernel<T><<<l.chunks, kTileThreads, l.bytes, l.stream>>>(a);
     scan_vectors<<<dim3(l.units, 1), l.cols, 0, l.stream>>>(a, AS);
-    outputs_kernel<T, Turned><<<l.chunks, kTileThreads, l.bytes, l.stream>>>(a);
+    outputs_kernel<T, Parked, Turned><<<l.chunks, kTileThreads, l.bytes, l.stream>>>(a);
     return fb_cuda_launched("causal flow's gradient", error);
 }
 
-template <typename T, typename Turned>
+template <typename T, typename Parked, typename Turned>
 enum fb_status launch_rounds(causal_gradient &a, int64_t units, cudaStream_t stream,
                              struct fb_error *error)
 {
@@ -594,27 +606,47 @@ enum fb_status launch_rounds(causal_gradient &a, int64_t units, cudaStream_t str
     l.cols = (unsigned)s.cols;
     l.matrix_parts = (unsigned)((s.cols * s.value_cols + 255) / 256);
     l.stream = stream;
-    enum fb_status status = allow_all<T, Turned>(l.bytes, error);
+    enum fb_status status = allow_all<T, Parked, Turned>(l.bytes, error);
     for (a.round.index = 0; a.round.index < s.group && status == FB_OK; a.round.index++) {
-        status = launch_forward<T>(a, l, error);
+        status = launch_forward<T, Parked>(a, l, error);
         if (status == FB_OK)
-            status = launch_backward<T, Turned>(a, l, error);
+            status = launch_backward<T, Parked, Turned>(a, l, error);
     }
     return status;
 }
 
+/* Rows of every head of keys in f32, of as many columns as tiles have. */
+tensor_view parking_of(const causal_gradient &a, float *buffer)
+{
+    const int64_t rows = a.chunks * a.rows, cols = a.round.s.cols;
+    return {buffer, a.round.kv_heads * rows * cols, rows * cols, cols};
+}
+
 /* p t is parked in dk, or in f32 when dk has the gradients of other heads. */
+template <typename T, typename Parked>
+enum fb_status launch_turned(causal_gradient &a, int64_t units, float *buffer, cudaStream_t stream,
+                             struct fb_error *error)
+{
+    a.turned = a.round.dk;
+    if (a.round.s.group == 1)
+        return launch_rounds<T, Parked, T>(a, units, stream, error);
+    a.turned = parking_of(a, buffer);
+    return launch_rounds<T, Parked, float>(a, units, stream, error);
+}
+
+/* r h is parked in dq, or in f32 when dq is a small difference. */
 template <typename T>
 enum fb_status launch_parked(causal_gradient &a, int64_t units, float *buffer, cudaStream_t stream,
                              struct fb_error *error)
 {
-    if (a.round.s.group == 1) {
-        a.turned = a.round.dk;
-        return launch_rounds<T, T>(a, units, stream, error);
-    }
-    const int64_t rows = a.chunks * a.rows, cols = a.round.s.cols;
-    a.turned = {buffer, a.round.kv_heads * rows * cols, rows * cols, cols};
-    return launch_rounds<T, float>(a, units, stream, error);
+    a.parked = a.round.dq;
+    a.parked_group = 1;
+    if (a.round.s.allocation || std::is_same<T, float>::value)
+        return launch_turned<T, T>(a, units, buffer, stream, error);
+    a.parked = parking_of(a, buffer);
+    a.parked_group = a.round.s.group;
+    buffer += units * a.chunks * a.rows * a.round.s.cols;
+    return launch_turned<T, float>(a, units, buffer, stream, error);
 }
 
 } // namespace

@@ -27,6 +27,8 @@ struct causal_gradient {
     float *scalars;     /* [units][kKeptScalars][chunks * rows] */
     float *matrices;    /* [units][2][segments][cols * value_cols]: M before, R after the segment */
     tensor_view turned; /* p t: dk, or a buffer in f32 when dk has other heads' gradients */
+    tensor_view parked; /* r h: dq, or a buffer in f32 with a head for as many of queries */
+    int parked_group;
 };
 
 /* flow_cuda_causal_strips.cu: bf16 and f16, heads of 64; everything of `a` is in place. */

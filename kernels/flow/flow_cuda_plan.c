@@ -260,6 +260,8 @@ static int64_t causal_gradient_count(const struct fb_problem *p, struct fb_flow_
                     plan->gradient_segments * 2 * cols * plan->value_cols;
     if (p->heads > p->kv_heads)
         count += tokens * cols;
+    if (p->dtype != FB_F32 && !fb_flow_options_of(p).allocation)
+        count += tokens * cols;
     return units * count;
 }
 

@@ -177,6 +177,28 @@ static void test_dtypes_flow_tokens_whose_features_vanish(void **state)
     kernel_expect_no_failures();
 }
 
+/* Without allocation a query's gradient is what two terms leave of one another, the less the more
+ * the values have in common. */
+static void test_dtypes_flow_without_allocation(void **state)
+{
+    (void)state;
+    enum { LENGTH = 1000, DIM = 64 };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (int variation = 0; variation < 4; variation++) {
+        struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 795};
+        kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 2, LENGTH, LENGTH, DIM, DIM);
+        assert_true(kernel_case_set_parameter(&c, "allocation", 0, NULL));
+        c.problem.kv_heads = variation / 2 != 0 ? 1 : 2;
+        c.problem.dtype = dtypes[variation % 2];
+        c.problem.causal = true;
+        kernel_case_init(&c);
+        for (int64_t d = 0; d < DIM; d++)
+            kernel_case_raise(&c.v, 0, LENGTH, d, 1.0f);
+        judge_drawn(&c, true, executed);
+    }
+    kernel_expect_no_failures();
+}
+
 /* Values and their gradients far from zero, on one side: a layer that has drifted, a loss that is
  * scaled. Many queries for few keys, whose gradients are sums over all of those. (Gradients of
  * queries of what large values have in common are what the rounding of outputs leaves: not asked.)
@@ -460,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_flow_tokens_whose_features_vanish),
+        cmocka_unit_test(test_dtypes_flow_without_allocation),
         cmocka_unit_test(test_dtypes_softmax_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_softmax_keeps_what_stands_beside_a_sink),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
