@@ -69,6 +69,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     send_normaliser(x.own, rank, ranks);
     float sum[32 / kWarps][4] = {};
     multiply_block<T>(x, tokens, sum);
+    /* who has some warps' parts writes G in place of the keys, which no warp reads any more */
+    __syncthreads();
     send_product(x.own, rank, ranks, sum);
     share_product<T>(x, rank, ranks, (float)arguments.kv_len, factors.state.into,
                      saved_of(arguments));

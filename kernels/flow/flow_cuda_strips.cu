@@ -355,6 +355,8 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     if (threadIdx.x < 32 * kProductWarps<Warps>) {
         product_part<Warps> product = {};
         multiply_tiles<Warps, T>(product, x.k, x.v);
+        /* who has some warps' parts writes G in place of the keys, which no warp reads any more */
+        asm volatile("bar.sync 1, %0;" ::"n"(32 * kProductWarps<Warps>) : "memory");
         send_product<Warps>(x, product, PRODUCT);
     }
     const float ratio = (float)a.q_len / (float)a.kv_len;
