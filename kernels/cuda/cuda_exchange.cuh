@@ -46,11 +46,21 @@ __device__ inline void send_quad(uint32_t to, uint32_t barrier, float a, float b
                  : "memory");
 }
 
-/* Readies a barrier for so many bytes; by one thread, before the cluster's blocks are in step. */
-__device__ inline void expect(unsigned long long *barrier, int bytes)
+/* Says to another block's barrier that what this thread, or others that were in step with it since,
+ * did before is done. */
+__device__ inline void send_arrival(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
+                 : "memory");
+}
+
+/* Readies a barrier for so many bytes, and arrivals in every round; by one thread, before the
+ * cluster's blocks are in step. */
+__device__ inline void expect(unsigned long long *barrier, int bytes, int arrivals = 0)
 {
     const uint32_t address = shared_address(barrier);
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address), "r"(1 + arrivals)
+                 : "memory");
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
                  : "memory");
 }

@@ -56,7 +56,7 @@ enum exchange_name { SUMS, FLOWS, NORMALISER, PRODUCT, STATE, EXCHANGES };
 
 /* A squad's shared memory behind its tiles. What other squads write comes first. A squad's product
  * arrives when it has spent its sums and flows: who sends it has this squad's z, which was sent
- * after. */
+ * after. The next segment's sums arrive when it has spent the product: see share_state. */
 struct causal_shared {
     union {
         struct {
@@ -220,7 +220,7 @@ __device__ void ready_exchanges(causal_shared *own, int ranks)
         expect(&own->barriers[FLOWS], ranks * (int)sizeof own->flows[0]);
         expect(&own->barriers[NORMALISER], ranks * kWarps * (int)sizeof(float));
         expect(&own->barriers[PRODUCT], (int)sizeof own->product);
-        expect(&own->barriers[STATE], kDim * kDim * (int)sizeof(float));
+        expect(&own->barriers[STATE], kDim * kDim * (int)sizeof(float), ranks * kWarps);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
@@ -405,7 +405,8 @@ struct quad {
 };
 
 /* What the squads before each, and the segments before, add up to, of this squad's share, to each;
- * into the tile at the address, which no squad needs any more when it has sent its part. */
+ * into the tile at the address, which no squad needs any more when it has sent its part. Warps tell
+ * each squad when they have read the parts, whose place its next sums take. */
 template <typename T>
 __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t tile, float *carried,
                             bool first, bool last, uint32_t round, const warp_place &w)
@@ -448,6 +449,9 @@ __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t t
         kept[i] = value;
         kept_error[i] = error;
     }
+    __syncwarp();
+    if (w.lane < o.ranks)
+        send_arrival(place_at(state, w.lane, o));
 }
 
 /* The states before the squad's chunks, in place of its keys: the warp's part of each. */
