@@ -107,12 +107,21 @@ __global__ void __launch_bounds__(kCausalThreads, 1)
 #endif
 }
 
+auto kernel_of(enum fb_dtype dtype)
+{
+    return dtype == FB_BF16 ? causal_out_kernel<__nv_bfloat16> : causal_out_kernel<__half>;
+}
+
 } // namespace
+
+bool linear_cuda_causal_out_joins(enum fb_dtype dtype, const linear_arguments &a)
+{
+    return causal_joins(kernel_of(dtype), a, causal_squad_bytes<LINEAR_OUT>());
+}
 
 enum fb_status linear_cuda_causal_out(enum fb_dtype dtype, const linear_arguments &a, bool joined,
                                       cudaStream_t stream, struct fb_error *error)
 {
-    return launch_causal(dtype == FB_BF16 ? causal_out_kernel<__nv_bfloat16>
-                                          : causal_out_kernel<__half>,
-                         {a, joined}, causal_squad_bytes<LINEAR_OUT>(), stream, error);
+    return launch_causal(kernel_of(dtype), {a, joined}, causal_squad_bytes<LINEAR_OUT>(), stream,
+                         error);
 }

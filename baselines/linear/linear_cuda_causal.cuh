@@ -65,28 +65,38 @@ struct causal_launch {
     bool joined;
 };
 
+inline cluster_launch causal_launch_of(const linear_arguments &a, int squad_bytes,
+                                       cudaStream_t stream)
+{
+    return {.name = "causal linear attention",
+            .blocks = (a.slices + kSquads - 1) / kSquads,
+            .threads = kCausalThreads,
+            .heads = (int64_t)a.batch * a.heads,
+            .shared_bytes = (size_t)kSquads * (size_t)squad_bytes,
+            .most_shared = true,
+            .stream = stream};
+}
+
+/* Whether the slices of a head can be a cluster. */
+inline bool causal_joins(void (*kernel)(causal_launch), const linear_arguments &a, int squad_bytes)
+{
+    return a.slices <= kCausalSlicesMost &&
+           fb_cuda_at_once(causal_launch_of(a, squad_bytes, nullptr), (const void *)kernel) > 0;
+}
+
 inline enum fb_status launch_causal(void (*kernel)(causal_launch), const causal_launch &arguments,
                                     int squad_bytes, cudaStream_t stream, struct fb_error *error)
 {
-    const linear_arguments &a = arguments.a;
-    const char *const name = "causal linear attention";
-    const int64_t heads = (int64_t)a.batch * a.heads;
-    const int blocks = (a.slices + kSquads - 1) / kSquads;
-    const size_t bytes = (size_t)kSquads * (size_t)squad_bytes;
+    const cluster_launch x = causal_launch_of(arguments.a, squad_bytes, stream);
     if (arguments.joined)
-        return fb_cuda_launch_clusters({.name = name,
-                                        .blocks = blocks,
-                                        .threads = kCausalThreads,
-                                        .heads = heads,
-                                        .shared_bytes = bytes,
-                                        .most_shared = true,
-                                        .stream = stream},
-                                       kernel, arguments, error);
-    const enum fb_status status = fb_cuda_allow_shared((const void *)kernel, bytes, name, error);
+        return fb_cuda_launch_clusters(x, kernel, arguments, error);
+    const enum fb_status status =
+        fb_cuda_allow_shared((const void *)kernel, x.shared_bytes, x.name, error);
     if (status != FB_OK)
         return status;
-    kernel<<<dim3((unsigned)blocks, (unsigned)heads), kCausalThreads, bytes, stream>>>(arguments);
-    return fb_cuda_launched(name, error);
+    kernel<<<dim3((unsigned)x.blocks, (unsigned)x.heads), kCausalThreads, x.shared_bytes, stream>>>(
+        arguments);
+    return fb_cuda_launched(x.name, error);
 }
 
 #if FB_HAVE_WGMMA

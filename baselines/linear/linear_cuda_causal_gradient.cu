@@ -229,20 +229,34 @@ __global__ void __launch_bounds__(kCausalThreads, 1)
 #endif
 }
 
+auto dq_kernel_of(enum fb_dtype dtype)
+{
+    return dtype == FB_BF16 ? causal_dq_kernel<__nv_bfloat16> : causal_dq_kernel<__half>;
+}
+
+auto dk_dv_kernel_of(enum fb_dtype dtype)
+{
+    return dtype == FB_BF16 ? causal_dk_dv_kernel<__nv_bfloat16> : causal_dk_dv_kernel<__half>;
+}
+
 } // namespace
+
+bool linear_cuda_causal_gradients_join(enum fb_dtype dtype, const linear_arguments &a)
+{
+    return causal_joins(dq_kernel_of(dtype), a, causal_squad_bytes<LINEAR_DQ>()) &&
+           causal_joins(dk_dv_kernel_of(dtype), a, causal_squad_bytes<LINEAR_DK>());
+}
 
 enum fb_status linear_cuda_causal_dq(enum fb_dtype dtype, const linear_arguments &a, bool joined,
                                      cudaStream_t stream, struct fb_error *error)
 {
-    return launch_causal(dtype == FB_BF16 ? causal_dq_kernel<__nv_bfloat16>
-                                          : causal_dq_kernel<__half>,
-                         {a, joined}, causal_squad_bytes<LINEAR_DQ>(), stream, error);
+    return launch_causal(dq_kernel_of(dtype), {a, joined}, causal_squad_bytes<LINEAR_DQ>(), stream,
+                         error);
 }
 
 enum fb_status linear_cuda_causal_dk_dv(enum fb_dtype dtype, const linear_arguments &a, bool joined,
                                         cudaStream_t stream, struct fb_error *error)
 {
-    return launch_causal(dtype == FB_BF16 ? causal_dk_dv_kernel<__nv_bfloat16>
-                                          : causal_dk_dv_kernel<__half>,
-                         {a, joined}, causal_squad_bytes<LINEAR_DK>(), stream, error);
+    return launch_causal(dk_dv_kernel_of(dtype), {a, joined}, causal_squad_bytes<LINEAR_DK>(),
+                         stream, error);
 }

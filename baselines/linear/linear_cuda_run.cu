@@ -174,7 +174,7 @@ enum fb_status sum_slices(const struct fb_problem *p, enum fb_dtype features,
 enum fb_status forward_causal(const struct fb_problem *p, const linear_arguments &a,
                               cudaStream_t stream, struct fb_error *error)
 {
-    const bool joined = a.slices <= kCausalSlicesMost;
+    const bool joined = linear_cuda_causal_out_joins(p->dtype, a);
     const enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
     return status != FB_OK ? status : linear_cuda_causal_out(p->dtype, a, joined, stream, error);
 }
@@ -276,7 +276,7 @@ enum fb_status backward_masked(const struct fb_problem *p, enum fb_dtype feature
 enum fb_status backward_causal(const struct fb_problem *p, const linear_arguments &a,
                                cudaStream_t stream, struct fb_error *error)
 {
-    const bool joined = a.slices <= kCausalSlicesMost;
+    const bool joined = linear_cuda_causal_gradients_join(p->dtype, a);
     enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
     if (status == FB_OK)
         status = linear_cuda_causal_dq(p->dtype, a, joined, stream, error);

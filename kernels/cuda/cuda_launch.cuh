@@ -44,38 +44,48 @@ struct cluster_launch {
     void *stream;
 };
 
+/* The launch as CUDA wants it, which keeps pointers into this. */
+struct cluster_config {
+    cudaLaunchAttribute attributes[2];
+    cudaLaunchConfig_t config;
+
+    explicit cluster_config(const cluster_launch &launch) : attributes{}, config{}
+    {
+        attributes[0].id = cudaLaunchAttributeClusterDimension;
+        attributes[0].val.clusterDim.x = (unsigned)launch.blocks;
+        attributes[0].val.clusterDim.y = 1;
+        attributes[0].val.clusterDim.z = 1;
+        attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[1].val.programmaticStreamSerializationAllowed = 1;
+        config.gridDim = dim3((unsigned)launch.blocks, (unsigned)launch.heads);
+        config.blockDim = dim3((unsigned)launch.threads);
+        config.dynamicSmemBytes = launch.shared_bytes;
+        config.stream = (cudaStream_t)launch.stream;
+        config.attrs = attributes;
+        config.numAttrs = launch.early ? 2 : 1;
+    }
+    cluster_config(const cluster_config &) = delete;
+    cluster_config &operator=(const cluster_config &) = delete;
+};
+
+/* What the kernel has to be allowed before. */
+enum fb_status fb_cuda_allow_clusters(const cluster_launch &launch, const void *kernel,
+                                      struct fb_error *error);
+
+/* How many of these clusters the device runs at once, which also depends on how many
+ * multiprocessors lie together; 0: they do not fit. Without clusters (no `blocks`) how many blocks.
+ * Asked once for each kernel and shape; makes a context. */
+int fb_cuda_at_once(const cluster_launch &launch, const void *kernel);
+
 template <typename Arguments>
 enum fb_status fb_cuda_launch_clusters(const cluster_launch &launch, void (*kernel)(Arguments),
                                        const Arguments &arguments, struct fb_error *error)
 {
-    const void *const address = (const void *)kernel;
-    enum fb_status status = fb_cuda_allow_shared(address, launch.shared_bytes, launch.name, error);
-    if (status == FB_OK && launch.most_shared)
-        status = fb_cuda_status(cudaFuncSetAttribute(address,
-                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                     cudaSharedmemCarveoutMaxShared),
-                                launch.name, error);
-    if (status == FB_OK && launch.blocks > 8)
-        status = fb_cuda_status(
-            cudaFuncSetAttribute(address, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-            "allowing clusters of 16 blocks", error);
+    const enum fb_status status = fb_cuda_allow_clusters(launch, (const void *)kernel, error);
     if (status != FB_OK)
         return status;
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim.x = (unsigned)launch.blocks;
-    attributes[0].val.clusterDim.y = 1;
-    attributes[0].val.clusterDim.z = 1;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)launch.blocks, (unsigned)launch.heads);
-    config.blockDim = dim3((unsigned)launch.threads);
-    config.dynamicSmemBytes = launch.shared_bytes;
-    config.stream = (cudaStream_t)launch.stream;
-    config.attrs = attributes;
-    config.numAttrs = launch.early ? 2 : 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, kernel, arguments), launch.name, error);
+    const cluster_config of(launch);
+    return fb_cuda_status(cudaLaunchKernelEx(&of.config, kernel, arguments), launch.name, error);
 }
 
 /* Writes the lengths of the batch, which the host holds, to the device: [2][batch], of queries and

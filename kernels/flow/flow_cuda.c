@@ -30,17 +30,44 @@ static enum fb_status cuda_supports(const struct fb_problem *p, enum fb_pass pas
     return FB_OK;
 }
 
+/* Whether clusters fit, or a team, the driver knows: it is asked for the one that the plan has. */
+static bool forward_fits(const struct fb_problem *p, const struct fb_flow_cuda_plan *plan)
+{
+    switch (fb_flow_cuda_plan_forward(plan)) {
+    case FB_FLOW_CUDA_STRIPS:
+        return fb_flow_cuda_strips_fit(p, plan);
+    case FB_FLOW_CUDA_CLUSTERS:
+        return p->causal ? fb_flow_cuda_causal_cluster_fits(p, plan)
+                         : fb_flow_cuda_cluster_fits(p, plan);
+    case FB_FLOW_CUDA_PAIRS:
+        return fb_flow_cuda_pair_fits(p, plan);
+    case FB_FLOW_CUDA_TEAMS:
+        return fb_flow_cuda_team_fits(p, plan);
+    default:
+        return false;
+    }
+}
+
+static bool backward_fits(const struct fb_problem *p, const struct fb_flow_cuda_plan *plan)
+{
+    if (plan->sides_ranks > 0)
+        return fb_flow_cuda_causal_sides_fit(p, plan);
+    return plan->gradient_strips.ranks > 0 && fb_flow_cuda_cluster_gradient_fits(p, plan);
+}
+
 static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_sizes *sizes)
 {
     struct fb_flow_cuda_plan plan;
     (void)threads;
     fb_flow_cuda_plan_of(problem, &plan);
-    const bool clusters = fb_cuda_is_present() && fb_flow_cuda_cluster_runs_here();
-    *sizes = (struct fb_sizes){.saved_bytes = plan.saved_bytes,
-                               .forward_scratch_bytes = plan.forward_bytes,
-                               .backward_scratch_bytes =
-                                   fb_flow_cuda_plan_backward_bytes(&plan, clusters),
-                               .decode_state_bytes = plan.decode_bytes};
+    struct fb_flow_cuda_room room = {.hopper = false};
+    if (fb_cuda_is_present())
+        fb_flow_cuda_read_room(&room);
+    *sizes =
+        (struct fb_sizes){.saved_bytes = plan.saved_bytes,
+                          .forward_scratch_bytes = plan.forward_bytes,
+                          .backward_scratch_bytes = fb_flow_cuda_plan_backward_bytes(&plan, &room),
+                          .decode_state_bytes = plan.decode_bytes};
 }
 
 /* Whether every row of every tensor starts on 16 bytes. */
@@ -60,46 +87,49 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
                                    struct fb_error *error)
 {
     struct fb_flow_cuda_plan plan;
+    struct fb_flow_cuda_room room;
     fb_flow_cuda_plan_of(problem, &plan);
+    fb_flow_cuda_read_room(&room);
+    room.forward = room.hopper && forward_fits(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q, &call->k, &call->v, &call->out};
-    const bool tuned = plan.forward_strips.ranks + plan.cluster_ranks + plan.team_ranks +
-                               plan.pair_tiles + plan.causal_ranks >
-                           0 &&
-                       has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
-                       fb_flow_cuda_cluster_runs_here();
-    if (plan.causal_split && has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]) &&
-        fb_flow_cuda_cluster_runs_here())
+    const bool whole = has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
+    switch (fb_flow_cuda_forward_way(&plan, &room, whole)) {
+    case FB_FLOW_CUDA_CHUNKS:
         return fb_flow_cuda_causal_split(problem, call, &plan, error);
-    if (problem->causal)
-        return tuned ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
-                     : fb_flow_cuda_causal(problem, call, error);
-    if (!tuned)
-        return fb_flow_cuda_wide(problem, call, &plan, error);
-    if (plan.forward_strips.ranks > 0)
+    case FB_FLOW_CUDA_STRIPS:
         return fb_flow_cuda_strips(problem, call, &plan, error);
-    if (plan.pair_tiles > 0)
+    case FB_FLOW_CUDA_PAIRS:
         return fb_flow_cuda_pair(problem, call, &plan, error);
-    return plan.team_ranks > 0 ? fb_flow_cuda_team(problem, call, &plan, error)
+    case FB_FLOW_CUDA_TEAMS:
+        return fb_flow_cuda_team(problem, call, &plan, error);
+    case FB_FLOW_CUDA_CLUSTERS:
+        return problem->causal ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                                : fb_flow_cuda_cluster(problem, call, &plan, error);
+    default:
+        return problem->causal ? fb_flow_cuda_causal(problem, call, error)
+                               : fb_flow_cuda_wide(problem, call, &plan, error);
+    }
 }
 
 static enum fb_status cuda_backward(const struct fb_problem *problem, const struct fb_call *call,
                                     struct fb_error *error)
 {
     struct fb_flow_cuda_plan plan;
+    struct fb_flow_cuda_room room;
     fb_flow_cuda_plan_of(problem, &plan);
+    fb_flow_cuda_read_room(&room);
+    room.backward = room.hopper && backward_fits(problem, &plan);
     const struct fb_tensor *const tensors[] = {&call->q,  &call->k,  &call->v, &call->dout,
                                                &call->dq, &call->dk, &call->dv};
     const bool whole = has_whole_chunks(tensors, sizeof tensors / sizeof tensors[0]);
-    const bool clusters = fb_flow_cuda_cluster_runs_here();
-    if (plan.sides_ranks > 0 && clusters)
-        return fb_flow_cuda_causal_sides(problem, call, &plan, whole, error);
-    if (plan.causal_split && whole && fb_flow_cuda_cluster_runs_here())
+    const enum fb_flow_cuda_way way = fb_flow_cuda_backward_way(&plan, &room, whole);
+    if (way == FB_FLOW_CUDA_CLUSTERS)
+        return problem->causal ? fb_flow_cuda_causal_sides(problem, call, &plan, whole, error)
+                               : fb_flow_cuda_cluster_gradient(problem, call, &plan, whole, error);
+    if (way == FB_FLOW_CUDA_CHUNKS)
         return fb_flow_cuda_causal_split_gradient(problem, call, &plan, error);
     if (problem->causal)
         return fb_flow_cuda_causal_gradient(problem, call, &plan, plan.strips && whole, error);
-    if (plan.gradient_strips.ranks > 0 && clusters)
-        return fb_flow_cuda_cluster_gradient(problem, call, &plan, whole, error);
     return plan.strips ? fb_flow_cuda_gradient(problem, call, &plan, whole, error)
                        : fb_flow_cuda_wide_gradient(problem, call, &plan, error);
 }

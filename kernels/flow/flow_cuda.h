@@ -20,9 +20,23 @@ enum fb_status fb_flow_cuda_wide_gradient(const struct fb_problem *problem,
                                           const struct fb_call *call,
                                           const struct fb_flow_cuda_plan *plan,
                                           struct fb_error *error) FB_MUST_CHECK;
+/* What follows from the device alone, without a context. What fits is asked for one by one, of the
+ * clusters, or the team, that the plan has, on Hopper. */
+void fb_flow_cuda_read_room(struct fb_flow_cuda_room *room);
+bool fb_flow_cuda_cluster_fits(const struct fb_problem *problem,
+                               const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_strips_fit(const struct fb_problem *problem,
+                             const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_team_fits(const struct fb_problem *problem, const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_pair_fits(const struct fb_problem *problem, const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_causal_cluster_fits(const struct fb_problem *problem,
+                                      const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_cluster_gradient_fits(const struct fb_problem *problem,
+                                        const struct fb_flow_cuda_plan *plan);
+bool fb_flow_cuda_causal_sides_fit(const struct fb_problem *problem,
+                                   const struct fb_flow_cuda_plan *plan);
 /* The normal form with q, k and v resident in a cluster's shared memory: Hopper, and the problems
  * that the plan has a cluster for, with rows of 16-byte chunks. */
-bool fb_flow_cuda_cluster_runs_here(void);
 enum fb_status fb_flow_cuda_cluster(const struct fb_problem *problem, const struct fb_call *call,
                                     const struct fb_flow_cuda_plan *plan,
                                     struct fb_error *error) FB_MUST_CHECK;
@@ -31,8 +45,7 @@ enum fb_status fb_flow_cuda_strips(const struct fb_problem *problem, const struc
                                    const struct fb_flow_cuda_plan *plan,
                                    struct fb_error *error) FB_MUST_CHECK;
 /* The normal form of longer heads, a team of blocks to one: Hopper, and the problems that the plan
- * has teams for, with rows of 16-byte chunks. A device without room for a team gets the wide form.
- */
+ * has teams for, with rows of 16-byte chunks. */
 enum fb_status fb_flow_cuda_team(const struct fb_problem *problem, const struct fb_call *call,
                                  const struct fb_flow_cuda_plan *plan,
                                  struct fb_error *error) FB_MUST_CHECK;

@@ -233,7 +233,31 @@ __global__ void __launch_bounds__(kSquads *kThreads, 1)
 #endif
 }
 
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = "causal flow's cluster",
+        .blocks = plan.causal_blocks,
+        .threads = plan.causal_squads * kThreads,
+        .heads = plan.heads,
+        .shared_bytes = (size_t)plan.causal_squads * kSquadBytes,
+        .most_shared = false,
+        .stream = stream,
+    };
+}
+
+auto kernel_of(const fb_problem &p)
+{
+    return p.dtype == FB_F16 ? causal_cluster_kernel<__half> : causal_cluster_kernel<__nv_bfloat16>;
+}
+
 } // namespace
+
+extern "C" bool fb_flow_cuda_causal_cluster_fits(const struct fb_problem *p,
+                                                 const struct fb_flow_cuda_plan *plan)
+{
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p)) > 0;
+}
 
 extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p,
                                                       const struct fb_call *call,
@@ -251,17 +275,5 @@ extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p
     arguments.segments = plan->causal_segments;
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.carried = (float *)call->scratch;
-    const cluster_launch launch = {
-        .name = "causal flow's cluster",
-        .blocks = plan->causal_blocks,
-        .threads = plan->causal_squads * kThreads,
-        .heads = plan->heads,
-        .shared_bytes = (size_t)plan->causal_squads * kSquadBytes,
-        .most_shared = false,
-        .stream = call->stream,
-    };
-    return fb_cuda_launch_clusters(launch,
-                                   p->dtype == FB_F16 ? causal_cluster_kernel<__half>
-                                                      : causal_cluster_kernel<__nv_bfloat16>,
-                                   arguments, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), arguments, error);
 }

@@ -451,7 +451,32 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
 #endif
 }
 
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = "causal flow's gradient",
+        .blocks = plan.sides_ranks / kTeams,
+        .threads = kSidesThreads,
+        .heads = plan.heads,
+        .shared_bytes = kSidesBytes,
+        .most_shared = false,
+        .early = true,
+        .stream = stream,
+    };
+}
+
+auto kernel_of(const fb_problem &p)
+{
+    return p.dtype == FB_F16 ? causal_sides_kernel<__half> : causal_sides_kernel<__nv_bfloat16>;
+}
+
 } // namespace
+
+extern "C" bool fb_flow_cuda_causal_sides_fit(const struct fb_problem *p,
+                                              const struct fb_flow_cuda_plan *plan)
+{
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p)) > 0;
+}
 
 extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
                                                     const struct fb_call *call,
@@ -469,18 +494,5 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
     a.segments = plan->sides_segments;
     a.carried = (double *)call->scratch;
     a.records = (float *)(a.carried + plan->heads * 2 * kDim * kDim);
-    const cluster_launch launch = {
-        .name = "causal flow's gradient",
-        .blocks = plan->sides_ranks / kTeams,
-        .threads = kSidesThreads,
-        .heads = plan->heads,
-        .shared_bytes = kSidesBytes,
-        .most_shared = false,
-        .early = true,
-        .stream = call->stream,
-    };
-    return fb_cuda_launch_clusters(launch,
-                                   p->dtype == FB_F16 ? causal_sides_kernel<__half>
-                                                      : causal_sides_kernel<__nv_bfloat16>,
-                                   a, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), a, error);
 }

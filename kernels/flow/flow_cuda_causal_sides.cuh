@@ -21,7 +21,8 @@
 namespace
 {
 
-constexpr int kTeamThreads = 2 * kChunkThreads, kTeams = 2, kTeamWarps = kTeamThreads / 32;
+constexpr int kTeamThreads = 2 * kChunkThreads, kTeamWarps = kTeamThreads / 32;
+constexpr int kTeams = FB_FLOW_CUDA_SIDES_TEAMS;
 constexpr int kSidesThreads = kTeams * kTeamThreads;
 constexpr int kSidesRanks = FB_FLOW_CUDA_RANKS_MAX;
 static_assert(kChunk == FB_FLOW_CUDA_SIDES_TOKENS, "the plan counts in chunks");

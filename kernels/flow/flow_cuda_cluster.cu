@@ -86,11 +86,39 @@ size_t shared_bytes(int tokens)
     return (size_t)3 * tokens * kRowBytes + sizeof(cluster_shared) + (size_t)tokens * sizeof(float);
 }
 
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = "flow's cluster",
+        .blocks = plan.cluster_ranks,
+        .threads = kThreads,
+        .heads = plan.heads,
+        .shared_bytes = shared_bytes(plan.cluster_tokens),
+        .most_shared = false,
+        .stream = stream,
+    };
+}
+
+auto kernel_of(const fb_problem &p)
+{
+    return p.dtype == FB_F16 ? cluster_kernel<__half> : cluster_kernel<__nv_bfloat16>;
+}
+
 } // namespace
 
-extern "C" bool fb_flow_cuda_cluster_runs_here(void)
+extern "C" void fb_flow_cuda_read_room(struct fb_flow_cuda_room *room)
 {
-    return fb_cuda_is_hopper();
+    *room = {};
+    room->hopper = fb_cuda_is_hopper();
+    if (cudaDeviceGetAttribute(&room->multiprocessors, cudaDevAttrMultiProcessorCount, 0) !=
+        cudaSuccess)
+        room->multiprocessors = 0;
+}
+
+extern "C" bool fb_flow_cuda_cluster_fits(const struct fb_problem *p,
+                                          const struct fb_flow_cuda_plan *plan)
+{
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p)) > 0;
 }
 
 extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
@@ -111,16 +139,5 @@ extern "C" enum fb_status fb_flow_cuda_cluster(const struct fb_problem *p,
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.saved = (float *)call->saved;
     arguments.saved_count = plan->totals_count;
-    const cluster_launch launch = {
-        .name = "flow's cluster",
-        .blocks = plan->cluster_ranks,
-        .threads = kThreads,
-        .heads = plan->heads,
-        .shared_bytes = shared_bytes(plan->cluster_tokens),
-        .most_shared = false,
-        .stream = call->stream,
-    };
-    return fb_cuda_launch_clusters(
-        launch, p->dtype == FB_F16 ? cluster_kernel<__half> : cluster_kernel<__nv_bfloat16>,
-        arguments, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), arguments, error);
 }

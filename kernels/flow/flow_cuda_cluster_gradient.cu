@@ -127,6 +127,11 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
 #endif
 }
 
+bool is_wide(const fb_flow_cuda_plan &plan)
+{
+    return plan.gradient_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
+}
+
 template <typename T> auto kernel_of(bool wide, bool whole)
 {
     if (whole)
@@ -134,7 +139,35 @@ template <typename T> auto kernel_of(bool wide, bool whole)
     return wide ? cluster_gradient<T, 16, false> : cluster_gradient<T, 8, false>;
 }
 
+auto kernel_of(const fb_problem &p, const fb_flow_cuda_plan &plan, bool whole)
+{
+    return p.dtype == FB_F16 ? kernel_of<__half>(is_wide(plan), whole)
+                             : kernel_of<__nv_bfloat16>(is_wide(plan), whole);
+}
+
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = "flow's gradient",
+        .blocks = plan.gradient_strips.ranks,
+        .threads = 2 * plan.gradient_strips.tokens,
+        .heads = plan.heads,
+        .shared_bytes = is_wide(plan) ? kGradientBytes<16> : kGradientBytes<8>,
+        .most_shared = true,
+        .early = true,
+        .stream = stream,
+    };
+}
+
 } // namespace
+
+extern "C" bool fb_flow_cuda_cluster_gradient_fits(const struct fb_problem *p,
+                                                   const struct fb_flow_cuda_plan *plan)
+{
+    const cluster_launch launch = launch_of(*plan, nullptr);
+    return fb_cuda_at_once(launch, (const void *)kernel_of(*p, *plan, true)) > 0 &&
+           fb_cuda_at_once(launch, (const void *)kernel_of(*p, *plan, false)) > 0;
+}
 
 extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem *p,
                                                         const struct fb_call *call,
@@ -156,18 +189,6 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
     arguments.saved = (const float *)call->saved;
     arguments.saved_count = plan->totals_count;
     arguments.ranges = gradient_ranges_of((double)p->q_len, (double)p->kv_len);
-    const bool wide = plan->gradient_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
-    const cluster_launch launch = {
-        .name = "flow's gradient",
-        .blocks = plan->gradient_strips.ranks,
-        .threads = 2 * plan->gradient_strips.tokens,
-        .heads = plan->heads,
-        .shared_bytes = wide ? kGradientBytes<16> : kGradientBytes<8>,
-        .most_shared = true,
-        .early = true,
-        .stream = call->stream,
-    };
-    const auto kernel =
-        p->dtype == FB_F16 ? kernel_of<__half>(wide, whole) : kernel_of<__nv_bfloat16>(wide, whole);
-    return fb_cuda_launch_clusters(launch, kernel, arguments, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p, *plan, whole),
+                                   arguments, error);
 }

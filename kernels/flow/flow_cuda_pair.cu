@@ -57,19 +57,44 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
 #endif
 }
 
+constexpr char kName[] = "flow's pairs";
+
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = kName,
+        .blocks = 2,
+        .threads = kThreads,
+        .heads = plan.pairs,
+        .shared_bytes = kPairBytes,
+        .most_shared = true,
+        .stream = stream,
+    };
+}
+
+auto kernel_of(const fb_problem &p)
+{
+    return p.dtype == FB_F16 ? pair_kernel<__half> : pair_kernel<__nv_bfloat16>;
+}
+
 } // namespace
+
+extern "C" bool fb_flow_cuda_pair_fits(const struct fb_problem *p,
+                                       const struct fb_flow_cuda_plan *plan)
+{
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p)) > 0;
+}
 
 extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const struct fb_call *call,
                                             const struct fb_flow_cuda_plan *plan,
                                             struct fb_error *error)
 {
-    static const char name[] = "flow's pairs";
     pair_arguments a = {};
-    enum fb_status status = fb_cuda_map_rows(call->k, &a.in[PAIR_K], name, error);
+    enum fb_status status = fb_cuda_map_rows(call->k, &a.in[PAIR_K], kName, error);
     if (status == FB_OK)
-        status = fb_cuda_map_rows(call->q, &a.in[PAIR_Q], name, error);
+        status = fb_cuda_map_rows(call->q, &a.in[PAIR_Q], kName, error);
     if (status == FB_OK)
-        status = fb_cuda_map_rows(call->v, &a.in[PAIR_V], name, error);
+        status = fb_cuda_map_rows(call->v, &a.in[PAIR_V], kName, error);
     if (status != FB_OK)
         return status;
     a.out = view_of(call->out);
@@ -84,15 +109,5 @@ extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const st
     a.clamp = fb_flow_options_of(p).clamp;
     a.saved = (float *)call->saved;
     a.saved_count = plan->totals_count;
-    const cluster_launch launch = {
-        .name = name,
-        .blocks = 2,
-        .threads = kThreads,
-        .heads = plan->pairs,
-        .shared_bytes = kPairBytes,
-        .most_shared = true,
-        .stream = call->stream,
-    };
-    return fb_cuda_launch_clusters(
-        launch, p->dtype == FB_F16 ? pair_kernel<__half> : pair_kernel<__nv_bfloat16>, a, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), a, error);
 }

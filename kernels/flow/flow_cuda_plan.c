@@ -361,9 +361,58 @@ void fb_flow_cuda_plan_of(const struct fb_problem *p, struct fb_flow_cuda_plan *
         take_normal(p, plan);
 }
 
-size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan, bool clusters)
+enum fb_flow_cuda_way fb_flow_cuda_plan_forward(const struct fb_flow_cuda_plan *plan)
 {
-    if (clusters && plan->sides_ranks > 0)
-        return plan->sides_bytes;
-    return clusters && plan->gradient_strips.ranks > 0 ? 0 : plan->backward_bytes;
+    if (plan->causal_split)
+        return FB_FLOW_CUDA_CHUNKS;
+    if (plan->forward_strips.ranks > 0)
+        return FB_FLOW_CUDA_STRIPS;
+    if (plan->pair_tiles > 0)
+        return FB_FLOW_CUDA_PAIRS;
+    if (plan->team_ranks > 0)
+        return FB_FLOW_CUDA_TEAMS;
+    return plan->cluster_ranks + plan->causal_ranks > 0 ? FB_FLOW_CUDA_CLUSTERS
+                                                        : FB_FLOW_CUDA_GENERAL;
+}
+
+enum fb_flow_cuda_way fb_flow_cuda_forward_way(const struct fb_flow_cuda_plan *plan,
+                                               const struct fb_flow_cuda_room *room, bool whole)
+{
+    const enum fb_flow_cuda_way way = fb_flow_cuda_plan_forward(plan);
+    return whole && room->hopper && (room->forward || way == FB_FLOW_CUDA_CHUNKS)
+               ? way
+               : FB_FLOW_CUDA_GENERAL;
+}
+
+bool fb_flow_cuda_plan_has_gradient_clusters(const struct fb_flow_cuda_plan *plan)
+{
+    return plan->sides_ranks + plan->gradient_strips.ranks > 0;
+}
+
+/* Multiprocessors of Hopper lie in eight groups at most, and so many blocks, one on each, within
+ * one of them. What runs in any case asks no driver: sizes are told before there is a context. */
+static bool clusters_are_sure(const struct fb_flow_cuda_plan *plan,
+                              const struct fb_flow_cuda_room *room)
+{
+    const int blocks = plan->sides_ranks > 0 ? plan->sides_ranks / FB_FLOW_CUDA_SIDES_TEAMS
+                                             : plan->gradient_strips.ranks;
+    return room->hopper && blocks > 0 && room->multiprocessors > 8 * (blocks - 1);
+}
+
+enum fb_flow_cuda_way fb_flow_cuda_backward_way(const struct fb_flow_cuda_plan *plan,
+                                                const struct fb_flow_cuda_room *room, bool whole)
+{
+    if (fb_flow_cuda_plan_has_gradient_clusters(plan) && room->hopper &&
+        (room->backward || clusters_are_sure(plan, room)))
+        return FB_FLOW_CUDA_CLUSTERS;
+    return plan->causal_split && whole && room->hopper ? FB_FLOW_CUDA_CHUNKS : FB_FLOW_CUDA_GENERAL;
+}
+
+size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan,
+                                        const struct fb_flow_cuda_room *room)
+{
+    const size_t clusters = plan->sides_ranks > 0 ? plan->sides_bytes : 0;
+    if (clusters_are_sure(plan, room))
+        return clusters;
+    return room->hopper && clusters > plan->backward_bytes ? clusters : plan->backward_bytes;
 }

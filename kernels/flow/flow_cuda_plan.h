@@ -1,6 +1,6 @@
 /*
  * How fused Flow-Attention is laid out on a GPU: everything that follows from the problem alone, so
- * that it is known, and tested, without a device.
+ * that it is known, and tested, without a device; and by which of these ways a device computes it.
  *
  * Tokens come in tiles of FB_FLOW_CUDA_TILE, tiles in slices, of which every head has the same
  * number; a block takes a slice. Columns are head dimensions rounded up to a power of two from 32,
@@ -40,6 +40,7 @@ enum {
     FB_FLOW_CUDA_CAUSAL_RANKS_MAX = 8,  /* squads of a cluster */
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
     FB_FLOW_CUDA_SIDES_TOKENS = 64,     /* of a team, causal gradient in clusters */
+    FB_FLOW_CUDA_SIDES_TEAMS = 2,       /* of a block, likewise */
     FB_FLOW_CUDA_SIDES_RECORD = 576,    /* floats that are kept of them between two walks */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
@@ -102,9 +103,37 @@ struct fb_flow_cuda_plan {
 /* The problem must be one that the variant supports. */
 void fb_flow_cuda_plan_of(const struct fb_problem *problem, struct fb_flow_cuda_plan *plan);
 
-/* Scratch memory of a backward call, where clusters can run or not: what they serve, they serve
- * whatever its tensors, and need less. */
-size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan, bool clusters);
+/* What a plan meets on a device; all false and zero without one. */
+struct fb_flow_cuda_room {
+    bool hopper;
+    int multiprocessors;
+    bool forward,
+        backward; /* it has room for one cluster, or team, that the plan has for the pass */
+};
+
+/* How a pass is computed. */
+enum fb_flow_cuda_way {
+    FB_FLOW_CUDA_GENERAL,  /* every problem, on every device */
+    FB_FLOW_CUDA_STRIPS,   /* in clusters: forward_strips */
+    FB_FLOW_CUDA_CLUSTERS, /* likewise: cluster_ranks, causal_ranks, gradient_strips, sides_ranks */
+    FB_FLOW_CUDA_PAIRS,
+    FB_FLOW_CUDA_TEAMS,
+    FB_FLOW_CUDA_CHUNKS /* causal_split */
+};
+
+/* What the plan would have, and what it is on a device; whole: rows are 16-byte chunks. */
+enum fb_flow_cuda_way fb_flow_cuda_plan_forward(const struct fb_flow_cuda_plan *plan);
+enum fb_flow_cuda_way fb_flow_cuda_forward_way(const struct fb_flow_cuda_plan *plan,
+                                               const struct fb_flow_cuda_room *room, bool whole);
+/* Clusters of a backward call serve whatever its tensors. */
+bool fb_flow_cuda_plan_has_gradient_clusters(const struct fb_flow_cuda_plan *plan);
+enum fb_flow_cuda_way fb_flow_cuda_backward_way(const struct fb_flow_cuda_plan *plan,
+                                                const struct fb_flow_cuda_room *room, bool whole);
+
+/* Scratch memory of a backward call. Clusters need less than the general way, for which there has
+ * to be room unless they are sure to run; whether they do is not asked here. */
+size_t fb_flow_cuda_plan_backward_bytes(const struct fb_flow_cuda_plan *plan,
+                                        const struct fb_flow_cuda_room *room);
 
 #ifdef __cplusplus
 }

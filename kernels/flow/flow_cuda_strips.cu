@@ -372,7 +372,38 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
 #endif
 }
 
+bool is_wide(const fb_flow_cuda_plan &plan)
+{
+    return plan.forward_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
+}
+
+cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = "flow's strips",
+        .blocks = plan.forward_strips.ranks,
+        .threads = 2 * plan.forward_strips.tokens,
+        .heads = plan.heads,
+        .shared_bytes = is_wide(plan) ? kStripsBytes<16> : kStripsBytes<8>,
+        .most_shared = true, /* as the gradient that may follow */
+        .stream = stream,
+    };
+}
+
+auto kernel_of(const fb_problem &p, const fb_flow_cuda_plan &plan)
+{
+    if (p.dtype == FB_F16)
+        return is_wide(plan) ? strips_kernel<__half, 16> : strips_kernel<__half, 8>;
+    return is_wide(plan) ? strips_kernel<__nv_bfloat16, 16> : strips_kernel<__nv_bfloat16, 8>;
+}
+
 } // namespace
+
+extern "C" bool fb_flow_cuda_strips_fit(const struct fb_problem *p,
+                                        const struct fb_flow_cuda_plan *plan)
+{
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p, *plan)) > 0;
+}
 
 extern "C" enum fb_status fb_flow_cuda_strips(const struct fb_problem *p,
                                               const struct fb_call *call,
@@ -391,20 +422,6 @@ extern "C" enum fb_status fb_flow_cuda_strips(const struct fb_problem *p,
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.saved = (float *)call->saved;
     arguments.saved_count = plan->totals_count;
-    const bool wide = plan->forward_strips.tokens > FB_FLOW_CUDA_STRIP_TOKENS;
-    const cluster_launch launch = {
-        .name = "flow's strips",
-        .blocks = plan->forward_strips.ranks,
-        .threads = 2 * plan->forward_strips.tokens,
-        .heads = plan->heads,
-        .shared_bytes = wide ? kStripsBytes<16> : kStripsBytes<8>,
-        .most_shared = true, /* as the gradient that may follow */
-        .stream = call->stream,
-    };
-    if (p->dtype == FB_F16)
-        return fb_cuda_launch_clusters(
-            launch, wide ? strips_kernel<__half, 16> : strips_kernel<__half, 8>, arguments, error);
-    return fb_cuda_launch_clusters(
-        launch, wide ? strips_kernel<__nv_bfloat16, 16> : strips_kernel<__nv_bfloat16, 8>,
-        arguments, error);
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p, *plan), arguments,
+                                   error);
 }

@@ -81,40 +81,37 @@ __global__ void __launch_bounds__(kThreads, 2) team_kernel(const __grid_constant
 #endif
 }
 
-/* Blocks of the kernel that the device has room for at a time. */
-enum fb_status count_places(const void *kernel, int *places, struct fb_error *error)
+auto kernel_of(const fb_problem &p)
 {
-    int device = 0, multiprocessors = 0, of_each = 0;
-    enum fb_status status = fb_cuda_allow_shared(kernel, kTeamBytes, "flow's team", error);
-    if (status == FB_OK)
-        status = fb_cuda_status(cudaGetDevice(&device), "flow's team", error);
-    if (status == FB_OK)
-        status = fb_cuda_status(
-            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-            "flow's team", error);
-    if (status == FB_OK)
-        status = fb_cuda_status(
-            cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_each, kernel, kThreads, kTeamBytes),
-            "flow's team", error);
-    *places = multiprocessors * of_each;
-    return status;
+    return p.dtype == FB_F16 ? team_kernel<__half> : team_kernel<__nv_bfloat16>;
+}
+
+/* Blocks of the kernel that the device has room for at a time. */
+int count_places(const fb_problem &p)
+{
+    return fb_cuda_at_once({.name = "flow's team",
+                            .blocks = 0,
+                            .threads = kThreads,
+                            .heads = 0,
+                            .shared_bytes = kTeamBytes,
+                            .most_shared = false,
+                            .stream = nullptr},
+                           (const void *)kernel_of(p));
 }
 
 } // namespace
+
+extern "C" bool fb_flow_cuda_team_fits(const struct fb_problem *p,
+                                       const struct fb_flow_cuda_plan *plan)
+{
+    return count_places(*p) >= plan->team_ranks;
+}
 
 extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const struct fb_call *call,
                                             const struct fb_flow_cuda_plan *plan,
                                             struct fb_error *error)
 {
-    int places = 0;
-    void (*const kernel)(team_arguments) =
-        p->dtype == FB_F16 ? team_kernel<__half> : team_kernel<__nv_bfloat16>;
-    enum fb_status status = count_places((const void *)kernel, &places, error);
-    if (status != FB_OK)
-        return status;
-    if (places < plan->team_ranks)
-        return fb_flow_cuda_wide(p, call, plan, error);
-    const int64_t room = places / plan->team_ranks;
+    const int64_t room = count_places(*p) / plan->team_ranks;
     const int64_t most = room < plan->teams ? room : plan->teams;
     team_arguments a = {};
     a.in[TEAM_K] = view_of(call->k);
@@ -135,7 +132,7 @@ extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const st
     a.counters = (unsigned *)call->scratch;
     a.exchange = (float *)(a.counters + most * FB_FLOW_CUDA_TEAM_COUNTERS);
     const cudaStream_t stream = (cudaStream_t)call->stream;
-    status = fb_cuda_status(
+    const enum fb_status status = fb_cuda_status(
         cudaMemsetAsync(a.counters, 0, (size_t)most * FB_FLOW_CUDA_TEAM_COUNTERS * sizeof(unsigned),
                         stream),
         "flow's team", error);
@@ -151,5 +148,5 @@ extern "C" enum fb_status fb_flow_cuda_team(const struct fb_problem *p, const st
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    return fb_cuda_status(cudaLaunchKernelEx(&config, kernel, a), "flow's team", error);
+    return fb_cuda_status(cudaLaunchKernelEx(&config, kernel_of(*p), a), "flow's team", error);
 }

@@ -12,6 +12,10 @@
 
 static const int64_t lengths[] = {1, 2, 63, 64, 65, 1000, 4096, 100000, 1048576};
 static const int64_t dims[] = {1, 8, 32, 33, 64, 80, 128, 200, 256};
+/* A whole H100; one of which not even one cluster is left; none. */
+static const struct fb_flow_cuda_room h100 = {true, 132, true, true},
+                                      crowded = {true, 16, false, false},
+                                      nothing = {false, 0, false, false};
 enum { LENGTHS = sizeof lengths / sizeof lengths[0], DIMS = sizeof dims / sizeof dims[0] };
 
 static void test_slices_cover_every_token_once(void **state)
@@ -258,10 +262,11 @@ static void test_both_passes_stay_within_their_memory(void **state)
             fb_problem_init(&problem, &fb_flow, 8, 8, length, 64);
             problem.dtype = dtypes[d];
             fb_flow_cuda_plan_of(&problem, &plan);
-            const size_t backward = fb_flow_cuda_plan_backward_bytes(&plan, true);
+            const size_t backward = fb_flow_cuda_plan_backward_bytes(&plan, &h100);
             const size_t tensors = (size_t)8 * 64 * 64 * (size_t)length * 2;
             const size_t goal = tensors / 100 + (size_t)24 * 64 * 64 * 64;
-            assert_int_equal(fb_flow_cuda_plan_backward_bytes(&plan, false), plan.backward_bytes);
+            assert_int_equal(fb_flow_cuda_plan_backward_bytes(&plan, &nothing),
+                             plan.backward_bytes);
             if (length > 4096)
                 assert_int_equal(backward, plan.backward_bytes);
             else
@@ -399,6 +404,61 @@ static void test_causal_f16_is_laid_out_as_bf16(void **state)
         }
 }
 
+/* Who has no room for a cluster gets the general way, and memory for it; an H100 gets what the plan
+ * has, and no memory that it does not need. Memory serves whatever the driver says of the room. */
+static void test_devices_without_room_get_the_general_way(void **state)
+{
+    (void)state;
+    for (int causal = 0; causal < 2; causal++)
+        for (int64_t heads = 1; heads <= 1024; heads *= 4)
+            for (int i = 0; i < LENGTHS; i++) {
+                struct fb_problem problem;
+                struct fb_flow_cuda_plan plan;
+                fb_problem_init(&problem, &fb_flow, 1, heads, lengths[i], 64);
+                problem.causal = causal != 0;
+                problem.dtype = FB_BF16;
+                fb_flow_cuda_plan_of(&problem, &plan);
+                const bool clusters = fb_flow_cuda_plan_has_gradient_clusters(&plan);
+                assert_int_equal(fb_flow_cuda_forward_way(&plan, &h100, true),
+                                 fb_flow_cuda_plan_forward(&plan));
+                assert_int_not_equal(fb_flow_cuda_plan_forward(&plan), FB_FLOW_CUDA_GENERAL);
+                assert_int_equal(fb_flow_cuda_forward_way(&plan, &h100, false),
+                                 FB_FLOW_CUDA_GENERAL);
+                assert_int_equal(fb_flow_cuda_forward_way(&plan, &crowded, true),
+                                 FB_FLOW_CUDA_GENERAL);
+                assert_int_equal(fb_flow_cuda_backward_way(&plan, &h100, false),
+                                 clusters ? FB_FLOW_CUDA_CLUSTERS : FB_FLOW_CUDA_GENERAL);
+                assert_int_equal(fb_flow_cuda_backward_way(&plan, &nothing, true),
+                                 FB_FLOW_CUDA_GENERAL);
+                for (int count = 1; count <= 144; count++)
+                    for (int fits = 0; fits < 2; fits++) {
+                        const struct fb_flow_cuda_room room = {true, count, false, fits != 0};
+                        const bool general =
+                            fb_flow_cuda_backward_way(&plan, &room, true) == FB_FLOW_CUDA_GENERAL;
+                        const size_t bytes = fb_flow_cuda_plan_backward_bytes(&plan, &room);
+                        assert_true(general || clusters);
+                        assert_true(bytes >= (general ? plan.backward_bytes : plan.sides_bytes));
+                        assert_true(!fits || general != clusters);
+                    }
+            }
+}
+
+/* f32 takes chunks of all heads at once, which are no clusters. */
+static void test_chunks_ask_for_no_room(void **state)
+{
+    (void)state;
+    struct fb_problem problem;
+    struct fb_flow_cuda_plan plan;
+    fb_problem_init(&problem, &fb_flow, 2, 4, 1000, 64);
+    problem.causal = true;
+    fb_flow_cuda_plan_of(&problem, &plan);
+    assert_int_equal(fb_flow_cuda_forward_way(&plan, &crowded, true), FB_FLOW_CUDA_CHUNKS);
+    assert_int_equal(fb_flow_cuda_backward_way(&plan, &crowded, true), FB_FLOW_CUDA_CHUNKS);
+    assert_int_equal(fb_flow_cuda_backward_way(&plan, &crowded, false), FB_FLOW_CUDA_GENERAL);
+    assert_int_equal(fb_flow_cuda_forward_way(&plan, &nothing, true), FB_FLOW_CUDA_GENERAL);
+    assert_int_equal(fb_flow_cuda_plan_backward_bytes(&plan, &crowded), plan.backward_bytes);
+}
+
 /* Both forms: bf16, heads of 64, as many heads of keys as of queries. */
 static void test_strips_serve_both_forms(void **state)
 {
@@ -435,6 +495,8 @@ int main(void)
         cmocka_unit_test(test_causal_clusters_cover_the_head),
         cmocka_unit_test(test_causal_f16_is_laid_out_as_bf16),
         cmocka_unit_test(test_strips_serve_both_forms),
+        cmocka_unit_test(test_devices_without_room_get_the_general_way),
+        cmocka_unit_test(test_chunks_ask_for_no_room),
         cmocka_unit_test(test_f16_is_served_as_bf16),
         cmocka_unit_test(test_both_passes_stay_within_their_memory),
         cmocka_unit_test(test_sides_cover_the_head_or_are_not_used),
