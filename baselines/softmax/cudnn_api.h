@@ -11,7 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FB_CUDNN_OK = 0, FB_CUDNN_VERSION_LEAST = 90600 };
+/* Before 9.6 who asks for gradients had to clear the sums of dq; before 9.15.1 gradients of lengths
+ * that are no multiple of 128 touch memory beyond their tensors. */
+enum {
+    FB_CUDNN_OK = 0,
+    FB_CUDNN_VERSION_LEAST = 90600,
+    FB_CUDNN_VERSION_TAILS = 91501, /* gradients of any length */
+    FB_CUDNN_TILE = 128
+};
 
 /* cudnnDataType_t */
 enum fb_cudnn_dtype {

@@ -10,7 +10,6 @@ enum { DIM_STEP = 8, DIM_MOST = 128, ALIGNMENT = 256 };
 
 static enum fb_status supports(const struct fb_problem *p, enum fb_pass pass, struct fb_error *why)
 {
-    (void)pass;
     if (p->qk_dim % DIM_STEP != 0 || p->qk_dim > DIM_MOST || p->v_dim != p->qk_dim)
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "softmax cudnn has one head dimension, a multiple of %d up to %d: "
@@ -30,7 +29,17 @@ static enum fb_status supports(const struct fb_problem *p, enum fb_pass pass, st
         return fb_error_set(why, FB_ERROR_UNSUPPORTED,
                             "softmax cudnn computes in bf16 and f16, not %s: use the variant tiled",
                             fb_dtype_name(p->dtype));
-    return fb_cudnn_load(why) != NULL ? FB_OK : FB_ERROR_UNSUPPORTED;
+    const struct fb_cudnn *api = fb_cudnn_load(why);
+    if (api == NULL)
+        return FB_ERROR_UNSUPPORTED;
+    if (pass != FB_FORWARD && p->kv_len % FB_CUDNN_TILE != 0 &&
+        api->version < FB_CUDNN_VERSION_TAILS)
+        return fb_error_set(why, FB_ERROR_UNSUPPORTED,
+                            "softmax cudnn: gradients of cuDNN %zu touch memory beyond sequences "
+                            "that are no multiple of %d long: seq_len is %lld; install %d or newer",
+                            api->version, (int)FB_CUDNN_TILE, (long long)p->kv_len,
+                            (int)FB_CUDNN_VERSION_TAILS);
+    return FB_OK;
 }
 
 size_t fb_softmax_cudnn_version(void)

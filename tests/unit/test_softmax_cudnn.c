@@ -76,6 +76,24 @@ static int check_old(void)
     return 0;
 }
 
+/* Gradients of tails: see cudnn_api.h. */
+static int check_tails(void)
+{
+    struct fb_problem problem = a_problem(FB_BF16);
+    struct fb_error why = {.code = FB_OK};
+    CHECK(setenv("FLOWBENCH_CUDNN", fake, 1) == 0);
+    CHECK(setenv("FAKE_CUDNN_VERSION", "91500", 1) == 0);
+    CHECK(fb_attention_supports(&fb_softmax_cudnn, &problem, FB_FORWARD, NULL) == FB_OK);
+    CHECK(fb_attention_supports(&fb_softmax_cudnn, &problem, FB_BOTH, &why) ==
+          FB_ERROR_UNSUPPORTED);
+    CHECK(strstr(why.text, "seq_len is 40; install 91501 or newer") != NULL);
+    CHECK(fb_attention_supports(&fb_softmax_cudnn, &problem, FB_BACKWARD, NULL) ==
+          FB_ERROR_UNSUPPORTED);
+    problem.q_len = problem.kv_len = 256;
+    CHECK(fb_attention_supports(&fb_softmax_cudnn, &problem, FB_BOTH, NULL) == FB_OK);
+    return 0;
+}
+
 static int check_problems(void)
 {
     struct fb_problem problem = a_problem(FB_F32);
@@ -190,6 +208,12 @@ static void test_old_library_is_refused(void **state)
     in_child(check_old);
 }
 
+static void test_gradients_of_tails_need_a_newer_library(void **state)
+{
+    (void)state;
+    in_child(check_tails);
+}
+
 static void test_problems_it_lacks_are_refused_in_words(void **state)
 {
     (void)state;
@@ -213,6 +237,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_absent_library_is_refused_with_the_remedy),
         cmocka_unit_test(test_old_library_is_refused),
+        cmocka_unit_test(test_gradients_of_tails_need_a_newer_library),
         cmocka_unit_test(test_problems_it_lacks_are_refused_in_words),
         cmocka_unit_test(test_plans_are_built_once_and_kept),
         cmocka_unit_test(test_plan_that_cannot_be_built_is_told_in_cudnns_words),
