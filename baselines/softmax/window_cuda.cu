@@ -21,6 +21,7 @@ struct window_shared {
     float *scores;     /* [kTile][kTile + 4] */
     float *peak, *sum; /* [kTile] */
     float *factor;     /* [kTile] what the new maximum makes of the old sum */
+    float *before;     /* [kTile] the maximum when sums were put away */
     int ld;
 };
 
@@ -29,7 +30,7 @@ constexpr int kScoresLd = kTile + 4;
 size_t shared_floats(int cols)
 {
     return 2 * (size_t)kTile * (size_t)(cols + 4) + 2 * (size_t)kTile * kValueLd +
-           (size_t)kTile * kScoresLd + 3 * (size_t)kTile;
+           (size_t)kTile * kScoresLd + 4 * (size_t)kTile;
 }
 
 __device__ window_shared carve(float *at, int cols)
@@ -44,10 +45,68 @@ __device__ window_shared carve(float *at, int cols)
     x.peak = x.scores + kTile * kScoresLd;
     x.sum = x.peak + kTile;
     x.factor = x.sum + kTile;
+    x.before = x.factor + kTile;
     return x;
 }
 
-/* Scores to weights, by four threads a row: the running maximum and sum advance. */
+/* What few keys weigh that come first would swallow those that come after, a tile at a time: after
+ * so many tiles the sums are put away, and begin anew. */
+constexpr int kStretch = 32;
+
+struct far_sums {
+    careful_sum out[kTile * kSplit / kTileThreads], sum; /* sum: of row threadIdx.x */
+
+    __device__ static int row(int i)
+    {
+        return (i * kTileThreads + (int)threadIdx.x) / kSplit;
+    }
+    __device__ static float &out_of(const window_shared &x, int i)
+    {
+        return x.out[row(i) * kValueLd + (int)threadIdx.x % kSplit];
+    }
+    __device__ void clear(const window_shared &x)
+    {
+#pragma unroll
+        for (careful_sum &y : out)
+            y = {0.0F, 0.0F};
+        sum = {0.0F, 0.0F};
+        if (threadIdx.x < kTile)
+            x.before[threadIdx.x] = -INFINITY;
+    }
+    /* All sums, which begin anew; by the whole block, in step before and after. */
+    __device__ void put_away(const window_shared &x)
+    {
+        if (threadIdx.x < kTile) {
+            const float now = x.peak[threadIdx.x], base = now == -INFINITY ? 0.0F : now;
+            const float factor = exp2f(x.before[threadIdx.x] - base);
+            sum.scale(factor);
+            sum.add(x.sum[threadIdx.x]);
+            x.sum[threadIdx.x] = 0.0F;
+            x.factor[threadIdx.x] = factor;
+            x.before[threadIdx.x] = now;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < kTile * kSplit / kTileThreads; i++) {
+            out[i].scale(x.factor[row(i)]);
+            out[i].add(out_of(x, i));
+            out_of(x, i) = 0.0F;
+        }
+        __syncthreads();
+    }
+    __device__ void bring_back(const window_shared &x) const
+    {
+#pragma unroll
+        for (int i = 0; i < kTile * kSplit / kTileThreads; i++)
+            out_of(x, i) = out[i].value;
+        if (threadIdx.x < kTile)
+            x.sum[threadIdx.x] = sum.value;
+    }
+};
+
+/* Scores to weights, by four threads a row: the running maximum and sum advance. A maximum is a
+ * whole exponent in f32: see kWholePeaks in window_cuda_rows.cuh. */
+template <typename T>
 __device__ void weigh_rows(const window_arguments &s, const window_shared &x, int first, int at,
                            int keys)
 {
@@ -61,7 +120,7 @@ __device__ void weigh_rows(const window_arguments &s, const window_shared &x, in
     }
     peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 1));
     peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 2));
-    const float old = x.peak[row], now = fmaxf(old, peak);
+    const float old = x.peak[row], now = fmaxf(old, sizeof(T) == 4 ? ceilf(peak) : peak);
     const float base = now == -INFINITY ? 0.0F : now;
     float sum = 0.0F;
     for (int j = part; j < kTile; j += 4) {
@@ -78,9 +137,9 @@ __device__ void weigh_rows(const window_arguments &s, const window_shared &x, in
     }
 }
 
-/* grid (tiles of queries, heads, splits) */
-template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+/* grid (tiles of queries, heads, splits); Long: sums are put away */
+template <typename T, bool Long>
+__global__ void __launch_bounds__(kTileThreads, Long ? 3 : 0)
     window_kernel(const __grid_constant__ window_arguments s)
 {
     extern __shared__ __align__(16) float shared[];
@@ -98,6 +157,9 @@ __global__ void __launch_bounds__(kTileThreads)
         x.peak[threadIdx.x] = -INFINITY;
         x.sum[threadIdx.x] = 0.0F;
     }
+    far_sums far;
+    if (Long)
+        far.clear(x);
     const window_range range = window_range_of(s, head.kv_len, first, rows);
     for (int at = range.from; at < range.to && rows > 0; at += kTile) {
         const int keys = min(kTile, range.to - at);
@@ -113,7 +175,7 @@ __global__ void __launch_bounds__(kTileThreads)
             kTile, kTile, s.cols, operand{x.q, x.ld, 1}, operand{x.k, 1, x.ld},
             [&](int row, int col, float y) { x.scores[row * kScoresLd + col] = y; });
         __syncthreads();
-        weigh_rows(s, x, first, at, keys);
+        weigh_rows<T>(s, x, first, at, keys);
         __syncthreads();
         block_product<products_of<T>()>(kTile, width, kTile, operand{x.scores, kScoresLd, 1},
                                         operand{x.values, kValueLd, 1},
@@ -122,8 +184,15 @@ __global__ void __launch_bounds__(kTileThreads)
                                             out = fmaf(out, x.factor[row], y);
                                         });
         __syncthreads();
+        if (Long && (at - range.from) / kTile % kStretch == kStretch - 1)
+            far.put_away(x);
     }
     __syncthreads();
+    if (Long) {
+        far.put_away(x);
+        far.bring_back(x);
+        __syncthreads();
+    }
     const head_rows<T> out = rows_of<T>(s.out, head.b, head.h, first);
     const int written = min(kTile, s.q_len - first);
     if (s.lse != nullptr && blockIdx.z == 0 && (int)threadIdx.x < written) {
@@ -145,13 +214,15 @@ enum fb_status launch(const window_arguments &arguments, unsigned heads, cudaStr
                       struct fb_error *error)
 {
     const size_t bytes = sizeof(float) * shared_floats(arguments.cols);
+    const bool is_long = window_cuda_most_keys(arguments, kTile) > kStretch * kTile;
+    const auto kernel = is_long ? window_kernel<T, true> : window_kernel<T, false>;
     const enum fb_status status =
-        fb_cuda_allow_shared((const void *)window_kernel<T>, bytes, "tiled softmax", error);
+        fb_cuda_allow_shared((const void *)kernel, bytes, "tiled softmax", error);
     if (status != FB_OK)
         return status;
     const dim3 grid((unsigned)((arguments.q_len + kTile - 1) / kTile), heads,
                     (unsigned)((arguments.value_cols + kSplit - 1) / kSplit));
-    window_kernel<T><<<grid, kTileThreads, bytes, stream>>>(arguments);
+    kernel<<<grid, kTileThreads, bytes, stream>>>(arguments);
     return fb_cuda_launched("tiled softmax", error);
 }
 

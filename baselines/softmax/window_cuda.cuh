@@ -78,6 +78,13 @@ inline bool window_cuda_is_band(const window_arguments &a)
     return a.back <= 512 && a.ahead <= 512;
 }
 
+/* The most keys that any of so many rows see, as window_range_of has them. */
+inline int64_t window_cuda_most_keys(const window_arguments &a, int rows)
+{
+    const int64_t band = a.back + a.ahead + rows;
+    return band < a.kv_len ? band : a.kv_len;
+}
+
 /* How many keys a query sees, about; exact for full and for causal rows. */
 inline double window_cuda_mean_keys(const window_arguments &a)
 {

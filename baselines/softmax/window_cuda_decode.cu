@@ -3,6 +3,10 @@
  * after the call, then per head of keys the rows of K and of V, dense, in the dtype of the problem:
  * token t in slot t mod capacity. A kernel stores the token; blocks over slices of the slots make
  * partial sums with maxima of their own; the last kernel joins them in the order of the slices.
+ *
+ * What few tokens weigh that come first would swallow those that come after, one at a time: after
+ * some the sums are put away, in shared memory with their rounding errors, and begin anew. Maxima
+ * are whole exponents: factors are powers of two, and each halves what came before at least.
  */
 #include "cuda_launch.cuh"
 #include "cuda_panels.cuh"
@@ -17,6 +21,7 @@ constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kColumns = FB_HEAD_DIM_MAX / 32; /* of a row, per lane */
 constexpr int64_t kBlocksWanted = 528;
 constexpr int64_t kSlotsLeast = 64; /* per slice */
+constexpr int kStretch = 32;        /* slots of a warp between two times that sums are put away */
 constexpr size_t kHeaderBytes = FB_ALIGNMENT;
 
 struct cache_arguments {
@@ -69,7 +74,8 @@ __global__ void __launch_bounds__(kThreads) store_kernel(const __grid_constant__
 template <typename T>
 __global__ void __launch_bounds__(kThreads) attend_kernel(const __grid_constant__ cache_arguments a)
 {
-    __shared__ float tops[kWarps], sums[kWarps], outs[kWarps][FB_HEAD_DIM_MAX];
+    __shared__ float tops[kWarps], sums[kWarps];
+    __shared__ careful_sum outs[kWarps][FB_HEAD_DIM_MAX];
     const int64_t b = blockIdx.y / a.heads, h = blockIdx.y % a.heads;
     const int64_t unit = b * a.kv_heads + h / a.group, tokens = a.counts[1];
     const int64_t held = tokens < a.capacity ? tokens : a.capacity;
@@ -81,7 +87,28 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(const __grid_constant_
 #pragma unroll
     for (int i = 0; i < kColumns; i++)
         query[i] = lane + 32 * i < a.dim ? a.scale * to_f32(*q.at(0, lane + 32 * i)) : 0.0F;
-    float top = -INFINITY, sum = 0.0F;
+    float top = -INFINITY, sum = 0.0F, before = -INFINITY; /* before: when they were put away */
+    careful_sum total = {0.0F, 0.0F};
+    const auto put_away = [&]() {
+        const float factor = exp2f(before - (top == -INFINITY ? 0.0F : top));
+        total.scale(factor);
+        total.add(sum);
+        sum = 0.0F;
+        before = top;
+#pragma unroll
+        for (int i = 0; i < kColumns; i++) {
+            careful_sum far = outs[warp][lane + 32 * i];
+            far.scale(factor);
+            far.add(out[i]);
+            outs[warp][lane + 32 * i] = far;
+            out[i] = 0.0F;
+        }
+    };
+    const bool is_long = to - from > kStretch * kWarps;
+#pragma unroll
+    for (int i = 0; i < kColumns && is_long; i++)
+        outs[warp][lane + 32 * i] = {0.0F, 0.0F};
+    int left = kStretch;
     for (int64_t slot = from + warp; slot < to; slot += kWarps) {
         const T *key = key_row<T>(a, unit, slot), *value = value_row<T>(a, unit, slot);
         float score = 0.0F, row[kColumns];
@@ -93,20 +120,30 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(const __grid_constant_
         }
         for (int step = 16; step > 0; step /= 2)
             score += __shfl_xor_sync(0xffffffffU, score, step);
-        const float now = fmaxf(top, score), old = exp2f(top - now), weight = exp2f(score - now);
+        const float now = fmaxf(top, ceilf(score)), old = exp2f(top - now),
+                    weight = exp2f(score - now);
         top = now;
         sum = fmaf(sum, old, weight);
 #pragma unroll
         for (int i = 0; i < kColumns; i++)
             out[i] = fmaf(out[i], old, weight * row[i]);
+        if (is_long && --left == 0) {
+            put_away();
+            left = kStretch;
+        }
+    }
+    if (is_long) {
+        put_away();
+    } else {
+        total.value = sum;
+#pragma unroll
+        for (int i = 0; i < kColumns; i++)
+            outs[warp][lane + 32 * i].value = out[i];
     }
     if (lane == 0) {
         tops[warp] = top;
-        sums[warp] = sum;
+        sums[warp] = total.value;
     }
-#pragma unroll
-    for (int i = 0; i < kColumns; i++)
-        outs[warp][lane + 32 * i] = out[i];
     __syncthreads();
     top = tops[0];
     for (int w = 1; w < kWarps; w++)
@@ -125,7 +162,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(const __grid_constant_
     for (int c = threadIdx.x; c < a.value_dim; c += kThreads) {
         float x = 0.0F;
         for (int w = 0; w < kWarps; w++)
-            x = fmaf(outs[w][c], factor[w], x);
+            x = fmaf(outs[w][c].value, factor[w], x);
         part[2 + c] = x;
     }
 }
@@ -138,16 +175,17 @@ __global__ void __launch_bounds__(kThreads) join_kernel(const __grid_constant__ 
     const float *parts = a.parts + (int64_t)blockIdx.x * a.slices * width;
     const panel_rows<T> out(a.out, b, h, 1);
     const int64_t after = a.counts[1];
-    float top = -INFINITY, sum = 0.0F;
+    float top = -INFINITY;
+    careful_sum sum = {0.0F, 0.0F};
     for (int s = 0; s < a.slices; s++)
         top = fmaxf(top, parts[s * width]);
     for (int s = 0; s < a.slices; s++)
-        sum = fmaf(parts[s * width + 1], exp2f(parts[s * width] - top), sum);
+        sum.add(parts[s * width + 1] * exp2f(parts[s * width] - top));
     for (int c = threadIdx.x; c < a.value_dim; c += kThreads) {
-        float x = 0.0F;
+        careful_sum x = {0.0F, 0.0F};
         for (int s = 0; s < a.slices; s++)
-            x = fmaf(parts[s * width + 2 + c], exp2f(parts[s * width] - top), x);
-        *out.at(0, c) = from_f32<T>(after < 0 ? __int_as_float(0x7fffffff) : x / sum);
+            x.add(parts[s * width + 2 + c] * exp2f(parts[s * width] - top));
+        *out.at(0, c) = from_f32<T>(after < 0 ? __int_as_float(0x7fffffff) : x.value / sum.value);
     }
     if (blockIdx.x == 0 && threadIdx.x == 0 && after >= 0)
         a.counts[0] = after;

@@ -87,6 +87,10 @@ __device__ void mask_scores(float (&s)[N][4], const window_arguments &a, int row
 template <typename T> constexpr float kWeightPower = 0.0F;
 template <> constexpr float kWeightPower<__half> = 14.0F;
 
+/* Peaks of f32 are whole exponents: factors are powers of two, and each halves what came before at
+ * least, so that roundings of factors do not gather. (16 bits would round the largest weight.) */
+template <typename T> constexpr bool kWholePeaks = sizeof(T) == 4;
+
 /* Scores become weights; factor: what the new maximum makes of the output so far. */
 template <typename T, int N>
 __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &rows, float scale)
@@ -99,7 +103,8 @@ __device__ void weigh_scores(float (&s)[N][4], float (&factor)[2], row_state &ro
             peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 1));
         peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, 2));
-        const float now = fmaxf(rows.peak[half], peak * scale);
+        peak *= scale;
+        const float now = fmaxf(rows.peak[half], kWholePeaks<T> ? ceilf(peak) : peak);
         const float base = now == -INFINITY ? 0.0F : now;
         const float one = base - kWeightPower<T>; /* whose weight is one */
         factor[half] = window_power(rows.peak[half] - base);

@@ -17,7 +17,8 @@ namespace
 {
 
 constexpr int kThreads = 256;
-constexpr int kDepth = 2; /* rows that a lane has under way */
+constexpr int kDepth = 2;    /* rows that a lane has under way */
+constexpr int kStretch = 16; /* steps of so many rows between two times that sums are put away */
 
 struct single_arguments {
     window_arguments w;
@@ -79,6 +80,42 @@ __device__ void join_groups(const float (&x)[8], float weight, int count, float 
     }
 }
 
+/* What few keys weigh that come first would swallow those that come after, one at a time: sums that
+ * have been put away, of a thread, and the peak that they are relative to. Peaks are whole
+ * exponents: factors are powers of two, and each halves what came before at least. */
+struct far_sums {
+    careful_sum out[8][kThreads], sum[kThreads];
+    float peak[kThreads];
+
+    __device__ void clear()
+    {
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            out[e][threadIdx.x] = {0.0F, 0.0F};
+        sum[threadIdx.x] = {0.0F, 0.0F};
+        peak[threadIdx.x] = -INFINITY;
+    }
+    /* x, which begins anew */
+    __device__ static void put(careful_sum &far, float factor, float &x)
+    {
+        careful_sum y = far;
+        y.scale(factor);
+        y.add(x);
+        far = y;
+        x = 0.0F;
+    }
+    __device__ void put_away(float (&x)[8], float &total, float now)
+    {
+        const float base = now == -INFINITY ? 0.0F : now;
+        const float factor = exp2f(peak[threadIdx.x] - base);
+        peak[threadIdx.x] = now;
+        put(sum[threadIdx.x], factor, total);
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            put(out[e][threadIdx.x], factor, x[e]);
+    }
+};
+
 /* grid (slices, heads): reads k and v once */
 template <typename T, int Lanes>
 __global__ void __launch_bounds__(kThreads, 3)
@@ -86,12 +123,16 @@ __global__ void __launch_bounds__(kThreads, 3)
 {
     constexpr int groups = kThreads / Lanes;
     __shared__ float shared[kThreads * 8], peaks[groups], sums[groups];
+    __shared__ far_sums far;
     const int lane = (int)threadIdx.x % Lanes, group = (int)threadIdx.x / Lanes, col = 8 * lane;
     const key_range keys = keys_of(a);
     const panel_rows<T> k(a.k, keys.head.b, keys.head.kv_h, keys.to);
     const panel_rows<T> v(a.v, keys.head.b, keys.head.kv_h, keys.to);
     float q[8], out[8] = {}, peak = -INFINITY, sum = 0.0F;
     fetch_chunk(panel_rows<T>(a.q, keys.head.b, keys.head.h, keys.head.q_len), 0, col, q);
+    const bool is_long = keys.to - keys.from > kStretch * kDepth * groups;
+    if (is_long)
+        far.clear();
     for (int at = keys.from; at < keys.to; at += kDepth * groups) {
         float x[kDepth][8], y[kDepth][8], score[kDepth];
 #pragma unroll
@@ -104,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 3)
         for (int d = 0; d < kDepth; d++) {
             const float dot = sum_of_lanes<Lanes>(dot_of(x[d], q));
             score[d] = at + d * groups + group < keys.to ? dot * a.w.scale : -INFINITY;
-            now = fmaxf(now, score[d]);
+            now = fmaxf(now, ceilf(score[d]));
         }
         const float base = now == -INFINITY ? 0.0F : now, factor = exp2f(peak - base);
         sum *= factor;
@@ -120,6 +161,15 @@ __global__ void __launch_bounds__(kThreads, 3)
                 out[e] = fmaf(p, y[d][e], out[e]);
         }
         peak = now;
+        if (is_long && (at - keys.from) / (kDepth * groups) % kStretch == kStretch - 1)
+            far.put_away(out, sum, peak);
+    }
+    if (is_long) {
+        far.put_away(out, sum, peak);
+        sum = far.sum[threadIdx.x].value;
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            out[e] = far.out[e][threadIdx.x].value;
     }
     if (lane == 0) {
         peaks[group] = peak;
@@ -146,22 +196,23 @@ __global__ void __launch_bounds__(kThreads) join_kernel(const __grid_constant__ 
 {
     const window_head head = window_head_of(a.w, blockIdx.x);
     const float *parts = a.parts + (int64_t)blockIdx.x * a.slices * a.part_count;
-    float peak = -INFINITY, sum = 0.0F, out = 0.0F;
+    float peak = -INFINITY;
+    careful_sum sum = {0.0F, 0.0F}, out = {0.0F, 0.0F};
     for (int s = 0; s < a.slices; s++)
         peak = fmaxf(peak, parts[s * a.part_count]);
     const float base = peak == -INFINITY ? 0.0F : peak;
     const int col = (int)threadIdx.x;
     for (int s = 0; s < a.slices; s++) {
         const float *part = parts + s * a.part_count, factor = exp2f(part[0] - base);
-        sum = fmaf(part[1], factor, sum);
+        sum.add(part[1] * factor);
         if (col < a.w.value_dim)
-            out = fmaf(part[2 + col], factor, out);
+            out.add(part[2 + col] * factor);
     }
     if (col < a.w.value_dim)
         *panel_rows<T>(a.out, head.b, head.h, 1).at(0, col) =
-            from_f32<T>(sum > 0.0F ? out / sum : 0.0F);
+            from_f32<T>(sum.value > 0.0F ? out.value / sum.value : 0.0F);
     if (a.w.lse != nullptr && col == 0)
-        a.w.lse[blockIdx.x] = sum > 0.0F ? peak + log2f(sum) : INFINITY;
+        a.w.lse[blockIdx.x] = sum.value > 0.0F ? peak + log2f(sum.value) : INFINITY;
 }
 
 /* grid (slices, heads): reads k and v once, writes dk and dv once */

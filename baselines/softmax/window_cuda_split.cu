@@ -13,6 +13,12 @@ namespace
 constexpr int kStageBytes = 4 * kSplitBytes;
 constexpr size_t kForwardBytes = 2 * (size_t)kStageBytes + 1024;
 
+/* What few keys weigh that come first, sinks, would swallow those that come after, a tile at a
+ * time: after so many tiles the sums are put away, and begin anew. */
+constexpr int kStretch = 32;
+constexpr int kFarSums = 34; /* of a thread: its outputs, and sums of weights of two rows */
+constexpr size_t kFarBytes = kBlockThreads * (kFarSums * sizeof(careful_sum) + 2 * sizeof(float));
+
 #if FB_HAVE_WGMMA
 
 /* The block's source of tiles: the first warpgroup has the keys, the second the values. */
@@ -61,9 +67,66 @@ __device__ void add_values(const window_arguments &a, strip_result &s, const cha
             out[n][i] = fmaf(out[n][i], factor[i / 2], part[n][i]);
 }
 
+/* Sums that have been put away, of the thread alone, with the peaks that they are relative to. */
+struct far_sums {
+    careful_sum *sums; /* [kFarSums][kBlockThreads] */
+    float *peaks;      /* [2][kBlockThreads] */
+
+    __device__ explicit far_sums(char *at)
+        : sums(reinterpret_cast<careful_sum *>(at) + threadIdx.x),
+          peaks(reinterpret_cast<float *>(at + kFarSums * kBlockThreads * sizeof(careful_sum)) +
+                threadIdx.x)
+    {
+    }
+    __device__ void clear()
+    {
+#pragma unroll
+        for (int i = 0; i < kFarSums; i++)
+            sums[i * kBlockThreads] = {0.0F, 0.0F};
+        peaks[0] = peaks[kBlockThreads] = -INFINITY;
+    }
+    /* x, which begins anew */
+    __device__ void put(int i, float factor, float &x)
+    {
+        careful_sum sum = sums[i * kBlockThreads];
+        sum.scale(factor);
+        sum.add(x);
+        sums[i * kBlockThreads] = sum;
+        x = 0.0F;
+    }
+    __device__ void put_away(strip_result &out, row_state &rows)
+    {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float &before = peaks[half * kBlockThreads];
+            const float now = rows.peak[half], base = now == -INFINITY ? 0.0F : now;
+            const float factor = window_power(before - base);
+            before = now;
+            put(32 + half, factor, rows.sum[half]);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    put(4 * n + 2 * half + i, factor, out[n][2 * half + i]);
+        }
+    }
+    __device__ void bring_back(strip_result &out, row_state &rows) const
+    {
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            rows.sum[half] = sums[(32 + half) * kBlockThreads].value;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[n][i] = sums[(4 * n + i) * kBlockThreads].value;
+    }
+};
+
 #endif
 
-/* grid (blocks of queries, heads) */
+/* grid (blocks of queries, heads); Long: sums are put away */
+template <bool Long>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     split_kernel(const __grid_constant__ window_arguments a)
 {
@@ -90,6 +153,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     strip_result out;
     clear(out);
     row_state rows = {{-INFINITY, -INFINITY}, {0.0F, 0.0F}};
+    if (Long)
+        far_sums(shared + 2 * kStageBytes).clear();
     for (int n = 0; n < place.count; n++) {
         const int at = place.range.from + n * kPanel;
         char *stage = shared + n % 2 * kStageBytes, *next = shared + (n + 1) % 2 * kStageBytes;
@@ -108,6 +173,13 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         /* of the other warpgroup's queries only some may see the tile */
         if (at <= first + kPanel - 1 + a.ahead && at + kPanel - 1 >= first - a.back)
             add_values(a, s, stage, row, at, place.range.to, out, rows);
+        if (Long && (n + 1) % kStretch == 0)
+            far_sums(shared + 2 * kStageBytes).put_away(out, rows);
+    }
+    if (Long) {
+        far_sums far(shared + 2 * kStageBytes);
+        far.put_away(out, rows);
+        far.bring_back(out, rows);
     }
     const int written = min(kPanel, a.q_len - first), valid = place.head.q_len - first;
     float *lse = a.lse == nullptr ? nullptr : a.lse + (int64_t)blockIdx.y * a.q_len + first;
@@ -134,11 +206,13 @@ enum fb_status window_cuda_split(const window_arguments &a, unsigned heads, cuda
                                  struct fb_error *error)
 {
     const char *name = "f32 softmax by warpgroups";
-    const enum fb_status status =
-        fb_cuda_allow_shared((const void *)split_kernel, kForwardBytes, name, error);
+    const bool is_long = window_cuda_most_keys(a, kRowsOfBlock) > kStretch * kPanel;
+    const size_t bytes = kForwardBytes + (is_long ? kFarBytes : 0);
+    const auto kernel = is_long ? split_kernel<true> : split_kernel<false>;
+    const enum fb_status status = fb_cuda_allow_shared((const void *)kernel, bytes, name, error);
     if (status != FB_OK)
         return status;
     const dim3 grid((unsigned)((a.q_len + kRowsOfBlock - 1) / kRowsOfBlock), heads);
-    split_kernel<<<grid, kBlockThreads, kForwardBytes, stream>>>(a);
+    kernel<<<grid, kBlockThreads, bytes, stream>>>(a);
     return fb_cuda_launched(name, error);
 }

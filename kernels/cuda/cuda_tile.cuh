@@ -201,6 +201,11 @@ struct careful_sum {
         error = (t - value) - y;
         value = t;
     }
+    __device__ void scale(float factor)
+    {
+        value *= factor;
+        error *= factor;
+    }
 };
 
 /* Each thread's part of the column `threadIdx.x % cols` of a tile: every groups-th row, times a
