@@ -237,6 +237,8 @@ __device__ inline void send_rooms(const joint_arguments &a, const joint_place &p
         int *turn = a.turns + 1 + tile;
         while (turn_of(turn) != order)
             ;
+        /* what the block before has added is there for copies of this one, which go another way */
+        asm volatile("fence.proxy.async.global;" ::: "memory");
         barrier_wait(place.room_full + 8 * room, (uint32_t)(i / kRooms) & 1U);
         send_room(place.rooms + (uint32_t)(room * kRoomBytes), a.sums + tile * kRoomFloats,
                   order == 0);
