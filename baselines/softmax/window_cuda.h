@@ -38,7 +38,8 @@ struct fb_window_cuda_buffers {
     size_t bytes;
 };
 struct fb_window_cuda_gradient_buffers {
-    float *shares; /* [batch heads][q_len] dout out */
+    float *shares;  /* [batch heads][q_len] dout out */
+    float *lowered; /* [batch heads][q_len] logarithms of sums less a power: f16, heads of 64 */
     int32_t *lengths;
     float *parts;
     float *marks;   /* [batch heads][tiles of 64 queries][2][64] */

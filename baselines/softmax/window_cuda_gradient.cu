@@ -275,7 +275,8 @@ extern "C" enum fb_status fb_window_cuda_backward(const struct fb_problem *p,
                                        view_of(call->dv),
                                        a.slope,
                                        a.lse,
-                                       buffers.shares};
+                                       buffers.shares,
+                                       buffers.lowered};
     if (status == FB_OK && has_groups(p, view))
         return fb_window_cuda_is_joint(p, band)
                    ? window_cuda_joint_gradient(call, view, buffers, stream, error)

@@ -17,6 +17,21 @@ constexpr int kGroupThreads = 128;
 constexpr int kPassing = 64;
 constexpr int kTileBytes = kPassing * kRowBytes;
 
+/* f16 has no room for the weights of many keys and the gradients of scores of a small dout. As
+ * operands both have powers of two with them, weights by way of lse, and leave them behind in f32.
+ * A weight is at most one, or a few, where the difference of two large numbers is off. Gradients of
+ * scores are right to a hundredth from 2^-24 on, and may reach 2^10. */
+template <typename T> struct gradient_powers {
+    static constexpr float weight = 0.0F, slope = 0.0F; /* exponents */
+    static constexpr float slope_of_weight = 1.0F;      /* two to their difference */
+    static constexpr float back_weight = 1.0F, back_slope = 1.0F;
+};
+template <> struct gradient_powers<__half> {
+    static constexpr float weight = 10.0F, slope = 6.0F;
+    static constexpr float slope_of_weight = 0x1p-4F;
+    static constexpr float back_weight = 0x1p-10F, back_slope = 0x1p-6F;
+};
+
 #if FB_HAVE_WGMMA
 
 /* A block's work: its own rows, and the turns over tiles of the other side; on the keys' side the
@@ -194,6 +209,7 @@ template <typename T> struct own_rows<T, true> {
 
 /* A warpgroup's rows: 64 from `group_first` of the block's. */
 template <typename T, bool kKeySide, bool kHeld, bool kSecondHeld = kHeld> struct group_gradient {
+    typedef gradient_powers<T> powers;
     const window_gradient_view &a;
     const block_place &x;
     const shared_place &shared;
@@ -220,10 +236,14 @@ template <typename T, bool kKeySide, bool kHeld, bool kSecondHeld = kHeld> struc
         for (int half = 0; half < 2 && !kKeySide; half++) {
             const int r = strip + (int)threadIdx.x % 32 / 4 + 8 * half;
             const int64_t at = (int64_t)blockIdx.y * a.w.q_len + x.first + r;
-            lse[half] = r < x.rows ? a.lse[at] : INFINITY;
+            const float exact = r < x.rows ? a.lse[at] : INFINITY;
+            lse[half] = exact - powers::slope;
             share[half] = share_of<T>(a, x, r);
-            if (threadIdx.x % 4 == 0 && x.first + r < a.w.q_len)
-                a.shares[at] = share[half]; /* for the keys' side */
+            if (threadIdx.x % 4 == 0 && x.first + r < a.w.q_len) { /* for the keys' side */
+                a.shares[at] = share[half] * powers::slope_of_weight;
+                if (powers::weight != 0.0F)
+                    a.lowered[at] = exact - powers::weight;
+            }
         }
 #pragma unroll
         for (int n = 0; n < 8; n++)
@@ -300,7 +320,11 @@ template <typename T, bool kKeySide, bool kHeld, bool kSecondHeld = kHeld> struc
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const bool second = (kKeySide ? i % 2 : i / 2) != 0;
-                dp[m][i] = s[m][i] * (dp[m][i] - (second ? of.y : of.x));
+                const float y = second ? of.y : of.x;
+                /* the queries' side has the power in s, and y as it is */
+                dp[m][i] = s[m][i] * (kKeySide && powers::slope_of_weight != 1.0F
+                                          ? fmaf(dp[m][i], powers::slope_of_weight, -y)
+                                          : dp[m][i] - y);
             }
         }
     }
@@ -383,9 +407,10 @@ template <typename T, bool kKeySide, bool kHeld, bool kSecondHeld = kHeld> struc
     /* Through the group's own rows, which nobody else reads; `own` rows in the block. */
     __device__ void store(int own)
     {
-        write(shared.own, sum_1, kKeySide ? a.dk : a.dq, kKeySide ? x.kv_h : x.h, own, a.slope);
+        write(shared.own, sum_1, kKeySide ? a.dk : a.dq, kKeySide ? x.kv_h : x.h, own,
+              a.slope * powers::back_slope);
         if (kKeySide)
-            write(shared.own + own * kRowBytes, sum_2, a.dv, x.kv_h, own, 1.0F);
+            write(shared.own + own * kRowBytes, sum_2, a.dv, x.kv_h, own, powers::back_weight);
     }
 };
 

@@ -10,6 +10,7 @@ struct window_gradient_view {
     float slope;      /* of scores before log2(e): D^(-1/2) */
     const float *lse; /* [batch heads][q_len], base 2 */
     float *shares;    /* [batch heads][q_len] dout out: scratch */
+    float *lowered;   /* likewise, lse less the power of weights; NULL: they have none */
 };
 
 /* bf16 or f16, heads of 64, rows of 16-byte chunks, on Hopper. */

@@ -208,9 +208,12 @@ enum fb_status run(const window_gradient_view &a, cudaStream_t stream, struct fb
     const unsigned heads = (unsigned)(a.w.batch * a.w.heads);
     const bool band = window_cuda_is_band(a.w);
     const enum fb_status status = launch<T, false>(a, band, heads, a.w.q_len, stream, error);
-    return status == FB_OK
-               ? launch<T, true>(a, band, heads / (unsigned)a.w.group, a.w.kv_len, stream, error)
-               : status;
+    if (status != FB_OK)
+        return status;
+    window_gradient_view keys = a;
+    if (gradient_powers<T>::weight != 0.0F)
+        keys.lse = a.lowered;
+    return launch<T, true>(keys, band, heads / (unsigned)a.w.group, a.w.kv_len, stream, error);
 }
 
 } // namespace

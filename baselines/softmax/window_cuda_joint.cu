@@ -171,8 +171,8 @@ __global__ void __launch_bounds__(4 * kPassing)
     float *marks = a.marks + (int64_t)tile * 2 * kPassing;
     if (threadIdx.x % 4 == 0) {
         const int64_t at = (int64_t)blockIdx.y * a.g.w.q_len + x.first + row;
-        marks[row] = row < x.rows ? a.g.lse[at] : INFINITY;
-        marks[kPassing + row] = share;
+        marks[row] = row < x.rows ? a.g.lse[at] - gradient_powers<T>::weight : INFINITY;
+        marks[kPassing + row] = share * gradient_powers<T>::slope_of_weight;
     }
     if (threadIdx.x == 0)
         a.turns[1 + tile] = 0;
@@ -192,7 +192,8 @@ __global__ void __launch_bounds__(kGroupThreads)
     const int valid = a.g.w.q_len - first;
     const float *sums = a.sums + ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * kRoomFloats;
     const int row = strip + (int)threadIdx.x % 32 / 4;
-    const float factors[2] = {a.g.slope, a.g.slope};
+    const float factor = a.g.slope * gradient_powers<T>::back_slope;
+    const float factors[2] = {factor, factor};
     float c[8][4];
 #pragma unroll
     for (int n = 0; n < 8; n++) {

@@ -68,7 +68,9 @@ void fb_window_cuda_gradient_buffers_of(const struct fb_problem *p, const struct
     struct fb_scratch_cursor at = fb_scratch_at(scratch);
     const bool joint = fb_window_cuda_is_joint(p, band);
     const int64_t tiles = p->batch * p->heads * ((p->q_len + JOINT_TILE - 1) / JOINT_TILE);
+    const bool lowered = p->dtype == FB_F16 && p->qk_dim == 64 && p->v_dim == 64 && !joint;
     x->shares = fb_scratch_take_f32(&at, p->batch * p->heads * p->q_len);
+    x->lowered = lowered ? fb_scratch_take_f32(&at, p->batch * p->heads * p->q_len) : NULL;
     x->lengths = take_lengths(&at, p);
     x->parts = take_parts(&at, p, p->qk_dim);
     x->marks = joint ? fb_scratch_take_f32(&at, tiles * 2 * JOINT_TILE) : NULL;

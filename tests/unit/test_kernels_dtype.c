@@ -375,6 +375,89 @@ static void test_dtypes_softmax_keeps_what_stands_beside_a_sink(void **state)
     kernel_expect_no_failures();
 }
 
+/* Every number of the first head becomes this one. */
+static void set_all(struct kernel_tensor *x, float to)
+{
+    const struct fb_tensor *t = &x->view;
+    for (int64_t n = 0; n < t->shape[2]; n++)
+        for (int64_t d = 0; d < t->shape[3]; d++) {
+            kernel_case_raise(x, n, n + 1, d, -(float)fb_tensor_value(t, 0, 0, n, d));
+            kernel_case_raise(x, n, n + 1, d, to);
+        }
+}
+
+static void judge_softmax_gradients(struct kernel_case *c)
+{
+    kernel_case_gradient_reference(c);
+    for (size_t i = 0; i < fb_attention_count(); i++) {
+        const struct fb_attention *attention = fb_attention_at(i);
+        struct kernel_training training;
+        if (!kernel_case_is_served(c, attention, FB_BOTH) ||
+            strcmp(attention->variant, "cudnn") == 0 || /* has its own range */
+            !kernel_case_train(c, attention, 1, 0xff, &training))
+            continue;
+        kernel_case_judge_training(c, attention, &training, 1.0);
+        kernel_training_free(&training);
+    }
+    kernel_case_free(c);
+}
+
+/* Gradients of scores that are below what f16 has, one after the other, but whose sums are not:
+ * every key weighs the same, values are 1 and -1 in turns and so is what keys have in common with
+ * them, and dout is so small that a gradient is 31.5 times f16's least number. And some that are
+ * large: causal rows begin with weights of a half. */
+static void test_dtypes_softmax_gradients_of_small_and_large_dout_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { DIM = 64, TURN = 1 };
+    static const struct {
+        const char *mechanism;
+        int64_t tokens;
+        int keys; /* that a query sees */
+        float large;
+    } cases[] = {
+        {"softmax", 1024, 1024, 0.0f}, {"softmax", 512, 512, 0.0f}, {"local", 640, 513, 0.0f},
+        {"softmax", 1024, 0, 32.0f},   {"softmax", 300, 0, 32.0f},
+    };
+    for (size_t n = 0; n < 2 * sizeof cases / sizeof cases[0]; n++) {
+        const size_t i = n / 2;
+        const bool small = cases[i].keys > 0;
+        const int64_t tokens = cases[i].tokens;
+        const float dout = 31.5f / 16777216.0f * (float)cases[i].keys / DIM;
+        struct kernel_case c = {
+            .layout = LAYOUT_BHND, .scale = small ? 0.001f : 1.0f, .seed = 880 + i};
+        kernel_case_set_problem(&c, fb_mechanism_find(cases[i].mechanism), 1, 1, tokens, tokens,
+                                DIM, DIM);
+        (void)kernel_case_set_parameter(&c, "window", 256, NULL);
+        c.problem.dtype = dtypes[n % 2];
+        c.problem.causal = !small;
+        kernel_case_init(&c);
+        if (small) {
+            set_all(&c.dout, dout);
+            c.dout.max = (double)dout;
+            set_all(&c.v, 0.0f);
+            c.v.max = 1.0;
+            for (int64_t d = 0; d < DIM; d++)
+                if (d != TURN)
+                    kernel_case_raise(&c.q, 0, tokens, d, 4.0f);
+            for (int64_t t = 0; t < tokens; t++) {
+                const float sign = t % 2 == 0 ? 1.0f : -1.0f;
+                kernel_case_raise(&c.k, t, t + 1, TURN, 2.0f * sign);
+                for (int64_t d = 0; d < DIM; d++)
+                    kernel_case_raise(&c.v, t, t + 1, d, sign);
+            }
+        } else {
+            for (int64_t t = 0; t < tokens; t++)
+                for (int64_t d = 0; d < DIM; d++)
+                    kernel_case_raise(&c.dout, t, t + 1, d,
+                                      (cases[i].large - 1.0f) *
+                                          (float)fb_tensor_value(&c.dout.view, 0, 0, t, d));
+        }
+        judge_softmax_gradients(&c);
+    }
+    kernel_expect_no_failures();
+}
+
 /* More tokens than a GPU's clusters hold for the gradient, in rows that start anywhere. */
 static void test_dtypes_flow_long_heads_of_64_agree_with_oracle(void **state)
 {
@@ -485,6 +568,7 @@ int main(void)
         cmocka_unit_test(test_dtypes_flow_without_allocation),
         cmocka_unit_test(test_dtypes_softmax_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_softmax_keeps_what_stands_beside_a_sink),
+        cmocka_unit_test(test_dtypes_softmax_gradients_of_small_and_large_dout_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_f16_keeps_its_range_with_large_values),
