@@ -198,12 +198,12 @@ __global__ void __launch_bounds__(kTileThreads, Long ? 3 : 0)
     if (s.lse != nullptr && blockIdx.z == 0 && (int)threadIdx.x < written) {
         const float sum = x.sum[threadIdx.x];
         s.lse[(int64_t)blockIdx.y * s.q_len + first + threadIdx.x] =
-            sum > 0.0F ? x.peak[threadIdx.x] + log2f(sum) : INFINITY;
+            sum <= 0.0F ? INFINITY : x.peak[threadIdx.x] + log2f(sum);
     }
     for (int i = threadIdx.x; i < written * width; i += kTileThreads) {
         const int row = i / width, col = i % width;
         const float y =
-            row < rows && x.sum[row] > 0.0F ? x.out[row * kValueLd + col] / x.sum[row] : 0.0F;
+            row >= rows || x.sum[row] <= 0.0F ? 0.0F : x.out[row * kValueLd + col] / x.sum[row];
         if (split_first + col < s.value_dim)
             out.data[row * out.stride + split_first + col] = from_f32<T>(y);
     }

@@ -177,8 +177,8 @@ __device__ void end_rows(float (&inverse)[2], const row_state &rows, int strip, 
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
         const int row = strip + lane / 4 + 8 * half;
         if (lse != nullptr && lane % 4 == 0 && row < written)
-            lse[row] = sum > 0.0F ? rows.peak[half] + (log2f(sum) - kWeightPower<T>) : INFINITY;
-        inverse[half] = sum > 0.0F && row < valid ? 1.0F / sum : 0.0F;
+            lse[row] = sum <= 0.0F ? INFINITY : rows.peak[half] + (log2f(sum) - kWeightPower<T>);
+        inverse[half] = sum <= 0.0F || row >= valid ? 0.0F : 1.0F / sum;
     }
 }
 

@@ -210,9 +210,9 @@ __global__ void __launch_bounds__(kThreads) join_kernel(const __grid_constant__ 
     }
     if (col < a.w.value_dim)
         *panel_rows<T>(a.out, head.b, head.h, 1).at(0, col) =
-            from_f32<T>(sum.value > 0.0F ? out.value / sum.value : 0.0F);
+            from_f32<T>(sum.value <= 0.0F ? 0.0F : out.value / sum.value);
     if (a.w.lse != nullptr && col == 0)
-        a.w.lse[blockIdx.x] = sum.value > 0.0F ? peak + log2f(sum.value) : INFINITY;
+        a.w.lse[blockIdx.x] = sum.value <= 0.0F ? INFINITY : peak + log2f(sum.value);
 }
 
 /* grid (slices, heads): reads k and v once, writes dk and dv once */
