@@ -12,7 +12,7 @@ namespace
 {
 
 constexpr size_t kBandBytes = (size_t)(64 + 2 * 128) * kRowBytes + 1024;
-constexpr size_t kSharedBytes = (size_t)kQueryBytes + 2 * kStages * (size_t)kTileBytes + 1024;
+constexpr size_t kSharedBytes = (size_t)kQueryBytes + (size_t)kTilesBytes + 1024;
 
 #if FB_HAVE_WGMMA
 
@@ -76,7 +76,7 @@ __device__ void fetch_band(const window_arguments &a, const query_block &place, 
 #endif
 
 /* grid (shares of a head, heads) */
-template <typename T>
+template <typename T, bool Far>
 __global__ void __launch_bounds__(kThreads, 1)
     groups_kernel(const __grid_constant__ window_arguments a)
 {
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         bring<T>(a, share, tiles, full, empty);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
-        use<T>(a, share, shared, tiles, full);
+        use<T, Far>(a, share, shared, tiles, full);
     }
 #endif
 }
@@ -208,8 +208,11 @@ enum fb_status launch(const window_arguments &a, unsigned heads, cudaStream_t st
 {
     const char *name = "softmax by warpgroups";
     const bool band = is_short(a);
-    const auto kernel = band ? band_kernel<T> : groups_kernel<T>;
-    const size_t bytes = band ? kBandBytes : kSharedBytes;
+    const bool far = window_cuda_most_keys(a, kGroups * kUnit) > kOneSumKeys<T>;
+    const auto kernel = band  ? band_kernel<T>
+                        : far ? groups_kernel<T, true>
+                              : groups_kernel<T, false>;
+    const size_t bytes = band ? kBandBytes : kSharedBytes + (far ? round_far::bytes : 0);
     int processors = 1, cache_bytes = 0;
     enum fb_status status = fb_cuda_status(
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), name, error);

@@ -17,6 +17,8 @@ constexpr int kStages = 4;
 constexpr int kTileBytes = kKeys * kRowBytes;
 constexpr int kUnitBytes = kUnit * kRowBytes;
 constexpr int kQueryBytes = 2 * kGroups * kUnitBytes; /* of this round and the next */
+constexpr int kTilesBytes = 2 * kStages * kTileBytes;
+typedef far_rows<kGroups * kGroupThreads> round_far;
 
 #if FB_HAVE_WGMMA
 
@@ -107,8 +109,8 @@ __device__ void bring(const window_arguments &a, const block_share &share, uint3
     }
 }
 
-/* A warpgroup's 64 queries, and what it has of their output. */
-template <typename T> struct group_rows {
+/* A warpgroup's 64 queries, and what it has of their output. Far: sums are put away. */
+template <typename T, bool Far> struct group_rows {
     const window_arguments &a;
     const block_share &share;
     round_place place;
@@ -121,13 +123,19 @@ template <typename T> struct group_rows {
     row_state rows;
     int stage;
     uint32_t parity;
+    char *far_place;
 
     __device__ group_rows(const window_arguments &arguments, const block_share &block,
                           uint32_t first_queries, uint32_t first_tile, uint32_t barriers,
-                          int number)
+                          int number, char *far_sums)
         : a(arguments), share(block), queries(first_queries), tiles(first_tile), full(barriers),
-          empty(barriers + 8 * kStages), group(number), stage(0), parity(0)
+          empty(barriers + 8 * kStages), group(number), stage(0), parity(0), far_place(far_sums)
     {
+    }
+
+    __device__ round_far far() const
+    {
+        return round_far(far_place, (int)threadIdx.x - kGroupThreads);
     }
 
     __device__ bool has_unit(int round) const
@@ -176,6 +184,8 @@ template <typename T> struct group_rows {
             for (int i = 0; i < 4; i++)
                 out[n][i] = 0.0F;
         wgmma_hold(out);
+        if (Far)
+            far().clear();
     }
 
     __device__ void await_tile() const
@@ -280,8 +290,11 @@ template <typename T> struct group_rows {
     {
         if (count > 0)
             add_turn<true>(0);
-        for (int n = 1; n < count; n++)
+        for (int n = 1; n < count; n++) {
             add_turn<false>(n);
+            if (Far && n % (kStretchKeys / kKeys) == 0)
+                far().put_away(out, rows);
+        }
         take_turn();
         if (count > 0)
             add_values();
@@ -297,6 +310,10 @@ template <typename T> struct group_rows {
             take_turn();
             give_turn();
         }
+        if (Far) {
+            far().put_away(out, rows);
+            far().bring_back(out, rows);
+        }
     }
 
     __device__ void write(char *shared, int round)
@@ -311,13 +328,14 @@ template <typename T> struct group_rows {
     }
 };
 
-template <typename T>
+template <typename T, bool Far>
 __device__ void use(const window_arguments &a, const block_share &share, char *shared,
                     uint32_t tiles, uint32_t barriers)
 {
     /* from lane 0, so that the compiler knows that warps stay together */
     const int group = __shfl_sync(0xffffffffU, (int)threadIdx.x / kGroupThreads, 0) - 1;
-    group_rows<T> rows(a, share, shared_address(shared), tiles, barriers, group);
+    group_rows<T, Far> rows(a, share, shared_address(shared), tiles, barriers, group,
+                            shared + kQueryBytes + kTilesBytes);
     const int rounds = rounds_of(share);
     rows.fetch_queries(0);
     if (group == kGroups - 1)

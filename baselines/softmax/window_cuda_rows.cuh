@@ -131,6 +131,79 @@ __device__ inline void scale_rows(float (&out)[8][4], const float (&factor)[2])
             out[n][i] *= factor[i / 2];
 }
 
+/* The tensor cores cut what they add to an output, and what few keys weigh that come first swallows
+ * those that come after: beyond so many keys sums are put away, and begin anew. */
+template <typename T> constexpr int kOneSumKeys = 1 << 18;
+template <> constexpr int kOneSumKeys<__half> = 1 << 15;
+constexpr int kStretchKeys = 1 << 14;
+
+/* What has been put away, of threads with a strip to a warp: the thread's part of the output; the
+ * rows' sums of weights and the peaks that all of it is relative to. */
+template <int Threads> struct far_rows {
+    static constexpr size_t bytes = (32 + 1) * Threads * sizeof(float);
+    float *out;        /* [32][Threads] */
+    float *sum, *peak; /* of the rows g and g + 8 */
+
+    __device__ far_rows(char *at, int thread)
+        : out(reinterpret_cast<float *>(at) + thread),
+          sum(reinterpret_cast<float *>(at) + 32 * Threads + thread / 32 * 16 + thread % 32 / 4),
+          peak(sum + Threads / 2)
+    {
+    }
+    __device__ static bool is_first_lane() /* of a row's four */
+    {
+        return threadIdx.x % 4 == 0;
+    }
+    __device__ void clear()
+    {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            out[i * Threads] = 0.0F;
+        if (is_first_lane()) {
+            sum[0] = sum[8] = 0.0F;
+            peak[0] = peak[8] = -INFINITY;
+        }
+        __syncwarp();
+    }
+    __device__ void put_away(float (&x)[8][4], row_state &rows)
+    {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float now = rows.peak[half], base = now == -INFINITY ? 0.0F : now;
+            const float factor = window_power(peak[8 * half] - base);
+            float total = rows.sum[half];
+            total += __shfl_xor_sync(0xffffffffU, total, 1);
+            total += __shfl_xor_sync(0xffffffffU, total, 2);
+            __syncwarp(); /* all lanes have read the peak before */
+            if (is_first_lane()) {
+                sum[8 * half] = fmaf(sum[8 * half], factor, total);
+                peak[8 * half] = now;
+            }
+            rows.sum[half] = 0.0F;
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float &far = out[(4 * n + 2 * half + i) * Threads];
+                    far = fmaf(far, factor, x[n][2 * half + i]);
+                    x[n][2 * half + i] = 0.0F;
+                }
+        }
+        __syncwarp();
+    }
+    __device__ void bring_back(float (&x)[8][4], row_state &rows) const
+    {
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            rows.sum[half] = is_first_lane() ? sum[8 * half] : 0.0F;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                x[n][i] = out[(4 * n + i) * Threads];
+    }
+};
+
 /* Weights of 16 keys, from 16 `step` on, as the left operand of a product. */
 template <typename T, int N>
 __device__ void weights_operand(uint32_t (&p)[4], const float (&s)[N][4], int step)

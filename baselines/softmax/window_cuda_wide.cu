@@ -13,6 +13,7 @@ constexpr int kKeys = 64;
 constexpr int kThreads = 256;
 constexpr int kTileBytes = kKeys * kRowBytes;
 constexpr size_t kSharedBytes = (size_t)kQueries * kRowBytes + 4 * (size_t)kTileBytes;
+typedef far_rows<kThreads> block_far;
 
 template <typename T>
 __device__ void multiply_pair(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
@@ -70,8 +71,8 @@ __device__ void add_values(float (&out)[8][4], const float (&s)[8][4], uint32_t 
     }
 }
 
-/* grid (blocks of queries, heads) */
-template <typename T>
+/* grid (blocks of queries, heads); Far: sums are put away */
+template <typename T, bool Far>
 __global__ void __launch_bounds__(kThreads, 2)
     wide_kernel(const __grid_constant__ window_arguments a)
 {
@@ -96,6 +97,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     uint32_t q[4][4];
     float out[8][4] = {};
     row_state rows = {{-INFINITY, -INFINITY}, {0.0F, 0.0F}};
+    if (Far)
+        block_far(shared + kSharedBytes, threadIdx.x).clear();
     for (int i = 0; i < count; i++) {
         const int here = range.from + i * kKeys;
         const uint32_t keys = tiles + (uint32_t)(i % 2 * 2 * kTileBytes);
@@ -123,7 +126,14 @@ __global__ void __launch_bounds__(kThreads, 2)
         weigh_scores<T>(s, factor, rows, a.scale);
         scale_rows(out, factor);
         add_values<T>(out, s, keys + kTileBytes, at);
+        if (Far && (i + 1) % (kStretchKeys / kKeys) == 0)
+            block_far(shared + kSharedBytes, threadIdx.x).put_away(out, rows);
         __syncthreads(); /* the tile is free */
+    }
+    if (Far) {
+        block_far far(shared + kSharedBytes, threadIdx.x);
+        far.put_away(out, rows);
+        far.bring_back(out, rows);
     }
     wait_copies<0>();
     __syncthreads();
@@ -137,12 +147,15 @@ template <typename T>
 enum fb_status launch(const window_arguments &arguments, unsigned heads, cudaStream_t stream,
                       struct fb_error *error)
 {
+    const bool far = window_cuda_most_keys(arguments, kQueries) > kOneSumKeys<T>;
+    const auto kernel = far ? wide_kernel<T, true> : wide_kernel<T, false>;
+    const size_t bytes = kSharedBytes + (far ? block_far::bytes : 0);
     const enum fb_status status =
-        fb_cuda_allow_shared((const void *)wide_kernel<T>, kSharedBytes, "wide softmax", error);
+        fb_cuda_allow_shared((const void *)kernel, bytes, "wide softmax", error);
     if (status != FB_OK)
         return status;
-    wide_kernel<T><<<dim3((unsigned)((arguments.q_len + kQueries - 1) / kQueries), heads), kThreads,
-                     kSharedBytes, stream>>>(arguments);
+    kernel<<<dim3((unsigned)((arguments.q_len + kQueries - 1) / kQueries), heads), kThreads, bytes,
+             stream>>>(arguments);
     return fb_cuda_launched("wide softmax", error);
 }
 
