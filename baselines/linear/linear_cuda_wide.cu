@@ -2,6 +2,8 @@
  * 128 rows. See linear_cuda_wide.cuh. */
 #include "linear_cuda_wide.cuh"
 
+#include "cuda_limits.h"
+
 namespace
 {
 
@@ -95,10 +97,11 @@ __device__ void write_rows(const linear_arguments &a, const row_numbers &numbers
     }
 }
 
-/* One tile of the result: reads its rows of X once, and the state's columns. */
-template <typename P, typename F, typename T, linear_pass Pass, int Columns>
+/* One tile of the result: reads its rows of X once, and the state's columns. Far: the grid begins
+ * at first_row; without it no register is lost to what only millions of tokens need. */
+template <typename P, typename F, typename T, linear_pass Pass, int Columns, bool Far>
 __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_numbers &numbers,
-                             int z_tile)
+                             int z_tile, int first_row)
 {
     typedef typename linear_types<Pass, F, T>::x TX;
     typedef typename linear_types<Pass, F, T>::z TZ;
@@ -117,7 +120,8 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
     const panel_rows<TX> x(linear_x<Pass>(a), b, h, valid);
     const float *total = (queries ? a.sum_total : a.back_total) + unit * a.count;
     const panel_rows<S> state = wide_state_rows<S>(a, total);
-    const int first = (int)blockIdx.y * tiles::rows, z_first = z_tile * Columns;
+    const int first = (int)blockIdx.y * tiles::rows + (Far ? first_row : 0),
+              z_first = z_tile * Columns;
     const int warp = (int)threadIdx.x / 32, row = warp / tiles::column_warps * 32,
               col = warp % tiles::column_warps * tiles::warp_columns;
     const int steps = linear_x_panels<Pass>(a) * kPanel / depth;
@@ -183,27 +187,29 @@ __device__ void tile_of_rows(const linear_arguments &a, char *shared, row_number
 }
 
 /* grid (tiles of columns, tiles of rows, heads of queries) */
-template <typename P, typename F, typename T, linear_pass Pass, int Columns>
+template <typename P, typename F, typename T, linear_pass Pass, int Columns, bool Far>
 __global__ void __launch_bounds__(kWideThreads, 2)
-    queries_kernel(const __grid_constant__ linear_arguments a)
+    queries_kernel(const __grid_constant__ linear_arguments a, int first_row)
 {
     extern __shared__ __align__(1024) char shared[];
     __shared__ row_numbers numbers;
-    tile_of_rows<P, F, T, Pass, Columns>(a, shared, numbers, (int)blockIdx.x);
+    tile_of_rows<P, F, T, Pass, Columns, Far>(a, shared, numbers, (int)blockIdx.x, first_row);
 }
 
 /* grid (tiles of columns of dk, then of dv, tiles of rows, heads of keys): side by side, since both
  * read k and v */
-template <typename P, typename F, typename T, int DkColumns, int DvColumns>
+template <typename P, typename F, typename T, int DkColumns, int DvColumns, bool Far>
 __global__ void __launch_bounds__(kWideThreads, 2)
-    keys_kernel(const __grid_constant__ linear_arguments a, int dk_tiles)
+    keys_kernel(const __grid_constant__ linear_arguments a, int first_row, int dk_tiles)
 {
     extern __shared__ __align__(1024) char shared[];
     __shared__ row_numbers numbers;
     if ((int)blockIdx.x < dk_tiles)
-        tile_of_rows<P, F, T, LINEAR_DK, DkColumns>(a, shared, numbers, (int)blockIdx.x);
+        tile_of_rows<P, F, T, LINEAR_DK, DkColumns, Far>(a, shared, numbers, (int)blockIdx.x,
+                                                         first_row);
     else
-        tile_of_rows<P, F, T, LINEAR_DV, DvColumns>(a, shared, numbers, (int)blockIdx.x - dk_tiles);
+        tile_of_rows<P, F, T, LINEAR_DV, DvColumns, Far>(a, shared, numbers,
+                                                         (int)blockIdx.x - dk_tiles, first_row);
 }
 
 int tiles_of(int panels, int columns)
@@ -211,15 +217,29 @@ int tiles_of(int panels, int columns)
     return (panels * kPanel + columns - 1) / columns;
 }
 
-enum fb_status launch(const void *kernel, int rows, size_t bytes, int tiles, int tokens, int heads,
-                      void **arguments, cudaStream_t stream, struct fb_error *error)
+/* Of the rows that a grid has room for, and of those beyond them, a launch for as many each. */
+struct row_kernels {
+    const void *near, *far;
+};
+
+/* arguments[1]: where the first row is written. */
+enum fb_status launch(const row_kernels &kernels, int rows, size_t bytes, int tiles, int tokens,
+                      int heads, void **arguments, cudaStream_t stream, struct fb_error *error)
 {
-    const dim3 grid((unsigned)tiles, (unsigned)((tokens + rows - 1) / rows), (unsigned)heads);
-    const enum fb_status status = fb_cuda_allow_shared(kernel, bytes, "linear attention", error);
-    return status != FB_OK ? status
-                           : fb_cuda_status(cudaLaunchKernel(kernel, grid, dim3(kWideThreads),
-                                                             arguments, bytes, stream),
-                                            "linear attention", error);
+    const int most = FB_CUDA_GRID_MAX * rows;
+    enum fb_status status = FB_OK;
+    for (int first = 0; first < tokens && status == FB_OK; first += most) {
+        const void *const kernel = first == 0 ? kernels.near : kernels.far;
+        const int count = tokens - first < most ? tokens - first : most;
+        const dim3 grid((unsigned)tiles, (unsigned)((count + rows - 1) / rows), (unsigned)heads);
+        arguments[1] = &first;
+        status = fb_cuda_allow_shared(kernel, bytes, "linear attention", error);
+        if (status == FB_OK)
+            status = fb_cuda_status(
+                cudaLaunchKernel(kernel, grid, dim3(kWideThreads), arguments, bytes, stream),
+                "linear attention", error);
+    }
+    return status;
 }
 
 template <typename F, typename T, linear_pass Pass, int Columns>
@@ -229,8 +249,9 @@ enum fb_status launch_queries(const linear_arguments &a, cudaStream_t stream,
     typedef typename panel_of<T>::type P;
     const size_t key_sums =
         Pass == LINEAR_OUT ? (size_t)a.feature_panels * kPanel * sizeof(float) : 0;
-    void *arguments[] = {const_cast<linear_arguments *>(&a)};
-    return launch((const void *)queries_kernel<P, F, T, Pass, Columns>,
+    void *arguments[] = {const_cast<linear_arguments *>(&a), nullptr};
+    return launch({(const void *)queries_kernel<P, F, T, Pass, Columns, false>,
+                   (const void *)queries_kernel<P, F, T, Pass, Columns, true>},
                   row_tiles<P, Pass, Columns>::rows, row_tiles<P, Pass, Columns>::bytes + key_sums,
                   tiles_of(linear_z_panels<Pass>(a), Columns), a.q_len, a.batch * a.heads,
                   arguments, stream, error);
@@ -244,8 +265,9 @@ enum fb_status launch_keys(const linear_arguments &a, cudaStream_t stream, struc
                   dv_bytes = row_tiles<P, LINEAR_DV, DvColumns>::bytes;
     int dk_tiles = tiles_of(a.feature_panels, DkColumns);
     static_assert((DkColumns == 256) == (DvColumns == 256), "as many rows for both");
-    void *arguments[] = {const_cast<linear_arguments *>(&a), &dk_tiles};
-    return launch((const void *)keys_kernel<P, F, T, DkColumns, DvColumns>,
+    void *arguments[] = {const_cast<linear_arguments *>(&a), nullptr, &dk_tiles};
+    return launch({(const void *)keys_kernel<P, F, T, DkColumns, DvColumns, false>,
+                   (const void *)keys_kernel<P, F, T, DkColumns, DvColumns, true>},
                   row_tiles<P, LINEAR_DK, DkColumns>::rows,
                   dk_bytes > dv_bytes ? dk_bytes : dv_bytes,
                   dk_tiles + tiles_of(a.value_panels, DvColumns), a.kv_len, a.batch * a.kv_heads,

@@ -1,5 +1,6 @@
 /* The device of this process: an absent one is an error in words; a present one moves bytes. */
 #include "cuda_device.h"
+#include "cuda_limits.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,6 +26,28 @@ static void test_without_a_device_everything_refuses(void **state)
     assert_null(timer);
     fb_cuda_release(NULL);
     fb_cuda_timer_destroy(NULL);
+}
+
+/* Heads are counted by a grid's second or third dimension, which holds 65535: more are refused in
+ * words, and with the remedy. */
+static void test_more_heads_than_a_grid_holds_are_refused(void **state)
+{
+    (void)state;
+    static const struct fb_mechanism any = {.name = "any"};
+    struct fb_problem problem;
+    struct fb_error why = {.code = FB_OK};
+    fb_problem_init(&problem, &any, 65535, 1, 16, 8);
+    assert_int_equal(fb_cuda_supports(&problem, "any", &why), FB_OK);
+    problem.batch = 7000;
+    problem.heads = problem.kv_heads = 10;
+    assert_int_equal(fb_cuda_supports(&problem, "any", &why), FB_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, "batch times heads is 70000"));
+    assert_non_null(strstr(why.text, "split the batch"));
+    problem.batch = problem.heads = problem.kv_heads = 1;
+    problem.q_len = problem.kv_len = 1 << 24;
+    assert_int_equal(fb_cuda_supports(&problem, "any", &why), FB_OK);
+    problem.q_len++;
+    assert_int_equal(fb_cuda_supports(&problem, "any", &why), FB_ERROR_UNSUPPORTED);
 }
 
 static void test_with_a_device_bytes_come_back(void **state)
@@ -92,6 +115,7 @@ static void test_a_timer_measures_what_is_between(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_more_heads_than_a_grid_holds_are_refused),
         cmocka_unit_test(test_without_a_device_everything_refuses),
         cmocka_unit_test(test_with_a_device_bytes_come_back),
         cmocka_unit_test(test_an_allocation_too_large_is_refused),
