@@ -1,7 +1,7 @@
 /*
  * Flow-Attention's products with states, by panels of 64: the state of a slice of tokens, and rows
  * times a state with everything that a result's row needs beside it. Sums over tokens in f32 leave
- * the tensor cores after every panel, since those cut what they add.
+ * the tensor cores after every panel, since those cut what they add, and the registers after some.
  */
 #include "flow_cuda_wide.cuh"
 
@@ -14,6 +14,10 @@ template <typename P> __host__ __device__ constexpr int product_stages()
 {
     return P::wide_sums ? 2 : 3;
 }
+
+/* Panels after which a slice's sums are put away in their place in memory: a thousand equal terms
+ * in a row would take 2e-5 of their sum from it. */
+constexpr int kPutAway = 32;
 
 /* grid (panels of features times blocks of Z panels of values, slices, heads): phi of keys times p,
  * or of queries times r, against v or dout; four warps for each of the Z panels */
@@ -48,6 +52,19 @@ __global__ void __launch_bounds__(Z *kPanelThreads, 4 / Z)
                                         z_panel + i);
         }
         commit_copies();
+    };
+    const auto put_away = [&](bool adds) {
+        float *out = to + blockIdx.z * head_count + blockIdx.y * slice_count;
+        asm volatile("" : "+l"(out)); /* not to be kept from time to time: registers are few */
+        each_pair(state, strip, [&](int row, int col, float x0, float x1) {
+            const int feature = y_panel * kPanel + row, value = (z_panel + own) * kPanel + col;
+            if (feature >= a.cols || value >= a.value_cols)
+                return;
+            float2 *place =
+                reinterpret_cast<float2 *>(out + (int64_t)feature * a.value_cols + value);
+            const float2 before = adds ? *place : make_float2(0.0F, 0.0F);
+            *place = make_float2(before.x + x0, before.y + x1);
+        });
     };
     for (int n = 0; n < stages - 1; n++)
         start(n);
@@ -85,14 +102,12 @@ __global__ void __launch_bounds__(Z *kPanelThreads, 4 / Z)
         } else {
             P::multiply_outer(state, ys, strip, zs);
         }
+        if ((n + 1) % kPutAway == 0 && n + 1 < count) {
+            put_away(n >= kPutAway);
+            clear(state);
+        }
     }
-    float *out = to + u.index * head_count + blockIdx.y * slice_count;
-    each_pair(state, strip, [&](int row, int col, float x0, float x1) {
-        const int feature = y_panel * kPanel + row, value = (z_panel + own) * kPanel + col;
-        if (feature < a.cols && value < a.value_cols)
-            *reinterpret_cast<float2 *>(out + (int64_t)feature * a.value_cols + value) =
-                make_float2(x0, x1);
-    });
+    put_away(count > kPutAway);
 }
 
 constexpr int kAddThreads = 256;

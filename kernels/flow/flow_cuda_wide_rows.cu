@@ -168,15 +168,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     join_sums<Lanes>(a, sums, 0, shared, s.part);
 }
 
-/* A maximum and a sum of powers relative to it. */
-struct running_peak {
-    float peak, sum;
+/* A maximum and a sum of powers relative to it; careful: it keeps what rounding takes away (Kahan),
+ * of some thousand terms of a thread. */
+template <bool Careful> struct running_peak {
+    float peak, sum, error;
     __device__ void add(float other_peak, float other_sum)
     {
         const float now = fmaxf(peak, other_peak);
         if (now == -INFINITY)
             return;
-        sum = sum * expf(peak - now) + other_sum * expf(other_peak - now);
+        const float keep = expf(peak - now), kept = __fmul_rn(sum, keep);
+        const float term = other_sum * expf(other_peak - now);
+        const float y = Careful ? term - keep * error : term;
+        sum = kept + y;
+        error = Careful ? (sum - kept) - y : 0.0F;
         peak = now;
     }
 };
@@ -188,7 +193,7 @@ __device__ void score_keys(const wide_arguments &a, const slice_rows<T> &s, floa
     float *o = a.p + s.unit.index * a.kv_len;
     lane_vectors<1> w;
     lane_sums<0> none;
-    running_peak peak = {-INFINITY, 0.0F};
+    running_peak<sizeof(T) == sizeof(float)> peak = {-INFINITY, 0.0F, 0.0F};
     w.load(0, wide_vector_of(a, s.unit.index, WIDE_W), a.dim, col, FB_FLOW_EPSILON);
     walk_rows<T, Lanes, 1, 0>(s.x, a.phi, s.first, s.end, w, FB_FLOW_EPSILON, none, 0.0F,
                               [&](int row, bool leads, const float(&dots)[1], float(&)[1]) {
