@@ -42,6 +42,7 @@ struct linear_arguments {
     int64_t count;                       /* feature_panels value_panels 64 64 + feature_panels 64 */
     int row_panels;                      /* of a block's slice of rows, in strips */
     int few_lanes;                       /* of a token; 0 unless the queries are few */
+    float few_apart;                     /* what all keys' features lack, but in dq */
 };
 
 struct linear_unit {

@@ -23,6 +23,12 @@ struct fb_linear_cuda_form {
     float epsilon;          /* added to denominators */
     enum fb_dtype features; /* of q, k, dq and dk */
     int64_t feature_count;  /* their last dimension */
+    /* Backward, unless 0: the part that all features of all keys have in common. dq is of what is
+     * left of them, `keys_apart`, of k's shape, which leaves out one number, the same for all
+     * features of a row: where features are nearly the same, dq is small beside it, and would be
+     * what its rounding leaves. Forward is told, too: it saves less. */
+    float apart;
+    void *keys_apart;
 };
 
 enum fb_status fb_linear_cuda_supports(const struct fb_problem *problem, enum fb_pass pass,

@@ -6,6 +6,8 @@
  *   out_r = sum_j s_rj v_j / y_r            dv_j = sum_r s_rj dout_r / y_r
  *   dq_r  = slope sum_j t_rj fk_j / y_r     dk_j = slope sum_r t_rj fq_r / y_r
  *
+ * Where a part of the keys' features is kept apart, fk lacks it, and s has it added.
+ *
  * A token belongs to `lanes` lanes of a warp with eight columns each. Sums over a slice of tokens
  * go to their place in memory and are added in order by a second kernel.
  */
@@ -168,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
 }
 
 /* grid (slices, heads of keys): reads k and v and writes dk and dv once; sums for dq */
-template <typename F, typename T, int R>
+template <typename F, typename T, int R, bool Apart>
 __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     few_gradient_kernel(const __grid_constant__ linear_arguments a)
 {
@@ -179,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     const panel_rows<F> keys(a.k, at.b, at.kv_h, u.kv_valid), dk(a.dk, at.b, at.kv_h, a.kv_len);
     const panel_rows<T> values(a.v, at.b, at.kv_h, u.kv_valid), dv(a.dv, at.b, at.kv_h, a.kv_len);
     few_rows<R> q, dout, sum = {};
-    float inverse[R], w[R], unused[R] = {};
+    float inverse[R], w[R], apart[R], unused[R] = {};
     load_rows<R, P, F>(a, at, true, q);
     load_rows<R, P, T>(a, at, false, dout);
 #pragma unroll
@@ -189,6 +191,13 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
         const int64_t place = (at.b * a.heads + query.h) * a.q_len + query.row;
         inverse[r] = exists ? linear_inverse(a.denominators[place]) : 0.0F;
         w[r] = exists ? a.weights[place] : 0.0F;
+        if constexpr (Apart) {
+            float all = 0.0F;
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                all += q.x[r][e];
+            apart[r] = a.few_apart * sum_of_lanes(all, at.lanes);
+        }
     }
     const int first = at.from - (int)threadIdx.x / at.lanes;
     for (int base = first; base < at.to; base += ahead * at.step) {
@@ -210,7 +219,9 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
             few_features<P>(a, k[n], at.col);
 #pragma unroll
             for (int r = 0; r < R; r++) {
-                const float product = sum_of_lanes(dot8(q.x[r], k[n]), at.lanes);
+                float product = sum_of_lanes(dot8(q.x[r], k[n]), at.lanes);
+                if constexpr (Apart)
+                    product += apart[r];
                 const float s = exists ? product : 0.0F;
                 const float t = sum_of_lanes(dot8(dout.x[r], v[n]), at.lanes) - w[r];
                 add8(dv8, s * inverse[r], dout.x[r]);
@@ -279,10 +290,12 @@ enum fb_status run(const linear_arguments &a, bool gradient, cudaStream_t stream
     const int rows = a.group * a.q_len;
     const dim3 grid((unsigned)a.slices, (unsigned)(a.batch * a.kv_heads));
     const dim3 rows_grid((unsigned)rows, grid.y);
-    const auto sum =
-        gradient
-            ? (rows == 1 ? few_gradient_kernel<F, T, 1> : few_gradient_kernel<F, T, kFewRowsMost>)
-            : (rows == 1 ? few_sum_kernel<F, T, 1> : few_sum_kernel<F, T, kFewRowsMost>);
+    const auto apart = rows == 1 ? few_gradient_kernel<F, T, 1, true>
+                                 : few_gradient_kernel<F, T, kFewRowsMost, true>;
+    const auto gradients = rows == 1 ? few_gradient_kernel<F, T, 1, false>
+                                     : few_gradient_kernel<F, T, kFewRowsMost, false>;
+    const auto sums = rows == 1 ? few_sum_kernel<F, T, 1> : few_sum_kernel<F, T, kFewRowsMost>;
+    const auto sum = !gradient ? sums : a.few_apart != 0.0F ? apart : gradients;
     const auto total = gradient ? few_total_kernel<F, T, true> : few_total_kernel<F, T, false>;
     sum<<<grid, kThreads, 0, stream>>>(a);
     total<<<rows_grid, FB_HEAD_DIM_MAX, 0, stream>>>(a);

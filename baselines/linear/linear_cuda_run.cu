@@ -4,6 +4,9 @@
  * forward   states of slices; their totals (causal: running sums); the rows
  * backward  w; dN of slices of queries, and its totals (causal: running sums, N's too); dq, dk, dv
  *
+ * Where a part of the keys' features is kept apart (linear_cuda.h), dq has states of its own, w
+ * comes from out, and dq from the general kernels.
+ *
  * A few queries without a mask take two kernels in each pass: see linear_cuda_few.cu.
  */
 #include "linear_cuda_split.cuh"
@@ -96,8 +99,8 @@ linear_arguments arguments_of(const struct fb_problem *p, const struct fb_linear
 }
 
 /* Where everything lies in scratch and saved; with both NULL it only counts. */
-linear_buffers buffers_of(const struct fb_problem *p, const linear_arguments &a, bool backward,
-                          void *scratch, void *saved)
+linear_buffers buffers_of(const struct fb_problem *p, const struct fb_linear_cuda_form *form,
+                          const linear_arguments &a, bool backward, void *scratch, void *saved)
 {
     const int64_t heads = p->batch * p->heads, units = p->batch * p->kv_heads;
     struct fb_scratch_cursor here = fb_scratch_at(scratch), kept = fb_scratch_at(saved);
@@ -105,14 +108,15 @@ linear_buffers buffers_of(const struct fb_problem *p, const linear_arguments &a,
     if (p->q_lengths != nullptr || p->kv_lengths != nullptr)
         x.lengths = (int32_t *)fb_scratch_take(&here, 2 * p->batch, sizeof(int32_t));
     const bool few = a.few_lanes > 0, totals = !p->causal && !few;
+    const bool saves = totals && form->apart == 0.0F, saved_nothing = !backward && saved == nullptr;
     x.denominators = fb_scratch_take_f32(&kept, heads * p->q_len);
-    if (totals)
+    if (saves)
         x.sum_total = fb_scratch_take_f32(&kept, units * a.count);
-    if (!backward && totals && saved == nullptr) {
+    if (totals && (!saves || saved_nothing))
         x.sum_total = fb_scratch_take_f32(&here, units * a.count);
+    if (totals && saved_nothing)
         x.denominators = nullptr;
-    }
-    if (!backward || !totals)
+    if (!backward || !saves)
         x.sums = fb_scratch_take_f32(&here, units * a.slices * a.count);
     if (backward)
         x.weights = fb_scratch_take_f32(&here, heads * p->q_len);
@@ -236,13 +240,12 @@ enum fb_status forward_strips(enum fb_dtype dtype, const linear_arguments &a, fl
                                        keep && x.states != total ? total : nullptr, stream, error);
 }
 
+/* dk and dv. */
 enum fb_status backward_strips(enum fb_dtype dtype, const linear_arguments &a, float *total,
                                cudaStream_t stream, struct fb_error *error)
 {
     strip_states x;
-    enum fb_status status = linear_cuda_strip_dq(dtype, a, stream, error);
-    if (status == FB_OK)
-        status = sum_strips(dtype, a, true, total, &x, stream, error);
+    const enum fb_status status = sum_strips(dtype, a, true, total, &x, stream, error);
     return status != FB_OK ? status
                            : linear_cuda_strip_dk_dv(dtype, a, x.states, x.slots, stream, error);
 }
@@ -259,29 +262,41 @@ enum fb_status forward_whole(const struct fb_problem *p, enum fb_dtype features,
                : linear_cuda_whole(features, p->dtype, LINEAR_OUT, a, stream, error);
 }
 
+/* dq of the keys that a has, by the general kernels. */
+enum fb_status dq_masked(const struct fb_problem *p, enum fb_dtype features,
+                         const linear_arguments &a, cudaStream_t stream, struct fb_error *error)
+{
+    const enum fb_status status = sum_slices(p, features, a, false, stream, error);
+    return status != FB_OK ? status : multiply_masked(p, features, LINEAR_DQ, a, stream, error);
+}
+
+/* dk and dv. */
 enum fb_status backward_masked(const struct fb_problem *p, enum fb_dtype features,
                                const linear_arguments &a, cudaStream_t stream,
                                struct fb_error *error)
 {
     enum fb_status status = sum_slices(p, features, a, true, stream, error);
     if (status == FB_OK)
-        status = sum_slices(p, features, a, false, stream, error);
-    const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
-    for (int i = 0; i < 3 && status == FB_OK; i++)
-        status = multiply_masked(p, features, passes[i], a, stream, error);
-    return status;
+        status = multiply_masked(p, features, LINEAR_DK, a, stream, error);
+    return status != FB_OK ? status : multiply_masked(p, features, LINEAR_DV, a, stream, error);
 }
 
-/* w comes with dq. Groups of queries share a head of keys in the general passes only. */
+/* w comes with dq. */
+enum fb_status dq_causal(const struct fb_problem *p, const linear_arguments &a, cudaStream_t stream,
+                         struct fb_error *error)
+{
+    const bool joined = linear_cuda_causal_gradients_join(p->dtype, a);
+    const enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
+    return status != FB_OK ? status : linear_cuda_causal_dq(p->dtype, a, joined, stream, error);
+}
+
+/* dk and dv. Groups of queries share a head of keys in the general passes only. */
 enum fb_status backward_causal(const struct fb_problem *p, const linear_arguments &a,
                                cudaStream_t stream, struct fb_error *error)
 {
     const bool joined = linear_cuda_causal_gradients_join(p->dtype, a);
-    enum fb_status status = joined ? FB_OK : sum_slices(p, p->dtype, a, false, stream, error);
-    if (status == FB_OK)
-        status = linear_cuda_causal_dq(p->dtype, a, joined, stream, error);
-    if (status == FB_OK && !(joined && a.group == 1))
-        status = sum_slices(p, p->dtype, a, true, stream, error);
+    enum fb_status status =
+        joined && a.group == 1 ? FB_OK : sum_slices(p, p->dtype, a, true, stream, error);
     if (status == FB_OK && a.group == 1)
         return linear_cuda_causal_dk_dv(p->dtype, a, joined, stream, error);
     if (status == FB_OK)
@@ -297,21 +312,32 @@ bool all_whole(const linear_arguments &a, bool backward)
                     : forward && a.out.whole;
 }
 
+/* dq of the keys that a has; total: where their state goes, NULL: forward has saved it. */
+enum fb_status dq_whole(const struct fb_problem *p, enum fb_dtype features,
+                        const linear_arguments &a, float *total, cudaStream_t stream,
+                        struct fb_error *error)
+{
+    const enum fb_status status =
+        total == nullptr ? FB_OK : sum_whole(p, features, a, false, total, stream, error);
+    if (status != FB_OK)
+        return status;
+    return linear_is_wide(a, p->dtype)
+               ? linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DQ, a, stream, error)
+               : linear_cuda_whole(features, p->dtype, LINEAR_DQ, a, stream, error);
+}
+
+/* dk and dv. */
 enum fb_status backward_whole(const struct fb_problem *p, enum fb_dtype features,
                               const linear_arguments &a, float *total, cudaStream_t stream,
                               struct fb_error *error)
 {
     enum fb_status status = sum_whole(p, features, a, true, total, stream, error);
-    if (status == FB_OK && linear_is_wide(a, p->dtype)) {
-        status = linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DQ, a, stream, error);
-        return status != FB_OK
-                   ? status
-                   : linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DK_DV, a, stream, error);
-    }
-    const enum linear_pass passes[] = {LINEAR_DQ, LINEAR_DK, LINEAR_DV};
-    for (int i = 0; i < 3 && status == FB_OK; i++)
-        status = linear_cuda_whole(features, p->dtype, passes[i], a, stream, error);
-    return status;
+    if (status == FB_OK && linear_is_wide(a, p->dtype))
+        return linear_cuda_wide(features, p->dtype, LINEAR_WIDE_DK_DV, a, stream, error);
+    if (status == FB_OK)
+        status = linear_cuda_whole(features, p->dtype, LINEAR_DK, a, stream, error);
+    return status != FB_OK ? status
+                           : linear_cuda_whole(features, p->dtype, LINEAR_DV, a, stream, error);
 }
 
 } // namespace
@@ -329,10 +355,10 @@ extern "C" void fb_linear_cuda_sizes(const struct fb_problem *p,
                                      const struct fb_linear_cuda_form *form, struct fb_sizes *sizes)
 {
     const linear_arguments a = arguments_of(p, form);
-    const linear_buffers forward = buffers_of(p, a, false, nullptr, nullptr);
+    const linear_buffers forward = buffers_of(p, form, a, false, nullptr, nullptr);
     sizes->saved_bytes = forward.saved_bytes;
     sizes->forward_scratch_bytes = forward.scratch_bytes;
-    sizes->backward_scratch_bytes = buffers_of(p, a, true, nullptr, nullptr).scratch_bytes;
+    sizes->backward_scratch_bytes = buffers_of(p, form, a, true, nullptr, nullptr).scratch_bytes;
 }
 
 extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
@@ -341,7 +367,7 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
 {
     cudaStream_t stream = (cudaStream_t)call->stream;
     linear_arguments a = arguments_of(p, form);
-    linear_buffers x = buffers_of(p, a, false, call->scratch, call->saved);
+    linear_buffers x = buffers_of(p, form, a, false, call->scratch, call->saved);
     if (call->saved == nullptr)
         x.denominators = nullptr;
     put_buffers(a, x);
@@ -355,7 +381,8 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
     if (a.few_lanes > 0)
         return linear_cuda_few(form->features, p->dtype, a, false, stream, error);
     if (!p->causal && linear_is_strip(a, p->dtype))
-        return forward_strips(p->dtype, a, x.sum_total, call->saved != nullptr, stream, error);
+        return forward_strips(p->dtype, a, x.sum_total,
+                              call->saved != nullptr && form->apart == 0.0F, stream, error);
     if (is_causal_slices(p, form) && all_whole(a, false))
         return forward_causal(p, a, stream, error);
     return p->causal ? forward_masked(p, form->features, a, stream, error)
@@ -369,7 +396,7 @@ extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
 {
     cudaStream_t stream = (cudaStream_t)call->stream;
     linear_arguments a = arguments_of(p, form);
-    const linear_buffers x = buffers_of(p, a, true, call->scratch, call->saved);
+    const linear_buffers x = buffers_of(p, form, a, true, call->scratch, call->saved);
     put_buffers(a, x);
     a.q = panel_tensor_of(call->q);
     a.k = panel_tensor_of(call->k);
@@ -379,17 +406,36 @@ extern "C" enum fb_status fb_linear_cuda_backward(const struct fb_problem *p,
     a.dq = panel_tensor_of(call->dq);
     a.dk = panel_tensor_of(call->dk);
     a.dv = panel_tensor_of(call->dv);
+    const bool apart = form->apart != 0.0F, few = a.few_lanes > 0;
+    const bool strips = !p->causal && !few && linear_is_strip(a, p->dtype);
+    const bool slices = is_causal_slices(p, form) && all_whole(a, true);
     enum fb_status status = put_lengths(p, a, x.lengths, stream, error);
-    if (status == FB_OK && !p->causal && a.few_lanes == 0 && linear_is_strip(a, p->dtype))
-        return backward_strips(p->dtype, a, x.back_total, stream, error);
-    if (status == FB_OK && is_causal_slices(p, form) && all_whole(a, true))
-        return backward_causal(p, a, stream, error);
-    if (status == FB_OK)
+    if (status == FB_OK && (apart || !(strips || slices)))
         status = fb_cuda_row_products(&call->out, &call->dout, a.weights, stream, error);
     if (status != FB_OK)
         return status;
-    if (a.few_lanes > 0)
-        return linear_cuda_few(form->features, p->dtype, a, true, stream, error);
+    linear_arguments of_dq = a;
+    if (apart) {
+        struct fb_tensor keys = call->k;
+        keys.data = form->keys_apart;
+        of_dq.k = panel_tensor_of(keys);
+        of_dq.few_apart = form->apart;
+    }
+    if (few)
+        return linear_cuda_few(form->features, p->dtype, of_dq, true, stream, error);
+    if (p->causal)
+        status = slices && !apart ? dq_causal(p, a, stream, error)
+                                  : dq_masked(p, form->features, of_dq, stream, error);
+    else
+        status = strips && !apart ? linear_cuda_strip_dq(p->dtype, a, stream, error)
+                                  : dq_whole(p, form->features, of_dq,
+                                             apart ? x.sum_total : nullptr, stream, error);
+    if (status != FB_OK)
+        return status;
+    if (slices)
+        return backward_causal(p, a, stream, error);
+    if (strips)
+        return backward_strips(p->dtype, a, x.back_total, stream, error);
     return p->causal ? backward_masked(p, form->features, a, stream, error)
                      : backward_whole(p, form->features, a, x.back_total, stream, error);
 }

@@ -38,6 +38,9 @@ static void take_side(struct fb_scratch_cursor *scratch, const struct fb_perform
 {
     const size_t bytes = fb_dtype_bytes(plan->dtype);
     side->phi = fb_scratch_take(scratch, rows * plan->columns, bytes);
+    side->exps = backward && plan->apart != 0.0F
+                     ? fb_scratch_take(scratch, rows * plan->columns, bytes)
+                     : NULL;
     side->dphi = backward ? fb_scratch_take(scratch, rows * plan->columns, bytes) : NULL;
 }
 
@@ -50,7 +53,8 @@ static void lay_out(const struct fb_problem *p, bool backward, void *scratch, vo
     x->plan = fb_performer_cuda_plan_of(p, fb_problem_int_param(p, FB_PERFORMER_FEATURES));
     x->form = (struct fb_linear_cuda_form){.map = FB_LINEAR_CUDA_IDENTITY,
                                            .features = x->plan.dtype,
-                                           .feature_count = x->plan.columns};
+                                           .feature_count = x->plan.columns,
+                                           .apart = x->plan.apart};
     const int64_t peaks = p->batch * p->kv_heads * x->plan.slices;
     x->peaks = fb_scratch_take_f32(&kept, peaks);
     if (!backward && saved == NULL)
@@ -59,6 +63,7 @@ static void lay_out(const struct fb_problem *p, bool backward, void *scratch, vo
         x->lengths = (int32_t *)fb_scratch_take(&here, 2 * p->batch, sizeof(int32_t));
     take_side(&here, &x->plan, p->batch * p->heads * p->q_len, backward, &x->q);
     take_side(&here, &x->plan, p->batch * p->kv_heads * p->kv_len, backward, &x->k);
+    x->form.keys_apart = x->k.exps;
     x->q.lengths = x->lengths;
     x->k.lengths = x->lengths == NULL ? NULL : x->lengths + p->batch;
     x->scratch_bytes = here.used_bytes;
@@ -196,9 +201,9 @@ static enum fb_status performer_cuda_backward(const struct fb_problem *p,
     x.q.dx = call->dq;
     x.k.dx = call->dk;
     if (status == FB_OK)
-        status = fb_performer_cuda_pull(&x.plan, &x.q, projection, call->stream, error);
+        status = fb_performer_cuda_pull(&x.plan, &x.q, true, projection, call->stream, error);
     if (status == FB_OK)
-        status = fb_performer_cuda_pull(&x.plan, &x.k, projection, call->stream, error);
+        status = fb_performer_cuda_pull(&x.plan, &x.k, false, projection, call->stream, error);
     return status;
 }
 

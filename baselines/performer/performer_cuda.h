@@ -13,12 +13,14 @@ extern "C" {
 struct fb_performer_cuda_plan {
     enum fb_dtype dtype;
     int64_t features, columns, slices; /* columns: features rounded up to whole panels */
+    float apart;                       /* epsilon where gradients keep it apart, else 0 */
 };
 
 /* What a pass computes features of: queries by their own maxima, or keys by the head's. */
 struct fb_performer_cuda_side {
     struct fb_tensor x;     /* q or k */
     void *phi;              /* the features */
+    void *exps;             /* backward, epsilon apart: features without it; else NULL */
     void *dphi;             /* backward: their gradients */
     struct fb_tensor dx;    /* backward */
     const int32_t *lengths; /* [batch] on the device; NULL: all rows are valid */
@@ -41,9 +43,10 @@ enum fb_status fb_performer_cuda_features(const struct fb_performer_cuda_plan *p
                                           const struct fb_performer_cuda_side *side,
                                           const float *projection, const float *peaks, void *stream,
                                           struct fb_error *error) FB_MUST_CHECK;
-/* dx from dphi. */
+/* dx from dphi; of queries, epsilon apart, from a dphi that lacks a number that is the same for all
+ * features of a row. */
 enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_plan *plan,
-                                      const struct fb_performer_cuda_side *side,
+                                      const struct fb_performer_cuda_side *side, bool of_queries,
                                       const float *projection, void *stream,
                                       struct fb_error *error) FB_MUST_CHECK;
 

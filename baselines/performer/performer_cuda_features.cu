@@ -181,8 +181,8 @@ __global__ void __launch_bounds__(kPanelThreads)
             fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
 }
 
-/* grid (slices, heads): reads x and writes the features */
-template <typename T, bool Queries>
+/* grid (slices, heads): reads x and writes the features, Apart: and those without epsilon */
+template <typename T, bool Queries, bool Apart>
 __global__ void __launch_bounds__(kPanelThreads)
     feature_kernel(const __grid_constant__ performer_arguments a)
 {
@@ -195,6 +195,7 @@ __global__ void __launch_bounds__(kPanelThreads)
     const panel_rows<T> x(a.x, head.b, head.h, head.valid);
     const panel_rows<F> phi(a.phi, head.b, head.h, a.len);
     const int strip = (int)threadIdx.x / 32 * 16;
+    const auto nothing = [](int, int, float(&)[8]) {};
     float head_peak = -INFINITY;
     if (!Queries)
         for (int i = 0; i < a.slices; i++)
@@ -220,37 +221,72 @@ __global__ void __launch_bounds__(kPanelThreads)
                 const bool exists = first + row < head.valid;
                 const float base = half_norms[row] + peak[row / 8 % 2];
                 const int left = exists ? a.features - f * kPanel : 0;
-                x0 = col < left ? P::power(x0 - base) + kEpsilon : 0.0F;
-                x1 = col + 1 < left ? P::power(x1 - base) + kEpsilon : 0.0F;
+                const float added = Apart ? 0.0F : kEpsilon;
+                x0 = col < left ? P::power(x0 - base) + added : 0.0F;
+                x1 = col + 1 < left ? P::power(x1 - base) + added : 0.0F;
             });
+            if constexpr (Apart) {
+                put_strip<P>(s.result, strip, u);
+                const panel_rows<F> exps(a.exps, head.b, head.h, a.len);
+                write_strip<P, F>(s.result, strip, exps, first, a.len, f, nothing);
+                each_pair(u, strip, [&](int row, int col, float &x0, float &x1) {
+                    const int left = first + row < head.valid ? a.features - f * kPanel : 0;
+                    x0 += col < left ? kEpsilon : 0.0F;
+                    x1 += col + 1 < left ? kEpsilon : 0.0F;
+                });
+            }
             put_strip<P>(s.result, strip, u);
-            write_strip<P, F>(s.result, strip, phi, first, a.len, f, [](int, int, float(&)[8]) {});
+            write_strip<P, F>(s.result, strip, phi, first, a.len, f, nothing);
         }
         __syncthreads();
     }
 }
 
-/* A thread's chunks of a panel of features and of their gradients, whose rows are whole. */
+/* A thread's chunks of a panel of exponentials and of features' gradients, whose rows are whole. */
 template <typename F> struct pull_chunks {
-    packet<F> slope[4], phi[4];
-    __device__ void load(const panel_rows<F> &dphi, const panel_rows<F> &features, int first,
-                         int part)
+    packet<F> slope[4], exps[4];
+    __device__ void load(const panel_rows<F> &dphi, const panel_rows<F> &from, int first, int part)
     {
         const int col = part * kPanel + (int)threadIdx.x % 8 * 8;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int row = first + panel_row(i);
-            slope[i] = phi[i] = {};
+            slope[i] = exps[i] = {};
             if (row < dphi.valid) {
                 slope[i] = *reinterpret_cast<const packet<F> *>(dphi.at(row, col));
-                phi[i] = *reinterpret_cast<const packet<F> *>(features.at(row, col));
+                exps[i] = *reinterpret_cast<const packet<F> *>(from.at(row, col));
             }
         }
     }
 };
 
-/* grid (slices, heads, panels of dx): with e = phi - eps and du = dphi e, dx = D^(-1/4) du W -
- * D^(-1/2) (sum of du) x; reads phi, dphi and x once per panel of dx */
+/* The number that dphi = g + c lacks in each of the thread's rows, by sum phi dphi = 0: weights sum
+ * to one whatever the query is. Of all features, phi = e + eps. */
+template <typename F>
+__device__ void find_centres(const performer_arguments &a, const panel_rows<F> &dphi,
+                             const panel_rows<F> &exps, int first, float (&c)[4])
+{
+    float slopes[4] = {}, weights[4] = {};
+    for (int f = 0; f < a.feature_panels; f++) {
+        pull_chunks<F> now;
+        now.load(dphi, exps, first, f);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                const float e = to_f32(now.exps[i].x[k]);
+                slopes[i] = fmaf(e + kEpsilon, to_f32(now.slope[i].x[k]), slopes[i]);
+                weights[i] += e;
+            }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c[i] = -sum_of_eight(slopes[i]) / (sum_of_eight(weights[i]) + kEpsilon * (float)a.features);
+}
+
+/* grid (slices, heads, panels of dx): with du = dphi e, dx = D^(-1/4) du W - D^(-1/2) (sum of du)
+ * x; reads e (or phi = e + eps), dphi and x once per panel of dx, centred: e and dphi once more,
+ * from the L2 cache */
 template <typename T>
 __global__ void __launch_bounds__(kPanelThreads)
     pull_kernel(const __grid_constant__ performer_arguments a)
@@ -261,7 +297,7 @@ __global__ void __launch_bounds__(kPanelThreads)
     __shared__ float sums[kPanel];
     const performer_head head(a);
     const int d = (int)blockIdx.z;
-    const panel_rows<F> phi(a.phi, head.b, head.h, head.valid);
+    const panel_rows<F> exps(a.exps, head.b, head.h, head.valid);
     const panel_rows<F> dphi(a.dphi, head.b, head.h, head.valid);
     const panel_rows<T> x(a.x, head.b, head.h, a.len), dx(a.dx, head.b, head.h, a.len);
     const int strip = (int)threadIdx.x / 32 * 16;
@@ -269,21 +305,24 @@ __global__ void __launch_bounds__(kPanelThreads)
     for (int f = 0; a.resident && f < a.feature_panels; f++)
         load_projection<T, false>(a, w + f * P::bytes, f, d);
     pull_chunks<F> next;
-    next.load(dphi, phi, head.from, 0);
+    next.load(dphi, exps, head.from, 0);
     for (int first = head.from; first < head.to; first += kPanel) {
         strip_result c;
+        float sum[4] = {}, centre[4] = {};
+        if (a.centred)
+            find_centres(a, dphi, exps, first, centre);
         clear(c);
-        float sum[4] = {};
         for (int f = 0; f < a.feature_panels; f++) {
             const pull_chunks<F> now = next;
             const bool last = f + 1 == a.feature_panels;
-            next.load(dphi, phi, last ? first + kPanel : first, last ? 0 : f + 1);
+            next.load(dphi, exps, last ? first + kPanel : first, last ? 0 : f + 1);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float e[8];
 #pragma unroll
                 for (int k = 0; k < 8; k++) {
-                    e[k] = to_f32(now.slope[i].x[k]) * (to_f32(now.phi[i].x[k]) - kEpsilon);
+                    e[k] = (to_f32(now.slope[i].x[k]) + centre[i]) *
+                           (to_f32(now.exps[i].x[k]) - a.beside);
                     sum[i] += e[k];
                 }
                 P::put8(du, panel_row(i), (int)threadIdx.x % 8, e);
@@ -377,22 +416,26 @@ performer_arguments arguments_of(const struct fb_performer_cuda_plan &plan,
     a.scale = (float)pow((double)a.dim, -0.25);
     const struct fb_tensor phi = fb_tensor_dense(side.phi, plan.dtype, FB_BHND, side.x.shape[0],
                                                  a.heads, a.len, plan.columns);
-    struct fb_tensor dphi = phi;
+    struct fb_tensor exps = phi, dphi = phi;
+    exps.data = side.exps;
     dphi.data = side.dphi;
     a.phi = panel_tensor_of(phi);
+    a.exps = panel_tensor_of(exps);
     a.dphi = panel_tensor_of(dphi);
     return a;
 }
 
-template <typename T> const void *kernel_of(performer_stage what)
+template <typename T> const void *kernel_of(performer_stage what, bool apart)
 {
     switch (what) {
     case performer_stage::peaks:
         return (const void *)peak_kernel<T>;
     case performer_stage::queries:
-        return (const void *)feature_kernel<T, true>;
+        return apart ? (const void *)feature_kernel<T, true, true>
+                     : (const void *)feature_kernel<T, true, false>;
     case performer_stage::keys:
-        return (const void *)feature_kernel<T, false>;
+        return apart ? (const void *)feature_kernel<T, false, true>
+                     : (const void *)feature_kernel<T, false, false>;
     default:
         return (const void *)pull_kernel<T>;
     }
@@ -412,7 +455,7 @@ enum fb_status run(performer_stage what, performer_arguments &a, int64_t heads, 
     };
     a.resident = bytes_of(true) <= kSharedMost;
     const size_t bytes = bytes_of(a.resident);
-    const void *kernel = kernel_of<T>(what);
+    const void *kernel = kernel_of<T>(what, a.exps.view.data != nullptr);
     const dim3 grid((unsigned)a.slices, (unsigned)heads, pulls ? (unsigned)a.dim_panels : 1);
     void *arguments[] = {&a};
     const enum fb_status status =
@@ -464,11 +507,16 @@ extern "C" enum fb_status fb_performer_cuda_features(const struct fb_performer_c
 
 extern "C" enum fb_status fb_performer_cuda_pull(const struct fb_performer_cuda_plan *plan,
                                                  const struct fb_performer_cuda_side *side,
-                                                 const float *projection, void *stream,
-                                                 struct fb_error *error)
+                                                 bool of_queries, const float *projection,
+                                                 void *stream, struct fb_error *error)
 {
     performer_arguments a = arguments_of(*plan, *side, projection);
     a.dx = panel_tensor_of(side->dx);
+    a.centred = of_queries && plan->apart != 0.0F;
+    if (plan->apart == 0.0F) {
+        a.exps = a.phi;
+        a.beside = kEpsilon;
+    }
     return run_any(performer_stage::pull, *side, a, stream, error);
 }
 

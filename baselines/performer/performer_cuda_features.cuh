@@ -9,7 +9,7 @@
 #include <math.h>
 
 struct performer_arguments {
-    panel_tensor x, phi, dphi, dx;
+    panel_tensor x, phi, exps, dphi, dx;
     int heads, len;
     const int32_t *lengths;
     const float *projection; /* [features][dim] */
@@ -19,6 +19,8 @@ struct performer_arguments {
     float scale; /* D^(-1/4) */
     float *peaks;
     bool resident; /* the whole projection fits in shared memory */
+    bool centred;  /* pull: dphi lacks what sum phi dphi = 0 tells */
+    float beside;  /* pull: what stands beside the exponentials in exps */
 };
 
 enum class performer_stage { peaks, queries, keys, pull };
