@@ -44,6 +44,8 @@ struct linear_map {
      * respect to it, which is spoilt. */
     void (*pull)(const void *own, const float *x, int64_t stride, int64_t rows, const float *phi,
                  float *dphi, int64_t ld, float *dx, int64_t dx_stride);
+    /* Changes the gradient with respect to queries' features before it is pulled; or NULL. */
+    void (*settle)(const void *own, int64_t rows, const float *phi, float *dphi, int64_t ld);
 };
 
 /* The sums G [count][ld_value], then z [ld_features], are one array of state_count numbers.

@@ -20,6 +20,7 @@ struct performer_own {
     int64_t dim, features, ld;
     float half_scale;      /* D^(-1/2) / 2: g = half_scale |x|^2 */
     const float *unpacked; /* [features][D] W, as the caller passed it */
+    bool settles;          /* gradients of queries: see performer_settle */
     float *projection; /* [D][ld], W^T D^(-1/4); the columns beyond features repeat the last one, so
                           that a maximum may run over whole vectors */
 };
@@ -165,6 +166,29 @@ static void performer_pull(const void *context, const float *x, int64_t stride, 
     }
 }
 
+/* Weights sum to one whatever a query is, so sum phi dphi = 0: adds to a row's dphi the number that
+ * makes it so. Features of wide heads are nearly all epsilon, so that what the output's rounding
+ * leaves in dphi, larger than dphi, is nearly one number, too. */
+static void performer_settle(const void *context, int64_t rows, const float *phi, float *dphi,
+                             int64_t ld)
+{
+    const struct performer_own *own = (const struct performer_own *)context;
+    for (int64_t i = 0; i < rows; i++, phi += ld, dphi += ld) {
+        fb_vf along = fb_vf_zero();
+        fb_vf weight = fb_vf_zero();
+        for (int64_t c = 0; c < own->features; c += FB_VW) {
+            const int64_t lanes = linear_smaller(FB_VW, own->features - c);
+            const fb_vf f = fb_vf_load(phi + c);
+            along = fb_vf_fma(f, fb_vf_load_part(dphi + c, lanes), along);
+            weight = fb_vf_add(weight, f);
+        }
+        const fb_vf added = fb_vf_set1(-fb_vf_sum(along) / fb_vf_sum(weight));
+        for (int64_t c = 0; c < own->features; c += FB_VW) {
+            fb_vf_store(dphi + c, fb_vf_add(fb_vf_load(dphi + c), added));
+        }
+    }
+}
+
 /* ---- kernel relu --------------------------------------------------------------------------- */
 
 /* phi(x) = relu(x) + 0.001 component by component. */
@@ -239,6 +263,7 @@ static struct linear_map performer_map(const struct performer_own *own, bool rel
         .keys = performer_keys,
         .exponent = performer_exponent,
         .pull = performer_pull,
+        .settle = own->settles ? performer_settle : NULL,
     };
 }
 
@@ -254,6 +279,8 @@ static void performer_set_up(struct performer_setup *setup, const struct fb_prob
     own->ld = fb_vf_round_up(own->features);
     own->half_scale = (float)(0.5 / sqrt((double)own->dim));
     own->unpacked = (const float *)constants;
+    /* f32 has the digits for narrow heads */
+    own->settles = p->dtype != FB_F32 || p->qk_dim > 64;
     own->projection = relu ? NULL : fb_scratch_take_f32(&cursor, own->dim * own->ld);
     setup->map = performer_map(own, relu);
     setup->used_bytes = cursor.used_bytes;

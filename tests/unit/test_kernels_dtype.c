@@ -593,6 +593,51 @@ static void test_dtypes_performer_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* Performer's features that lie in memory: wide heads, whose exponentials are a hundredth of the
+ * epsilon beside them, and whose gradients of queries are a thousandth of what epsilon adds to
+ * their terms. Sums of one panel and of several, with a mask and without, a few queries, grouped
+ * queries, padding. */
+static void test_dtypes_performer_stored_features_agree_with_oracle(void **state)
+{
+    (void)state;
+    static const int64_t lengths[2] = {217, 70}, others[2] = {140, 200};
+    static const struct {
+        int64_t batch, kv_heads, q_len, kv_len, qk_dim, v_dim;
+        double features;
+        const int64_t *q_lengths, *kv_lengths;
+        bool causal;
+    } cases[] = {
+        {1, 2, 300, 300, 64, 64, 100, NULL, NULL, true},
+        {1, 2, 300, 300, 128, 128, 256, NULL, NULL, false},
+        {1, 2, 300, 300, 128, 128, 256, NULL, NULL, true},
+        {1, 1, 400, 300, 256, 256, 256, NULL, NULL, false},
+        {1, 2, 300, 400, 256, 256, 256, NULL, NULL, true},
+        {1, 2, 700, 700, 256, 64, 64, NULL, NULL, true},
+        {1, 1, 400, 400, 256, 64, 64, NULL, NULL, true},
+        {1, 2, 700, 700, 256, 64, 64, NULL, NULL, false},
+        {1, 1, 130, 200, 200, 40, 33, NULL, NULL, true},
+        {1, 2, 3, 700, 256, 128, 256, NULL, NULL, false},
+        {2, 1, 217, 200, 256, 128, 64, lengths, others, false},
+        {2, 1, 217, 200, 256, 128, 64, lengths, others, true},
+    };
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t n = 0; n < 2 * sizeof cases / sizeof cases[0]; n++) {
+        const size_t i = n / 2;
+        struct kernel_case c = {
+            .layout = (enum kernel_layout)(i % LAYOUT_COUNT), .scale = 1.0f, .seed = 900 + i};
+        kernel_case_set_problem(&c, fb_mechanism_find("performer"), cases[i].batch, 2,
+                                cases[i].q_len, cases[i].kv_len, cases[i].qk_dim, cases[i].v_dim);
+        assert_true(kernel_case_set_parameter(&c, "features", cases[i].features, NULL));
+        c.problem.kv_heads = cases[i].kv_heads;
+        c.problem.dtype = dtypes[n % 2];
+        c.problem.q_lengths = cases[i].q_lengths;
+        c.problem.kv_lengths = cases[i].kv_lengths;
+        c.problem.causal = cases[i].causal;
+        judge_all_variants(&c, executed);
+    }
+    kernel_expect_no_failures();
+}
+
 int main(int argc, char **argv)
 {
     short_run = argc > 1 && strcmp(argv[1], "short") == 0;
@@ -613,6 +658,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_lengths_and_grouped_queries_agree_with_oracle),
         cmocka_unit_test(test_dtypes_performer_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_performer_stored_features_agree_with_oracle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

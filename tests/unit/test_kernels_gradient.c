@@ -98,9 +98,8 @@ static void test_gradients_odd_shapes_agree_with_oracle(void **state)
 }
 
 /* Few features of wide heads are nearly the same for all tokens, so that the query gradients of a
- * causal head are what terms a thousand times as large leave; the processors' kernels come to twice
- * the budget, too. The first query weighs one key, by 1 whatever it is: a GPU's kernels write the
- * zero. */
+ * causal head are what terms a thousand times as large leave, unless a kernel keeps apart what is
+ * the same. The first query weighs one key, by 1 whatever it is: a GPU's kernels write the zero. */
 static void test_gradients_of_a_causal_first_query_are_small(void **state)
 {
     (void)state;
@@ -116,7 +115,7 @@ static void test_gradients_of_a_causal_first_query_are_small(void **state)
         if (!kernel_case_is_served(&c, attention, FB_BOTH) ||
             !kernel_case_train(&c, attention, 1, 0xff, &training))
             continue;
-        kernel_case_judge_training(&c, attention, &training, 4.0);
+        kernel_case_judge_training(&c, attention, &training, 1.0);
         for (int64_t h = 0; attention->backend == FB_CUDA && h < 2; h++)
             for (int64_t d = 0; d < 256; d++)
                 if (fb_tensor_value(&training.dq.view, 0, h, 0, d) != 0.0)
