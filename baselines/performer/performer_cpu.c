@@ -280,7 +280,7 @@ static void performer_set_up(struct performer_setup *setup, const struct fb_prob
     own->half_scale = (float)(0.5 / sqrt((double)own->dim));
     own->unpacked = (const float *)constants;
     /* f32 has the digits for narrow heads */
-    own->settles = p->dtype != FB_F32 || p->qk_dim > 64;
+    own->settles = p->dtype != FB_F32 || p->qk_dim > 128;
     own->projection = relu ? NULL : fb_scratch_take_f32(&cursor, own->dim * own->ld);
     setup->map = performer_map(own, relu);
     setup->used_bytes = cursor.used_bytes;

@@ -20,8 +20,9 @@ extern "C" struct fb_performer_cuda_plan fb_performer_cuda_plan_of(const struct 
     plan.features = features;
     plan.columns = round_up(features, kPanel);
     plan.slices = wanted < panels ? wanted : panels;
-    /* wide heads have exponentials far below epsilon, which 16 bits do not show beside it */
-    plan.apart = p->dtype != FB_F32 || p->qk_dim > kPanel ? kEpsilon : 0.0F;
+    /* wide heads have exponentials far below epsilon, which 16 bits do not show beside it, and f32
+     * with few digits left where they are wider still */
+    plan.apart = p->dtype != FB_F32 || p->qk_dim > 2 * kPanel ? kEpsilon : 0.0F;
     return plan;
 }
 
