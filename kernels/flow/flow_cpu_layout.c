@@ -22,6 +22,7 @@ static void make_shape(const struct fb_problem *p, bool backward, int threads, s
     s->widest = s->cols > s->value_cols ? s->cols : s->value_cols;
     s->slices[FLOW_SINKS] = fb_flow_slicing_of(p->q_len).count;
     s->slices[FLOW_SOURCES] = fb_flow_slicing_of(p->kv_len).count;
+    s->stretched = !backward && fb_flow_slicing_of(p->kv_len).slice > FLOW_STRETCH;
     const int64_t slices = s->slices[FLOW_SINKS] + s->slices[FLOW_SOURCES];
     const bool few = threads > 1 && s->units < 2 * (int64_t)threads && slices > 2;
     /* Heads that compete wait for each other between the phases. */
@@ -112,6 +113,7 @@ static void carve_worker(const struct flow_shape *s, struct fb_scratch_cursor *c
     for (size_t i = 0; i < sizeof carved.scalar / sizeof carved.scalar[0]; i++) {
         carved.scalar[i] = fb_scratch_take_f32(cursor, FLOW_BLOCK);
     }
+    carved.stretch = s->stretched ? fb_scratch_take_f32(cursor, s->dim * s->value_cols) : NULL;
     if (!s->backward && !s->split) {
         carve_slot(s, false, cursor, &carved.ahead);
     }

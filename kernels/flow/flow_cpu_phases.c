@@ -332,11 +332,40 @@ static void add_block(const struct flow_task *t, int64_t first, int64_t rows, fl
         fb_rows_scale(v.rows, v.stride, rows, s->value_dim, e, t->worker->scaled, s->value_cols);
         v = (struct fb_row_block){t->worker->scaled, s->value_cols};
     }
+    const bool fresh = s->stretched ? (first - t->first) % FLOW_STRETCH == 0 : first == t->first;
     struct fb_tile_extra extra = {.hurried = true};
     fetch_sources(t, first, &extra);
     FB_ISA_SYMBOL(fb_tile_gemm_extra)
-    (s->dim, s->value_cols, rows, k, 1, s->cols, v.rows, v.stride, t->slot->product, s->value_cols,
-     first != t->first, &extra);
+    (s->dim, s->value_cols, rows, k, 1, s->cols, v.rows, v.stride,
+     s->stretched ? t->worker->stretch : t->slot->product, s->value_cols, !fresh, &extra);
+}
+
+/* After the block that ends there: a stretch's product to the slice's, where one is over. */
+static void end_stretch(const struct flow_task *t, int64_t end)
+{
+    const struct flow_shape *s = &t->run->shape;
+    const int64_t done = end - t->first;
+    if (!s->stretched || (done % FLOW_STRETCH != 0 && end < t->last)) {
+        return;
+    }
+    float *product = t->slot->product;
+    for (int64_t j = 0; j < s->dim * s->value_cols; j += FB_VW) {
+        const fb_vf old = done <= FLOW_STRETCH ? fb_vf_zero() : fb_vf_load(product + j);
+        fb_vf_store(product + j, fb_vf_add(old, fb_vf_load(t->worker->stretch + j)));
+    }
+}
+
+/* What a slice has summed up before its block of sources at `first`, times a factor. */
+static void scale_product(const struct flow_task *t, int64_t first, float factor)
+{
+    const struct flow_shape *s = &t->run->shape;
+    const int64_t done = first - t->first, count = s->dim * s->value_cols;
+    if (done > 0 && (!s->stretched || done >= FLOW_STRETCH)) {
+        scale_matrix(t->slot->product, count, factor);
+    }
+    if (s->stretched && done % FLOW_STRETCH != 0) {
+        scale_matrix(t->worker->stretch, count, factor);
+    }
 }
 
 static void collect_sources(const struct flow_task *t)
@@ -355,11 +384,12 @@ static void collect_sources(const struct flow_task *t)
             fb_flow_incoming(t, k, s->cols, rows, t->state->totals.sink_sum, beta);
         }
         const float factor = fb_flow_compete(t, e, i, rows, &peak, e);
-        if (i != t->first && factor != 1.0F) {
-            scale_matrix(t->slot->product, s->dim * s->value_cols, factor);
+        if (factor != 1.0F) {
+            scale_product(t, i, factor);
         }
         normaliser = normaliser * (double)factor + (double)sum_block(e, rows);
         add_block(t, i, rows, k, beta, e);
+        end_stretch(t, i + rows);
         if (t->ahead != NULL) {
             fb_flow_step_ahead(t->ahead, FLOW_SOURCES);
         }

@@ -37,6 +37,9 @@ enum {
     FLOW_SLICE_MIN = 512, /* tokens: a slice's partial product is added in 1/64 of its time */
     FLOW_SLICES_MAX = 32,
     FLOW_VECTORS = 3, /* vectors summed at once by a phase */
+    /* Tokens after which the product of a longer slice of sources begins anew: beside a source that
+     * outweighs them all, blocks of equal ones lose the same last places each. */
+    FLOW_STRETCH = 1024
 };
 
 enum flow_side_name { FLOW_SINKS, FLOW_SOURCES, FLOW_SIDES };
@@ -53,13 +56,14 @@ struct flow_shape {
     int64_t widest;             /* the larger of the two */
     int64_t slices[FLOW_SIDES]; /* of the longest sequence */
     bool backward;
-    bool split;    /* threads share units */
-    bool narrow;   /* tensors of 16 bits, widened block by block: nothing is parked in them */
-    bool parked;   /* forward: phi(q) lives in out between the phases */
-    bool turned;   /* backward: v dM^T lives in dk between the phases (no grouped queries) */
-    bool held;     /* backward: g M^T lives in dq between the phases */
-    int64_t kept;  /* forward: sources whose phi(k) each thread keeps */
-    int64_t alpha; /* forward: floats per head that keep its sinks' incoming flow, or 0 */
+    bool stretched; /* forward: slices of sources are longer than a stretch */
+    bool split;     /* threads share units */
+    bool narrow;    /* tensors of 16 bits, widened block by block: nothing is parked in them */
+    bool parked;    /* forward: phi(q) lives in out between the phases */
+    bool turned;    /* backward: v dM^T lives in dk between the phases (no grouped queries) */
+    bool held;      /* backward: g M^T lives in dq between the phases */
+    int64_t kept;   /* forward: sources whose phi(k) each thread keeps */
+    int64_t alpha;  /* forward: floats per head that keep its sinks' incoming flow, or 0 */
     int workers;
 };
 
@@ -109,6 +113,7 @@ struct flow_worker {
     float *turned;          /* [FLOW_BLOCK][cols] v dM^T or g M^T that is not parked; backward */
     float *raw, *values;    /* [FLOW_BLOCK][widest] q or k, and v, g or a result; narrow */
     float *scalar[8];       /* [FLOW_BLOCK] */
+    float *stretch;         /* [dim][value_cols] the product of a stretch; stretched */
     float *kept;            /* [shape.kept][cols] phi(k), forward, whole heads */
     struct flow_slot ahead; /* vectors only: sums of the thread's next head; likewise */
 };
