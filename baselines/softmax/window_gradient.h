@@ -14,12 +14,21 @@
  * twice (seven products): once by tasks of sinks for dq, once by tasks of sources for dk and dv.
  * Both add the blocks to a gradient in the same order, from the first to the last, so the bits are
  * the same for any number of threads. In 16-bit dtypes they are added up in f32 beside the tensor,
- * dk and dv for all the sources of a task, and rounded once.
+ * dk and dv for all the sources of a task, and rounded once. Where there are far more sinks than
+ * sources, dk and dv are put away in f64 after some blocks of sinks and begin anew.
  */
 #ifndef FB_WINDOW_GRADIENT_H
 #define FB_WINDOW_GRADIENT_H
 
 #include "softmax/window_plan.h"
+
+/* Sinks between two times that dk and dv are put away; from how many sinks on, and how many of them
+ * there are for a source at least: sums in f64 are then less than 1 % of the tensors. */
+enum {
+    WINDOW_SINK_STRETCH = 64 * WINDOW_SINKS,
+    WINDOW_MANY_SINKS = 16 * WINDOW_SINK_STRETCH,
+    WINDOW_SINKS_PER_SOURCE = 64
+};
 
 /* Scratch of one thread. */
 struct window_gradient {
@@ -34,6 +43,7 @@ struct window_gradient {
     float *q_room, *dout_room, *dq_room;
     float *k_room, *v_room;
     float *dk_room, *dv_room;
+    double *dk_sums, *dv_sums; /* of all the sources of the task, put away; or NULL */
 };
 
 /* The block of sinks at hand. */
@@ -69,6 +79,11 @@ static struct window_gradient window_gradient_at(const struct window_kernel *w, 
     s.v_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, WINDOW_SOURCES, p->v_dim));
     s.dk_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->gradient_rows, p->qk_dim));
     s.dv_room = fb_scratch_take_f32(&cursor, fb_row_room(dtype, w->gradient_rows, p->v_dim));
+    s.dk_sums = s.dv_sums = NULL;
+    if (w->puts_away) {
+        s.dk_sums = fb_scratch_take_f64(&cursor, w->gradient_rows * p->qk_dim);
+        s.dv_sums = fb_scratch_take_f64(&cursor, w->gradient_rows * p->v_dim);
+    }
     *bytes = cursor.used_bytes;
     return s;
 }
@@ -209,6 +224,40 @@ static void window_clear_rows(struct fb_row_block block, int64_t count, int64_t 
     }
 }
 
+static void window_add_rows(struct fb_row_block block, int64_t count, int64_t dim, double *sums)
+{
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t c = 0; c < dim; c++) {
+            sums[i * dim + c] += (double)block.rows[i * block.stride + c];
+        }
+    }
+    window_clear_rows(block, count, dim);
+}
+
+/* After the block of sinks from `first` on, of those before `end`: puts away what the task's
+ * sources have got, where a stretch of sinks is over. */
+static void window_put_gradients_away(const struct window_kernel *w,
+                                      const struct window_gradient *s,
+                                      const struct window_sources *y, int64_t count, int64_t first,
+                                      int64_t end)
+{
+    const int64_t next = first + WINDOW_SINKS;
+    if (w->puts_away && (next % WINDOW_SINK_STRETCH == 0 || next >= end)) {
+        window_add_rows(y->dk, count, w->problem->qk_dim, s->dk_sums);
+        window_add_rows(y->dv, count, w->problem->v_dim, s->dv_sums);
+    }
+}
+
+static void window_bring_rows(struct fb_row_block block, int64_t count, int64_t dim,
+                              const double *sums)
+{
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t c = 0; c < dim; c++) {
+            block.rows[i * block.stride + c] = (float)sums[i * dim + c];
+        }
+    }
+}
+
 /* ---- what products fetch meanwhile --------------------------------------------------------- */
 
 /* Keys, values and their gradients of the sources first <= j < end, at most a block of them. */
@@ -311,6 +360,7 @@ static void window_walk_sinks(const struct window_kernel *w, const struct window
         struct fb_tile_extra extra = window_fetch_sinks(w, u, first + WINDOW_SINKS, false);
         const int groups = window_take_sources(w, s, &x, k, start, end, range, &extra);
         window_add_sources(w, s, &x, y, range, groups, start, end, &extra);
+        window_put_gradients_away(w, s, y, end - start, first, high);
     }
 }
 
@@ -325,13 +375,24 @@ static struct window_sources window_open_sources(const struct window_kernel *w,
                                      fb_rows_open(&w->call->dv, rows, s->dv_room)};
     window_clear_rows(y.dk, count, w->problem->qk_dim);
     window_clear_rows(y.dv, count, w->problem->v_dim);
+    for (int64_t i = 0; w->puts_away && i < count * w->problem->qk_dim; i++) {
+        s->dk_sums[i] = 0.0;
+    }
+    for (int64_t i = 0; w->puts_away && i < count * w->problem->v_dim; i++) {
+        s->dv_sums[i] = 0.0;
+    }
     return y;
 }
 
-static void window_close_sources(const struct window_kernel *w, const struct window_unit *u,
-                                 const struct window_sources *y, int64_t count)
+static void window_close_sources(const struct window_kernel *w, const struct window_gradient *s,
+                                 const struct window_unit *u, const struct window_sources *y,
+                                 int64_t count)
 {
     const struct fb_row_range rows = window_source_rows(u, y->start, count);
+    if (w->puts_away) {
+        window_bring_rows(y->dk, count, w->problem->qk_dim, s->dk_sums);
+        window_bring_rows(y->dv, count, w->problem->v_dim, s->dv_sums);
+    }
     fb_rows_close(&w->call->dk, rows, y->dk);
     fb_rows_close(&w->call->dv, rows, y->dv);
 }
@@ -356,9 +417,10 @@ static void window_run_sequence(void *context, int64_t task, int thread)
         const struct window_unit u = window_shared_unit(w, task, round);
         for (int64_t first = 0; first < u.sinks; first += WINDOW_SINKS) {
             window_walk_sources(w, &s, &u, first, first + WINDOW_SINKS, &y);
+            window_put_gradients_away(w, &s, &y, own.sources, first, u.sinks);
         }
     }
-    window_close_sources(w, &own, &y, own.sources);
+    window_close_sources(w, &s, &own, &y, own.sources);
 }
 
 static void window_run_dq(void *context, int64_t task, int thread)
@@ -392,7 +454,7 @@ static void window_run_dk_dv(void *context, int64_t task, int thread)
         const struct window_unit u = window_shared_unit(w, task / w->source_blocks, round);
         window_walk_sinks(w, &s, &u, &y);
     }
-    window_close_sources(w, &own, &y, count);
+    window_close_sources(w, &s, &own, &y, count);
 }
 
 static int64_t window_sequences(const struct window_kernel *w)
@@ -404,7 +466,9 @@ static int64_t window_sequences(const struct window_kernel *w)
 static bool window_plan_backward(struct window_kernel *w, int threads)
 {
     const bool whole = fb_baseline_whole_units(window_sequences(w), threads);
+    const struct fb_problem *p = w->problem;
     w->gradient_rows = whole ? w->source_blocks * WINDOW_SOURCES : WINDOW_SOURCES;
+    w->puts_away = p->q_len > WINDOW_MANY_SINKS && p->kv_len * WINDOW_SINKS_PER_SOURCE <= p->q_len;
     (void)window_gradient_at(w, NULL, &w->thread_bytes);
     return whole;
 }

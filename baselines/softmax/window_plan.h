@@ -54,6 +54,7 @@ struct window_kernel {
     int64_t sink_blocks, source_blocks; /* of the longest sequence */
     int64_t ld_sum;
     int64_t gradient_rows; /* backward: sources whose gradients one task adds up */
+    bool puts_away;        /* backward: so many sinks that these sums are put away, in f64 */
     size_t thread_bytes;
 };
 

@@ -315,6 +315,35 @@ static void test_gradients_of_a_million_causal_tokens_agree_with_oracle(void **s
     kernel_expect_no_failures();
 }
 
+/* A million queries for a few keys, whose gradients add up blocks of equal terms: one chain of them
+ * in f32 was off by 1.6e-4. */
+static void test_gradients_of_few_keys_for_a_million_queries_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { KEYS = 5, DIM = 8 };
+    const int64_t queries = short_run ? 4096 : 1 << 20;
+    struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 0.001f, .seed = 34};
+    kernel_case_set_problem(&c, fb_mechanism_find("softmax"), 1, 1, queries, KEYS, DIM, DIM);
+    kernel_case_init(&c);
+    for (int64_t d = 0; d < DIM; d++) {
+        kernel_case_raise(&c.dout, 0, queries, d, 40000.0f);
+        kernel_case_raise(&c.q, 0, queries, d, 1.0f);
+    }
+    kernel_case_gradient_reference(&c);
+    for (size_t i = 0; i < fb_attention_count(); i++) {
+        const struct fb_attention *attention = fb_attention_at(i);
+        struct kernel_training training;
+        if (attention->backend != FB_CPU || !kernel_case_is_served(&c, attention, FB_BOTH) ||
+            !kernel_case_is_affordable(&c, attention) ||
+            !kernel_case_train(&c, attention, 2, 0xff, &training))
+            continue;
+        kernel_case_judge_training(&c, attention, &training, 1.0);
+        kernel_training_free(&training);
+    }
+    kernel_case_free(&c);
+    kernel_expect_no_failures();
+}
+
 /* q and k three times as large: see test_kernels_oracle.c. */
 static void test_gradients_inputs_times_3_agree_with_oracle(void **state)
 {
@@ -388,6 +417,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gradients_options_agree_with_oracle),
         cmocka_unit_test(test_gradients_long_sequences_agree_with_oracle),
         cmocka_unit_test(test_gradients_of_a_million_causal_tokens_agree_with_oracle),
+        cmocka_unit_test(test_gradients_of_few_keys_for_a_million_queries_agree_with_oracle),
         cmocka_unit_test(test_gradients_inputs_times_3_agree_with_oracle),
         cmocka_unit_test(test_gradients_inputs_times_12_to_1000_stay_finite),
     };
