@@ -157,25 +157,6 @@ template <int Blocks> __device__ void clear(float (&c)[2][Blocks][4])
                 c[m][n][i] = 0.0F;
 }
 
-/* A number as products take it: TF32 rounded, or two of them. The tensor cores leave out the last
- * 13 bits; half of the last one that stays, added before, rounds, in fewer cycles than a
- * conversion. */
-template <tile_products Products> struct wide_halves {
-    uint32_t high, low;
-    __device__ explicit wide_halves(float x)
-    {
-        constexpr uint32_t kept = 0xffffe000U, half = 0x1000U;
-        high = __float_as_uint(x);
-        if constexpr (Products == tile_products::tf32) {
-            high += half;
-            low = 0U;
-        } else {
-            high &= kept;
-            low = __float_as_uint(x - __uint_as_float(high)) + half;
-        }
-    }
-};
-
 /* c += a b over one stage, f32: a from row `row` of the result, b from column `col`. */
 template <wide_sides Sides, tile_products Products, int Blocks, typename A, typename B>
 __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, const float *b,
@@ -194,7 +175,7 @@ __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, 
         for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const wide_halves<Products> h(
+                const tf32_parts<Products> h(
                     left[(16 * m + i % 2 * 8) * a_row + (k + i / 2 * 4) * a_step]);
                 x[m][i] = h.high;
                 x_low[m][i] = h.low;
@@ -207,7 +188,7 @@ __device__ void multiply_f32(float (&c)[2][Blocks][4], const float *a, int row, 
             for (int n = 0; n < 4; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    const wide_halves<Products> h(
+                    const tf32_parts<Products> h(
                         right[8 * (first + n) * b_col + (k + 4 * i) * b_step]);
                     y[n][i] = h.high;
                     y_low[n][i] = h.low;

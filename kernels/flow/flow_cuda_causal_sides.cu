@@ -285,14 +285,11 @@ __device__ strip_dots sum_gradients(const sides_block &x, const strip_values &c,
     return scaled(sum, taken<T>(-kSlopeExponent));
 }
 
-/* dc's part of the vectors; da. */
+/* da, when do and db are there. */
 template <typename T>
 __device__ void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr,
                             const strip_values &c)
 {
-    x.keep_step(2);
-    x.step_team(); /* do, db */
-    send_vectors(x, AFTER_O, 1);
     take_vectors<T, true>(x, AFTER_O, 1, 0, 2 * kDim, BS);
     const strip_dots flow = sum_gradients<T>(x, c, OF_O);
     const strip_dots sum = plus(product(share_of(v.x), dr), product(v.n, flow));
@@ -304,10 +301,10 @@ __device__ void visit_sinks(sides_block &x, const side_scalars &v, strip_dots dr
     send_vectors(x, AFTER_A, 0, false);
 }
 
-/* db, do, dv. */
+/* db, do. */
 template <typename T>
-__device__ void visit_sources(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                              const side_scalars &v, strip_dots dp, const strip_values &c)
+__device__ void visit_sources(sides_block &x, const side_scalars &v, strip_dots dp,
+                              const strip_values &c)
 {
     sides_shared &own = *x.own;
     if (x.s.warp == kChunkWarps - 1)
@@ -326,11 +323,6 @@ __device__ void visit_sources(sides_block &x, const sides_gradient &a, const chu
                                             of(v.x.high, v.z.high, dp.high, after.high, v.n.high)});
     leave_gradient<T>(x, OF_O, SECOND_WEIGHTS, dflow);
     sum_columns<T>(x, 1, 0, FIRST_WEIGHTS, 2, taken<T>(-x.scalar_exponent()), x.faint());
-    x.step_team(); /* for the queries */
-    send_vectors(x, AFTER_O, 1);
-    write_values<T>(x, a, p, c);
-    x.keep_step(1);
-    x.await_queries(); /* da */
 }
 
 /* The team is in step before. */
@@ -364,9 +356,18 @@ __device__ void visit_backward(sides_block &x, const sides_gradient &a, const ch
     strip_values c;
     score_tokens<T>(c, false, x);
     if (x.side == QUERIES)
-        visit_sinks<T>(x, v, d, c);
+        x.keep_step(2);
     else
-        visit_sources<T>(x, a, p, v, d, c);
+        visit_sources<T>(x, v, d, c);
+    x.step_team(); /* one barrier of both sides: racecheck knows no two that are the same */
+    send_vectors(x, AFTER_O, 1);
+    if (x.side == QUERIES) {
+        visit_sinks<T>(x, v, d, c);
+    } else {
+        write_values<T>(x, a, p, c);
+        x.keep_step(1);
+        x.await_queries(); /* da */
+    }
     write_output<T>(x, a, p);
 }
 
