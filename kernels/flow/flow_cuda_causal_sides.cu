@@ -441,6 +441,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
             take_chunk<T>(x, p);
             use_record<T>(x, v, entry);
             take_values(x);
+            x.note_faint();
         }
         read_carried(x, states, carried, !x.alone, !last);
         if (segment > 0)

@@ -159,7 +159,7 @@ struct sides_block {
     int b, h;
     int chunk;       /* of the head */
     bool alone;      /* there is one segment */
-    uint32_t rounds; /* a bit per exchange */
+    uint32_t rounds; /* a bit per exchange; and kFaintChunk */
 
     /* Where the thread stands, anew: what follows from it is then not kept in registers, of which
      * there are too few, from step to step. */
@@ -202,15 +202,21 @@ struct sides_block {
     {
         return kSlopeExponent - scalar_exponent();
     }
-    /* Whether one of the chunk's flows is faint, as flow_cuda_causal_sides_faint.cuh tells. The
-     * team is in step before. */
-    __device__ bool faint() const
+    /* Whether one of the chunk's flows is faint, as flow_cuda_causal_sides_faint.cuh tells: from
+     * what its strips have marked. The team is in step before. */
+    static constexpr uint32_t kFaintChunk = 1U << 31;
+    __device__ void note_faint()
     {
-        static_assert(kTeamWarps == 8, "two reads");
+        static_assert(kTeamWarps == 8 && kExchanges < 31, "two reads, and a bit is left");
         const int4 *marks = reinterpret_cast<const int4 *>(own->faint);
         const int4 first = marks[0], second = marks[1];
-        return (first.x | first.y | first.z | first.w | second.x | second.y | second.z |
-                second.w) != 0;
+        const int any =
+            (first.x | first.y | first.z | first.w) | (second.x | second.y | second.z | second.w);
+        rounds = any != 0 ? rounds | kFaintChunk : rounds & ~kFaintChunk;
+    }
+    __device__ bool faint() const
+    {
+        return (rounds & kFaintChunk) != 0;
     }
     /* The team, or one of its sides, in step. */
     __device__ void step_team() const

@@ -282,6 +282,7 @@ template <typename T> __device__ void visit_forward(sides_block &x, float clamp,
     take_vectors<T, false>(x, SUMS, 0, other, kDim, queries ? CK : CQ);
     flow_strip<T>(x, c, v);
     x.step_team();
+    x.note_faint();
     send_vectors(x, FLOWS, 1);
     take_vectors<T, false>(x, FLOWS, 1, other, kDim, queries ? U : W);
     v.x = sum_weighted(dot_before<T>(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
