@@ -65,9 +65,8 @@ static void linear_write_dq(const struct linear_gradient *g,
     const struct fb_row_range rows = {u->b, h, x->first, 1, x->sinks};
     const struct fb_row_block q = fb_rows_load(&g->call->q, rows, s->x_room);
     const struct fb_row_block dq = fb_rows_open(&g->call->dq, rows, s->dx_room);
-    if (g->map->settle != NULL) {
+    if (g->map->settle != NULL)
         g->map->settle(g->map->own, x->sinks, s->queries, s->slopes, g->ld_features);
-    }
     g->map->pull(g->map->own, q.rows, q.stride, x->sinks, s->queries, s->slopes, g->ld_features,
                  dq.rows, dq.stride);
     fb_rows_close(&g->call->dq, rows, dq);

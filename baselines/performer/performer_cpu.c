@@ -183,9 +183,8 @@ static void performer_settle(const void *context, int64_t rows, const float *phi
             weight = fb_vf_add(weight, f);
         }
         const fb_vf added = fb_vf_set1(-fb_vf_sum(along) / fb_vf_sum(weight));
-        for (int64_t c = 0; c < own->features; c += FB_VW) {
+        for (int64_t c = 0; c < own->features; c += FB_VW)
             fb_vf_store(dphi + c, fb_vf_add(fb_vf_load(dphi + c), added));
-        }
     }
 }
 
