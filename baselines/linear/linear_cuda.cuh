@@ -154,8 +154,8 @@ enum fb_status linear_cuda_strip_dk_dv(enum fb_dtype dtype, const linear_argumen
 
 /* linear_cuda_causal.cu, linear_cuda_causal_gradient.cu: with a mask, bf16 or f16 with heads of 64
  * whose rows are whole, on Hopper. joined: a.slices, at most kCausalSlicesMost, are a cluster that
- * the device has room for and sum themselves up; else their running sums are in a.sums and a.back. dq writes w; dk and dv ask for it, and for one
- * head of queries for each of keys. */
+ * the device has room for and sum themselves up; else their running sums are in a.sums and a.back.
+ * dq writes w; dk and dv ask for it, and for one head of queries for each of keys. */
 constexpr int kCausalSlicesMost = 12;
 bool linear_cuda_causal_out_joins(enum fb_dtype dtype, const linear_arguments &a);
 bool linear_cuda_causal_gradients_join(enum fb_dtype dtype, const linear_arguments &a);

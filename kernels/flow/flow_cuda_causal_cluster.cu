@@ -45,10 +45,6 @@ template <typename T> struct kept_numbers {
     double before_z;
 };
 
-/* Below it eps, times the sums of 32 rows of up to 64, is more than 2.6e-4 of a flow. The first
- * token's is about 16. */
-constexpr float kFaint = 8.0F;
-
 /* What vectors and scores take with them, in f16. */
 __device__ float sum_scale(const squad_segment &x)
 {

@@ -14,10 +14,9 @@ namespace
 
 #if FB_HAVE_WGMMA
 
-/* Faint is less than this: eps times the sums of 64 rows of up to 64 is 5e-4 of it. And less than
- * this for each token up to it, where sums over the tokens behind have what eps adds to each.
- * Common features have about 16. */
-constexpr float kFaint = 8.0F, kFaintMean = 0.16F;
+/* Faint is also less than this for each token up to it, where sums over the tokens behind have what
+ * eps adds to each. */
+constexpr float kFaintMean = 0.16F;
 
 /* Marks the strip, whose flows are those of its tokens so far; whether one of them is faint. */
 __device__ inline bool mark_faint(const sides_block &x, strip_dots n, strip_dots flow)
