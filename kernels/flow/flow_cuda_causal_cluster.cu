@@ -109,8 +109,8 @@ template <typename T> __device__ void take_flows(const squad_segment &x, kept_nu
     float in = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
     kept.faint = __any_sync(0xffffffffU, x.valid() && !(in >= kFaint && out >= kFaint)) != 0;
     if (kept.faint) {
-        out += lift_up_to(sum_columns<T>(x.rows(1), x.w), x.w);
-        in += lift_up_to(sum_columns<T>(x.rows(0), x.w), x.w);
+        out += lift_up_to<T>(x.rows(1), 1.0F);
+        in += lift_up_to<T>(x.rows(0), 1.0F);
     }
     kept.alpha = x.valid() ? x.count() * reciprocal(in) : 0.0F;
     own->beta[x.row()] = x.valid() ? x.count() * reciprocal(out) : 0.0F;
@@ -144,12 +144,12 @@ __device__ void weigh_rows(const squad_segment &x, kept_numbers<T> &kept, float 
     float source =
         add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
     if (kept.faint)
-        source += lift_up_to(sum_columns<T>(x.rows(1), x.w) * kept.alpha, x.w);
+        source += lift_up_to<T>(x.rows(1), kept.alpha);
     const float e = in_order(x.valid() ? weight_of(source * inverse, clamp) : 0.0F, x.w);
     const float up_to = send_normaliser(own, x.o, e, x.w);
     float sink = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
     if (kept.faint)
-        sink += lift_up_to(sum_columns<T>(x.rows(0), x.w) * own->beta[x.row()], x.w);
+        sink += lift_up_to<T>(x.rows(0), own->beta[x.row()]);
     own->alpha[x.row()] = row_weight<T>(x, kept.alpha * inverse, sink * inverse);
     if (x.w.half == 1)
         form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, score_scale<T>(x), x.w);

@@ -277,11 +277,12 @@ template <typename T> __device__ float sum_columns(uint32_t rows, const warp_pla
     return second ? (odd ? sum[1][2] : sum[1][0]) : (odd ? sum[0][2] : sum[0][0]);
 }
 
-/* Of a number of row 8 t + g of each lane, eps times the sum over the warp's rows up to that one:
- * what eps adds to a flow among them. */
-__device__ float lift_up_to(float x, const warp_place &w)
+/* What eps adds to a flow of row 8 t + g of each lane among the warp's tokens: eps times the sums
+ * of the other side's rows up to that one, weighted. A call, for it is rarely taken. */
+template <typename T> __device__ __noinline__ float lift_up_to(uint32_t rows, float weight)
 {
-    float sum = x;
+    const warp_place w;
+    float sum = sum_columns<T>(rows, w) * weight;
 #pragma unroll
     for (int step = 4; step < 32; step *= 2) {
         const float before = __shfl_up_sync(0xffffffffU, sum, step);

@@ -244,8 +244,7 @@ __device__ void write_output(sides_block &x, const sides_gradient &a, const chun
     add_product<T>(y, w, other);
     end_products(y);
     if (x.faint()) {
-        const strip_dots lift =
-            scaled(plus(product(o.x_after, sum_from(x, o.y_after)), sum_from(x, o.z_after)), kEps);
+        const strip_dots lift = lift_output(o.x_after, o.y_after, o.z_after, x.s);
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
@@ -281,7 +280,7 @@ __device__ strip_dots sum_gradients(const sides_block &x, const strip_values &c,
 {
     strip_dots sum = sum_weighted(dot_packed<T>(x), c, x.own->array[array], x.s);
     if (x.faint())
-        sum = plus(sum, lift_after<T>(x, x.own->array[array]));
+        sum = plus(sum, lift_after<T>(x.tile(OWN_TILE, x.side), x.own->array[array], x.s));
     return scaled(sum, taken<T>(-kSlopeExponent));
 }
 

@@ -328,15 +328,15 @@ template <typename T> __device__ void add_columns(float (&c)[1][4], uint64_t a, 
         FB_ADD_COLUMNS("bf16");
 }
 
-/* The sum of a column of the side's weights. */
-template <typename T> __device__ float sum_weights(const sides_block &x, int column)
+/* eps times the sum of a column of a side's weights; a call, for it is rarely taken. */
+template <typename T> __device__ __noinline__ float lift_of_column(char *weights, int column)
 {
     float sum = 0.0F;
 #pragma unroll 1
     for (int token = 0; token < kChunk; token++)
-        sum += to_f32(entry_of<T>(x.own->weights[x.side], 2 * column, token)) +
-               to_f32(entry_of<T>(x.own->weights[x.side], 2 * column + 1, token));
-    return sum;
+        sum += to_f32(entry_of<T>(weights, 2 * column, token)) +
+               to_f32(entry_of<T>(weights, 2 * column + 1, token));
+    return kEps * sum;
 }
 
 /* The side's sums over tokens of weight phi, in halves, of `count` columns of weights from `first`
@@ -367,7 +367,7 @@ __device__ void sum_columns(const sides_block &x, int buffer, int vector, int fi
     if (column < 0 || column >= count)
         return;
     float *to = x.own->part[buffer][vector + column] + x.s.row + x.s.g;
-    const float lift = lifted ? kEps * sum_weights<T>(x, x.s.t) : 0.0F;
+    const float lift = lifted ? lift_of_column<T>(x.own->weights[x.side], x.s.t) : 0.0F;
     to[0] = (sum[0][0] + sum[0][1] + lift) * undo;
     to[8] = (sum[0][2] + sum[0][3] + lift) * undo;
 }

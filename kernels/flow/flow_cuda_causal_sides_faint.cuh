@@ -2,7 +2,8 @@
  * What eps adds within a chunk, for causal Flow-Attention's gradient in clusters. To the flows
  * between tokens with common features it adds some 1e-6 of them, and is left out. A faint flow is
  * one of tokens whose features vanish, where eps is what counts; a chunk that has one takes these
- * steps, by the warps of its strips.
+ * steps, by the warps of its strips. They are calls, so that what is common is fetched without
+ * gaps.
  */
 #ifndef FB_FLOW_CUDA_CAUSAL_SIDES_FAINT_CUH
 #define FB_FLOW_CUDA_CAUSAL_SIDES_FAINT_CUH
@@ -32,14 +33,14 @@ __device__ inline bool mark_faint(const sides_block &x, strip_dots n, strip_dots
 }
 
 /* Sums over the columns of 16 rows, which are the lane's: in all lanes. */
-template <typename T> __device__ strip_dots sum_row_columns(const sides_block &x, const char *rows)
+template <typename T> __device__ strip_dots sum_row_columns(const char *rows, const lane_places &at)
 {
     constexpr uint32_t one = pairs<T>::ones;
     float sum[4] = {};
 #pragma unroll 1
     for (int step = 0; step < 4; step++) {
         uint32_t a[4];
-        load_a(a, shared_address(rows), x.s.at, step);
+        load_a(a, shared_address(rows), at, step);
         multiply<T>(sum, a, one, one);
     }
     return {sum[0], sum[2]};
@@ -47,14 +48,14 @@ template <typename T> __device__ strip_dots sum_row_columns(const sides_block &x
 
 /* eps times the sums of the other side's rows, weighted (NULL: 1), over the tokens up to the
  * lane's. */
-template <typename T> __device__ strip_dots lift_before(const sides_block &x, const float *weight)
+template <typename T>
+__device__ __noinline__ strip_dots lift_before(const char *other, const float *weight,
+                                               strip_place s)
 {
-    const strip_place &s = x.s;
     strip_dots sum = {};
 #pragma unroll 1
     for (int strip = 0; strip <= s.warp; strip++) {
-        strip_dots of =
-            sum_row_columns<T>(x, x.tile(OWN_TILE, 1 - x.side) + 16 * strip * kRowBytes);
+        strip_dots of = sum_row_columns<T>(other + 16 * strip * kRowBytes, s.at);
         if (weight != nullptr)
             of = product(of, {weight[16 * strip + s.g], weight[16 * strip + s.g + 8]});
 #pragma unroll
@@ -72,9 +73,8 @@ template <typename T> __device__ strip_dots lift_before(const sides_block &x, co
 }
 
 /* Sums of an array of the chunk over the tokens from the lane's on. */
-__device__ inline strip_dots sum_from(const sides_block &x, const float *array)
+__device__ inline strip_dots sum_from(const float *array, const strip_place &s)
 {
-    const strip_place &s = x.s;
     strip_dots sum = s.of(array);
 #pragma unroll
     for (int step = 4; step < 32; step *= 2) {
@@ -93,10 +93,19 @@ __device__ inline strip_dots sum_from(const sides_block &x, const float *array)
 
 /* What eps adds to sums over the tokens from the lane's on, of their weights times the products of
  * the lane's rows with theirs. */
-template <typename T> __device__ strip_dots lift_after(const sides_block &x, const float *weight)
+template <typename T>
+__device__ __noinline__ strip_dots lift_after(char *own, const float *weight, strip_place s)
 {
-    const strip_dots own = sum_row_columns<T>(x, x.s.own(x.tile(OWN_TILE, x.side)));
-    return scaled(product(own, sum_from(x, weight)), kEps);
+    const strip_dots sums = sum_row_columns<T>(s.own(own), s.at);
+    return scaled(product(sums, sum_from(weight, s)), kEps);
+}
+
+/* What eps adds to each number of the lane's rows of an output: of weights x y + z of the tokens
+ * from its own on. */
+__device__ __noinline__ strip_dots lift_output(strip_dots x, const float *y, const float *z,
+                                               strip_place s)
+{
+    return scaled(plus(product(x, sum_from(y, s)), sum_from(z, s)), kEps);
 }
 
 #endif

@@ -224,7 +224,7 @@ __device__ void flow_strip(const sides_block &x, const strip_values &c, side_sca
     v.flow = sum_weighted(dot_before<T>(x), c, nullptr, x.s);
     v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
     if (mark_faint(x, v.n, v.flow))
-        v.flow = plus(v.flow, lift_before<T>(x, nullptr));
+        v.flow = plus(v.flow, lift_before<T>(x.tile(OWN_TILE, 1 - x.side), nullptr, x.s));
     const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
     x.s.put(x.own->array[INVERSE + x.side], inverse);
     put_weights<T>(x, FIRST_WEIGHTS, bounded_weights<T>(inverse));
@@ -288,7 +288,8 @@ template <typename T> __device__ void visit_forward(sides_block &x, float clamp,
     v.x = sum_weighted(dot_before<T>(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
     v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
     if (x.faint())
-        v.x = plus(v.x, lift_before<T>(x, x.own->array[INVERSE + 1 - x.side]));
+        v.x = plus(v.x, lift_before<T>(x.tile(OWN_TILE, 1 - x.side),
+                                       x.own->array[INVERSE + 1 - x.side], x.s));
     v.x = positive(v.n, quotient(v.x, v.n));
     if (queries)
         x.keep_step(2);
