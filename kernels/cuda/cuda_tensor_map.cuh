@@ -51,19 +51,25 @@ static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtenso
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-/* What the L2 cache shall do with what comes through it. */
+/* What the L2 cache shall do with what comes through it: what createpolicy.fractional leaves for
+ * all of it, which costs a dozen instructions where it stands. */
 __device__ inline uint64_t keep_cached()
 {
-    uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+    return 0x14f0000000000000U; /* evict_last */
 }
 
 __device__ inline uint64_t pass_cache()
 {
-    uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+    return 0x12f0000000000000U; /* evict_first */
+}
+
+/* In one lane of the warp, which must be together. */
+__device__ inline bool is_elected()
+{
+    uint32_t elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(elected));
+    return elected != 0;
 }
 
 /* Rows from `row` on into a strip, which starts on 1024 bytes; its bytes count on the barrier. By
@@ -78,6 +84,22 @@ __device__ inline void copy_rows(uint32_t strip, const CUtensorMap *map, int row
                  ".L2::cache_hint [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(strip),
                  "l"(map), "r"(0), "r"(row), "r"(h), "r"(b), "r"(barrier), "l"(policy)
                  : "memory");
+}
+
+/* The rows of a strip, those that exist, to memory, once the strip has been published to the copy
+ * engine. By one thread, which can wait until all but so many of its strips have been read. */
+__device__ inline void put_rows(const CUtensorMap *map, int row, int h, int b, uint32_t strip)
+{
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group.L2::cache_hint "
+                 "[%0, {%1, %2, %3, %4}], [%5], %6;" ::"l"(map),
+                 "r"(0), "r"(row), "r"(h), "r"(b), "r"(strip), "l"(pass_cache())
+                 : "memory");
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+template <int Pending> __device__ void await_put_rows()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
 }
 
 #endif

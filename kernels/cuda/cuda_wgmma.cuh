@@ -106,13 +106,13 @@ template <int N> __device__ inline void wgmma_hold(float (&c)[N][4])
                  : "l"(a), "l"(b)                                                                  \
                  : "memory")
 
-/* c[64][64] likewise, a in registers */
-#define FB_WGMMA_64X64_FRESH_HELD(type)                                                            \
+/* c[64][64] likewise, a in registers; b's rows along the columns (0) or the depth (1) */
+#define FB_WGMMA_64X64_FRESH_HELD(type, along)                                                     \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                        \
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                  \
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
-                 "%31}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"                                 \
+                 "%31}, {%32, %33, %34, %35}, %36, p, 1, 1, " along ";\n}"                         \
                  : FB_WGMMA_F4(0), FB_WGMMA_F4(4)                                                  \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)                              \
                  : "memory")
@@ -234,13 +234,13 @@ template <>
 __device__ inline void wgmma_turned_first<__nv_bfloat16>(float (&c)[8][4], const uint32_t (&a)[4],
                                                          uint64_t b)
 {
-    FB_WGMMA_64X64_FRESH_HELD("bf16");
+    FB_WGMMA_64X64_FRESH_HELD("bf16", "0");
 }
 template <>
 __device__ inline void wgmma_turned_first<__half>(float (&c)[8][4], const uint32_t (&a)[4],
                                                   uint64_t b)
 {
-    FB_WGMMA_64X64_FRESH_HELD("f16");
+    FB_WGMMA_64X64_FRESH_HELD("f16", "0");
 }
 
 template <typename T>
@@ -270,6 +270,21 @@ template <>
 __device__ inline void wgmma_add<__half>(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b)
 {
     FB_WGMMA_64X64("f16");
+}
+
+/* The first of such products, whatever c was. */
+template <typename T>
+__device__ inline void wgmma_first(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b);
+template <>
+__device__ inline void wgmma_first<__nv_bfloat16>(float (&c)[8][4], const uint32_t (&a)[4],
+                                                  uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH_HELD("bf16", "1");
+}
+template <>
+__device__ inline void wgmma_first<__half>(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b)
+{
+    FB_WGMMA_64X64_FRESH_HELD("f16", "1");
 }
 
 /* c[64][64] = a[64][16] b[64][16]^T, a in registers, added to c unless `fresh`; bf16. */

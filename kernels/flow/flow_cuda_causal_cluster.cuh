@@ -80,34 +80,59 @@ __device__ void fetch_rows(uint32_t rows, const tensor_view &view, int64_t b, in
     commit_copies();
 }
 
-/* Sigmoids of two pairs. Not below those of -20: their product has to fit. */
-template <typename T> __device__ void map_pairs(uint32_t &first, uint32_t &second)
+/* Eight numbers of a row become their sigmoids. */
+template <typename T, bool Fast> __device__ void map_chunk(uint4 &x)
 {
-    constexpr float log2e = 1.44269504F;
-    const uint32_t least = pairs<T>::minus_20;
-    pairs<T>::raise(first, least);
-    pairs<T>::raise(second, least);
-    const float a = 1.0F + power_of_two(-log2e * low_of<T>(first));
-    const float b = 1.0F + power_of_two(-log2e * high_of<T>(first));
-    const float c = 1.0F + power_of_two(-log2e * low_of<T>(second));
-    const float d = 1.0F + power_of_two(-log2e * high_of<T>(second));
-    const float low = a * b, high = c * d;
-    const float all = reciprocal(low * high);
-    const float for_low = all * high, for_high = all * low;
-    first = pack_pair<T>(for_low * b, for_low * a);
-    second = pack_pair<T>(for_high * d, for_high * c);
+    float y[8];
+    float(&first)[4] = reinterpret_cast<float(&)[4]>(y[0]);
+    float(&second)[4] = reinterpret_cast<float(&)[4]>(y[4]);
+    if constexpr (Fast) {
+        map_pairs_fast(first, x.x, x.y);
+        map_pairs_fast(second, x.z, x.w);
+    } else {
+        map_pairs<T>(first, x.x, x.y);
+        map_pairs<T>(second, x.z, x.w);
+    }
+    x = make_uint4(pack_pair<T>(y[0], y[1]), pack_pair<T>(y[2], y[3]), pack_pair<T>(y[4], y[5]),
+                   pack_pair<T>(y[6], y[7]));
 }
 
 /* phi of the warp's rows in place, zero beyond those that are left. */
 template <typename T> __device__ void map_rows(uint32_t rows, int left, const warp_place &w)
 {
     const row_places at(rows, w);
+    if constexpr (kNarrow<T>) {
 #pragma unroll
-    for (int i = 0; i < kVisits; i++) {
-        uint4 x = load_chunk(at.of(i));
-        map_pairs<T>(x.x, x.y);
-        map_pairs<T>(x.z, x.w);
-        store_chunk(at.of(i), x);
+        for (int i = 0; i < kVisits; i++) {
+            uint4 x = load_chunk(at.of(i));
+            map_chunk<T, false>(x);
+            store_chunk(at.of(i), x);
+        }
+    } else {
+        uint4 x[kVisits];
+        bool faint = false;
+#pragma unroll
+        for (int i = 0; i < kVisits; i++) {
+            x[i] = load_chunk(at.of(i));
+            largest_pair largest;
+            largest.see(x[i].x, x[i].y);
+            largest.see(x[i].z, x[i].w);
+            faint = faint || largest.is_faint();
+        }
+        if (__any_sync(0xffffffffU, faint) == 0) {
+#pragma unroll
+            for (int i = 0; i < kVisits; i++) {
+                map_chunk<T, true>(x[i]);
+                store_chunk(at.of(i), x[i]);
+            }
+        } else {
+#pragma unroll 1
+            for (int i = 0; i < kVisits; i++) {
+                uint4 y = load_chunk(at.of(i));
+                map_chunk<T, false>(y);
+                store_chunk(at.of(i), y);
+            }
+        }
     }
     if (left < kOwn)
 #pragma unroll 1

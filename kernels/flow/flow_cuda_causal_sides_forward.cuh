@@ -84,31 +84,6 @@ __device__ inline void announce_chunk(const sides_block &x, const sides_gradient
             "prefetch.global.L2 [%0];" ::"l"(rows_of<uint16_t>(view, x.b, x.h, p.at + row).data));
 }
 
-/* Sigmoids of a strip, as load_strip read it. Not below those of -20: products of four have to
- * fit. */
-template <typename T> __device__ void map_limited(strip_values &phi, uint32_t (&raw)[4][4])
-{
-    constexpr float log2e = 1.44269504F;
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        pairs<T>::raise(raw[i / 4][i % 4], pairs<T>::minus_20);
-    unpack_strip<T>(phi, raw);
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        float a[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            a[i] = 1.0F + power_of_two(-log2e * phi[n][i]);
-        const float low = a[0] * a[1], high = a[2] * a[3];
-        const float all = reciprocal(low * high);
-        const float for_low = all * high, for_high = all * low;
-        phi[n][0] = for_low * a[1];
-        phi[n][1] = for_low * a[0];
-        phi[n][2] = for_high * a[3];
-        phi[n][3] = for_high * a[2];
-    }
-}
-
 /* phi of the side's strips, and their halves in its tiles, published; zero where no token is. */
 template <typename T> __device__ void take_chunk(const sides_block &x, const chunk_place &p)
 {
@@ -118,7 +93,7 @@ template <typename T> __device__ void take_chunk(const sides_block &x, const chu
     wait_copies<1>();
     __syncwarp();
     load_strip(raw, shared_address(s.own(x.tile(OWN_TILE, x.side))), s.at);
-    map_limited<T>(phi, raw);
+    map_loaded<T>(phi, raw);
     if (p.rows < kChunk) {
 #pragma unroll
         for (int n = 0; n < 8; n++)

@@ -119,9 +119,8 @@ __device__ void map_rows(char *tile, int first, int rows, int valid, cluster_sha
         if (row < valid) {
 #pragma unroll
             for (int i = 0; i < 4; i += 2) {
-                float y[4] = {low_of<T>(pairs[i]), high_of<T>(pairs[i]), low_of<T>(pairs[i + 1]),
-                              high_of<T>(pairs[i + 1])};
-                sigmoids(y);
+                float y[4];
+                map_pairs<T>(y, pairs[i], pairs[i + 1]);
                 pairs[i] = pack_pair<T>(y[0], y[1]);
                 pairs[i + 1] = pack_pair<T>(y[2], y[3]);
 #pragma unroll

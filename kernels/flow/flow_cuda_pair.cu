@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
     for (int problem = (int)blockIdx.y; problem < a.problems;
          problem += (int)gridDim.y, round ^= 1) {
         const int next = problem + (int)gridDim.y;
-        sum_sides<T>(block);
+        sum_sides<T>(block, round);
         exchange_columns(block, SUMS, own.sums, &own.total[0][0], round);
         sum_flows<T>(block);
         exchange_columns(block, FLOWS, own.flows, &own.flow[0][0], round);
@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
                     round);
         }
         __syncthreads();
-        block.keep(PAIR_K, next);
         write_sinks<T>(block, problem);
+        block.keep(PAIR_K, next);
         block.keep(PAIR_Q, next);
     }
 #else
@@ -58,6 +58,32 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
 }
 
 constexpr char kName[] = "flow's pairs";
+
+/* What comes through the ring: keys and queries for the sums; for the flows the same from the last
+ * to the first; keys and values in turn; queries. */
+void list_visits(pair_arguments &a)
+{
+    int count = 0;
+    const auto visit = [&](pair_tensor tensor, int tile) {
+        a.visits[count++] = 4U * (uint32_t)(tile * kSlotTokens) + tensor;
+    };
+    for (int tile = a.kept[PAIR_K]; tile < a.tiles; tile++)
+        visit(PAIR_K, tile);
+    for (int tile = a.kept[PAIR_Q]; tile < a.tiles; tile++)
+        visit(PAIR_Q, tile);
+    for (int tile = a.tiles - 1; tile >= a.kept[PAIR_Q]; tile--)
+        visit(PAIR_Q, tile);
+    for (int tile = a.tiles - 1; tile >= a.kept[PAIR_K]; tile--)
+        visit(PAIR_K, tile);
+    for (int tile = 0; tile < a.tiles; tile++) {
+        if (tile >= a.kept[PAIR_K])
+            visit(PAIR_K, tile);
+        visit(PAIR_V, tile);
+    }
+    for (int tile = a.kept[PAIR_Q]; tile < a.tiles; tile++)
+        visit(PAIR_Q, tile);
+    a.visit_count = count;
+}
 
 cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
 {
@@ -95,9 +121,10 @@ extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const st
         status = fb_cuda_map_rows(call->q, &a.in[PAIR_Q], kName, error);
     if (status == FB_OK)
         status = fb_cuda_map_rows(call->v, &a.in[PAIR_V], kName, error);
+    if (status == FB_OK)
+        status = fb_cuda_map_rows(call->out, &a.out, kName, error);
     if (status != FB_OK)
         return status;
-    a.out = view_of(call->out);
     a.heads = (int)p->heads;
     a.group = (int)(p->heads / p->kv_heads);
     a.problems = (int)plan->heads;
@@ -106,6 +133,7 @@ extern "C" enum fb_status fb_flow_cuda_pair(const struct fb_problem *p, const st
     a.tiles = plan->pair_tiles;
     a.kept[PAIR_K] = plan->pair_keys;
     a.kept[PAIR_Q] = plan->pair_queries;
+    list_visits(a);
     a.clamp = fb_flow_options_of(p).clamp;
     a.saved = (float *)call->saved;
     a.saved_count = plan->totals_count;

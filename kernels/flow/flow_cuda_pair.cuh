@@ -103,46 +103,8 @@ __device__ inline void exchange_columns(pair_block &block, pair_exchange name, f
 
 /* ---- passes ---------------------------------------------------------------------------------- */
 
-/* The lane's part of the warp's rows of `out`: where its first one is. */
-struct out_place {
-    __nv_bfloat16 *to;
-    int64_t step, tile_step; /* four rows, a tile on */
-    int row, length;
-
-    __device__ out_place(const pair_block &block, int problem)
-    {
-        const pair_arguments &a = block.a;
-        const int lane = threadIdx.x % 32;
-        row = block.first + lane / 8;
-        length = a.q_len;
-        const head_rows<__nv_bfloat16> out =
-            rows_of<__nv_bfloat16>(a.out, problem / a.heads, problem % a.heads, row);
-        to = out.data + 8 * (lane % 8);
-        step = 4 * out.stride;
-        tile_step = (int64_t)kSlotTokens * out.stride;
-    }
-
-    __device__ void take_rows(uint4 (&rows)[4], const char *strip) const
-    {
-        const int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            rows[i] =
-                *reinterpret_cast<const uint4 *>(strip + chunk_offset(lane / 8 + 4 * i, lane % 8));
-    }
-
-    /* Rows of a strip of this tile. */
-    __device__ void write(int tile, const uint4 (&rows)[4]) const
-    {
-        __nv_bfloat16 *at = to + tile * tile_step;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (row + tile * kSlotTokens + 4 * i < length)
-                __stcs(reinterpret_cast<uint4 *>(at + i * step), rows[i]);
-    }
-};
-
-template <typename T> __device__ inline void sum_sides(pair_block &block)
+/* Tiles that stay and others in turn, so that the memory is not idle while those are at hand. */
+template <typename T> __device__ inline void sum_sides(pair_block &block, uint32_t round)
 {
     const pair_arguments &a = block.a;
 #pragma unroll 1
@@ -150,31 +112,37 @@ template <typename T> __device__ inline void sum_sides(pair_block &block)
         const int length = side == PAIR_K ? a.kv_len : a.q_len;
         const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
         float sum[8][2] = {};
+        int stays = 0, comes = a.kept[side];
 #pragma unroll 1
-        for (int tile = 0; tile < a.tiles; tile++) {
+        for (int i = 0; i < a.tiles; i++) {
             strip_values phi;
-            if (tile < a.kept[side])
-                block.take_new<T>(phi, from + tile);
-            else
+            int tile;
+            if (comes == a.tiles || (i % 2 == 0 && stays < a.kept[side])) {
+                tile = stays++;
+                block.take_new<T>(phi, from + tile, round);
+            } else {
+                tile = comes++;
                 block.take_phi<T>(phi);
+            }
             add_rows(sum, phi, block.exist(tile, length));
         }
         leave_columns(block.own.parts[block.warp][side], sum);
     }
 }
 
-/* u = sum beta k, w = sum alpha q */
+/* u = sum beta k, w = sum alpha q. The tiles that were read last come first, which the L2 cache
+ * still holds. */
 template <typename T> __device__ inline void sum_flows(pair_block &block)
 {
     const pair_arguments &a = block.a;
 #pragma unroll 1
-    for (int side = 0; side < 2; side++) {
+    for (int side = PAIR_Q; side >= PAIR_K; side--) {
         const int length = side == PAIR_K ? a.kv_len : a.q_len;
         const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
         const vector_pair<T> vector(block.own.total[1 - side], block.own.total[1 - side]);
         float sum[8][2] = {};
 #pragma unroll 1
-        for (int tile = 0; tile < a.tiles; tile++) {
+        for (int tile = a.tiles - 1; tile >= 0; tile--) {
             strip_values phi;
             uint32_t raw[4][4];
             if (tile < a.kept[side]) {
@@ -194,6 +162,21 @@ template <typename T> __device__ inline void sum_flows(pair_block &block)
     }
 }
 
+/* Rows of pairs times f32 numbers, as two of 16 bits: rounded once, as products in f32 would be. */
+template <typename T>
+__device__ inline void scale_pairs(uint32_t (&strip)[4][4], float low, float high)
+{
+    const uint32_t large[2] = {pack_pair<T>(low, low), pack_pair<T>(high, high)};
+    const float rest[2] = {low - low_of<T>(large[0]), high - low_of<T>(large[1])};
+    const uint32_t small[2] = {pack_pair<T>(rest[0], rest[0]), pack_pair<T>(rest[1], rest[1])};
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            strip[step][i] = pairs<T>::product_plus(
+                strip[step][i], large[i % 2], pairs<T>::product(strip[step][i], small[i % 2]));
+}
+
 /* E k into the place of the keys; their sums of E in z. */
 template <typename T>
 __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, int tile,
@@ -203,9 +186,7 @@ __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, 
     uint32_t raw[4][4];
     strip_values phi;
     load_strip(raw, strip, block.at);
-    if (kept) {
-        unpack_strip<T>(phi, raw);
-    } else {
+    if (!kept) {
         map_loaded<T>(phi, raw);
         pack_strip<T>(raw, phi);
     }
@@ -214,12 +195,16 @@ __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, 
     const float low = one.low * __expf(fminf(fmaxf(o.low, -clamp), clamp));
     const float high = one.high * __expf(fminf(fmaxf(o.high, -clamp), clamp));
     z += low + high;
+    if (kept) {
+        scale_pairs<T>(raw, low, high);
+    } else {
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+        for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            phi[n][i] *= i < 2 ? low : high;
-    pack_strip<T>(raw, phi);
+            for (int i = 0; i < 4; i++)
+                phi[n][i] *= i < 2 ? low : high;
+        pack_strip<T>(raw, phi);
+    }
     __syncwarp();
     store_strip(strip, raw, block.at);
 }
@@ -230,18 +215,18 @@ template <typename T> __device__ inline void sum_product(pair_block &block, floa
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
     const vector_pair<T> flow(own.flow[1], own.flow[1]);
-    const uint32_t group = (uint32_t)(threadIdx.x / 128 * 64 * kRowBytes);
+    const uint32_t group = (uint32_t)(block.warp % 4 * 16 * kRowBytes); /* before the warp's rows */
     float z = 0.0F;
 #pragma unroll 1
     for (int tile = 0; tile < a.tiles; tile++) {
         const bool kept = tile < a.kept[PAIR_K];
-        const int keys = kept ? tile : block.take();
-        weigh_keys(block, block.strip_of(keys), kept, tile, flow, z);
-        const int values = block.take();
+        const ring_strip keys = kept ? ring_strip{block.strip_of(tile), 0} : block.take();
+        weigh_keys(block, keys.address, kept, tile, flow, z);
+        const ring_strip values = block.take();
         publish_shared(); /* to the tensor cores */
         sync_warpgroup();
-        const uint64_t k = wgmma_tile(shared_address(block.ring) + keys * kSlotBytes + group);
-        const uint64_t v = wgmma_tile(shared_address(block.ring) + values * kSlotBytes + group);
+        const uint64_t k = wgmma_tile(keys.address - group);
+        const uint64_t v = wgmma_tile(values.address - group);
         wgmma_hold(sum);
         wgmma_begin();
 #pragma unroll
@@ -251,9 +236,9 @@ template <typename T> __device__ inline void sum_product(pair_block &block, floa
         wgmma_wait<0>();
         wgmma_hold(sum);
         sync_warpgroup();
-        block.fetch();
         if (!kept)
-            block.fetch();
+            block.fetch(keys);
+        block.fetch(values);
     }
 #pragma unroll
     for (int step = 4; step < 32; step *= 2)
@@ -347,6 +332,8 @@ __device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], f
     publish_shared();
 }
 
+/* Rows of `out` go to memory from the places of keys that are not wanted any more, two of them at
+ * least in turn. */
 template <typename T> __device__ inline void write_sinks(pair_block &block, int problem)
 {
     const pair_arguments &a = block.a;
@@ -355,17 +342,15 @@ template <typename T> __device__ inline void write_sinks(pair_block &block, int 
     const range_factors<T, kStateBits> range((float)a.kv_len);
     const vector_pair<T> vectors(own.total[0], own.flow[0]);
     const uint64_t matrix = wgmma_tile(shared_address(own.matrix));
-    const out_place out(block, problem);
+    const int h = problem % a.heads, b = problem / a.heads;
 #pragma unroll 1
     for (int tile = 0; tile < a.tiles; tile++) {
-        const bool kept = tile < a.kept[PAIR_Q];
-        const int index = kept ? a.kept[PAIR_K] + tile : block.take();
-        const uint32_t strip = block.strip_of(index);
         uint32_t operand[4][4];
-        load_strip(operand, strip, block.at);
-        if (!kept) {
+        if (tile < a.kept[PAIR_Q]) {
+            load_strip(operand, block.strip_of(a.kept[PAIR_K] + tile), block.at);
+        } else {
             strip_values phi;
-            map_loaded<T>(phi, operand);
+            block.take_phi<T>(phi);
             pack_strip<T>(operand, phi);
         }
         strip_dots dots[2];
@@ -374,17 +359,17 @@ template <typename T> __device__ inline void write_sinks(pair_block &block, int 
             operand, matrix,
             {sigmoid_of<T>(dots[1].low * ratio) * reciprocal(dots[0].low) * range.back,
              sigmoid_of<T>(dots[1].high * ratio) * reciprocal(dots[0].high) * range.back});
+        const uint32_t strip = block.strip_of(tile % 2);
+        await_put_rows<1>();
         __syncwarp();
-        store_strip(strip, operand, block.at); /* so that whole rows are written */
+        store_strip(strip, operand, block.at);
+        publish_shared();
         __syncwarp();
-        uint4 rows[4];
-        out.take_rows(rows, block.ring + index * kSlotBytes + block.warp * 16 * kRowBytes);
-        out.write(tile, rows);
-        publish_shared(); /* the copy engine writes there next */
+        if (is_elected())
+            put_rows(&a.out, block.first + tile * kSlotTokens, h, b, strip);
         __syncwarp();
-        if (!kept)
-            block.fetch();
     }
+    await_put_rows<0>();
 }
 
 #endif

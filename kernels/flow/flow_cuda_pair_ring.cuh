@@ -18,7 +18,8 @@ namespace
 
 constexpr int kWarps = 16;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kSlots = FB_FLOW_CUDA_PAIR_SLOTS;
+constexpr int kSlots = FB_FLOW_CUDA_PAIR_SLOTS, kRing = FB_FLOW_CUDA_PAIR_RING;
+constexpr int kKept = kSlots - kRing;                 /* tiles that stay, whatever the length */
 constexpr int kSlotTokens = FB_FLOW_CUDA_PAIR_TOKENS; /* a tile: a strip of every warp */
 constexpr int kSlotBytes = kSlotTokens * kRowBytes;
 
@@ -29,12 +30,14 @@ enum pair_exchange { SUMS, FLOWS, PRODUCT, EXCHANGES };
 
 struct pair_arguments {
     CUtensorMap in[3]; /* by pair_tensor */
-    tensor_view out;
+    CUtensorMap out;
     int heads, group; /* query heads per batch element; per head of keys */
     int problems;     /* heads of all batch elements */
     int q_len, kv_len;
     int tiles;   /* of a block, in every head */
     int kept[2]; /* of them: whose keys and queries stay, in the first slots */
+    int visit_count;
+    uint32_t visits[7 * FB_FLOW_CUDA_PAIR_TILES_MOST]; /* through the ring: 4 row + tensor */
     float clamp;
     float *saved; /* [problems][saved_count], see flow_cuda_plan.h; NULL: nothing is saved */
     int64_t saved_count;
@@ -53,43 +56,43 @@ struct pair_shared {
     float z[kWarps];
     float remote_z;
     unsigned long long exchanges[EXCHANGES];
-    unsigned long long barriers[kWarps][kSlots];       /* a slot's strip has come */
-    uint16_t visits[7 * FB_FLOW_CUDA_PAIR_TILES_MOST]; /* through the ring: 256 tensor + tile */
+    unsigned long long barriers[kWarps][kSlots]; /* a slot's strip has come */
 };
 
 constexpr size_t kPairBytes = (size_t)kSlots * kSlotBytes + sizeof(pair_shared);
 
 #if FB_HAVE_WGMMA
 
+/* A strip of the ring, and the barrier of its slot. */
+struct ring_strip {
+    uint32_t address, barrier;
+};
+
 struct pair_block {
     const pair_arguments &a;
     char *ring;
     pair_shared &own;
     int warp, rank;
-    int first;       /* the warp's first token */
-    int ring_from;   /* the first slot of the ring */
-    int slot;        /* of the ring that is visited next */
-    uint32_t rounds; /* a bit per slot: the parity of what it waits for */
+    int first;      /* the warp's first token */
+    uint32_t taken; /* strips of the ring so far */
     lane_places at;
-    struct { /* what is fetched next; the first lane's */
-        int problem, visit, slot;
+    ring_strip ring_start;
+    struct { /* what is fetched next */
+        int problem, visit;
         int b, h, kv_h; /* of the problem */
     } feed;
-    int visits; /* of a head */
 
     __device__ pair_block(const pair_arguments &arguments, char *shared)
         : a(arguments), ring(shared),
-          own(*reinterpret_cast<pair_shared *>(shared + kSlots * kSlotBytes)), rounds(0)
+          own(*reinterpret_cast<pair_shared *>(shared + kSlots * kSlotBytes)), taken(0)
     {
-        warp = (int)threadIdx.x / 32;
+        /* from one lane, so that the compiler knows it to be the same in all */
+        warp = __shfl_sync(0xffffffffU, (int)threadIdx.x / 32, 0);
         rank = (int)blockIdx.x;
         first = rank * a.tiles * kSlotTokens + 16 * warp;
-        ring_from = a.kept[PAIR_K] + a.kept[PAIR_Q];
-        slot = ring_from;
-        visits = 7 * a.tiles - 3 * ring_from;
+        ring_start = {strip_of(kKept), barrier_of(kKept)};
         feed.visit = 0;
         feed_from((int)blockIdx.y);
-        feed.slot = ring_from;
         if (threadIdx.x % 32 == 0)
             for (int i = 0; i < kSlots; i++)
                 barrier_init(barrier_of(i), 1);
@@ -100,41 +103,19 @@ struct pair_block {
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-        for (int i = (int)threadIdx.x; i < visits; i += kThreads)
-            own.visits[i] = visit_of(i);
-        keep(PAIR_K, feed.problem);
-        keep(PAIR_Q, feed.problem);
-        __syncthreads();
+        __syncwarp();
+        keep(PAIR_K, (int)blockIdx.y);
+        keep(PAIR_Q, (int)blockIdx.y);
 #pragma unroll 1
-        for (int i = ring_from; i < kSlots; i++)
-            fetch();
+        for (uint32_t i = 0; i < kRing; i++)
+            fetch(ring_at(i));
         /* the other block's barriers stand */
         asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
     }
 
-    /* What comes through the ring: keys and queries for the sums, again for the flows, keys and
-     * values in turn, queries. */
-    __device__ uint16_t visit_of(int i) const
-    {
-        const int keys = a.kept[PAIR_K], queries = a.kept[PAIR_Q];
-        const int side = 2 * a.tiles - keys - queries;
-        const int products = 2 * a.tiles - keys; /* kept keys have their values alone */
-        int tensor = PAIR_Q, tile = queries + i - 2 * side - products;
-        if (i < 2 * side) {
-            const int j = i % side - (a.tiles - keys);
-            tensor = j < 0 ? PAIR_K : PAIR_Q;
-            tile = j < 0 ? a.tiles + j : queries + j;
-        } else if (i < 2 * side + products) {
-            const int j = i - 2 * side - keys;
-            tensor = j < 0 || j % 2 == 1 ? PAIR_V : PAIR_K;
-            tile = keys + (j < 0 ? j : j / 2);
-        }
-        return (uint16_t)(256 * tensor + tile);
-    }
-
     __device__ uint32_t barrier_of(int index) const
     {
-        return shared_address(&own.barriers[warp][index]);
+        return shared_address(&own.barriers[0][0]) + (uint32_t)(8 * (warp * kSlots + index));
     }
 
     __device__ uint32_t strip_of(int index) const
@@ -150,70 +131,74 @@ struct pair_block {
         feed.kv_h = feed.h / a.group;
     }
 
-    /* By one lane. */
-    __device__ void copy(int tensor, int b, int h, int tile, int to_slot) const
-    {
-        copy_rows(strip_of(to_slot), &a.in[tensor], first + tile * kSlotTokens, h, b,
-                  barrier_of(to_slot), tensor == PAIR_V ? pass_cache() : keep_cached());
-    }
-
-    /* The tiles of a head that stay. */
+    /* The tiles of a head that stay. By the warp. */
     __device__ void keep(pair_tensor which, int problem) const
     {
-        if (problem >= a.problems || threadIdx.x % 32 != 0)
+        if (problem >= a.problems)
             return;
-        const int h = problem % a.heads, from = which == PAIR_K ? 0 : a.kept[PAIR_K];
+        const int b = problem / a.heads, head = problem % a.heads;
+        const int h = which == PAIR_K ? head / a.group : head;
+        const int from = which == PAIR_K ? 0 : a.kept[PAIR_K];
 #pragma unroll 1
-        for (int i = 0; i < a.kept[which]; i++)
-            copy(which, problem / a.heads, which == PAIR_K ? h / a.group : h, i, from + i);
-    }
-
-    /* The next strip into the slot of the ring that was visited longest ago. */
-    __device__ void fetch()
-    {
-        if (threadIdx.x % 32 == 0 && feed.problem < a.problems) {
-            const int visit = own.visits[feed.visit];
-            const int tensor = visit / 256;
-            copy(tensor, feed.b, tensor == PAIR_Q ? feed.h : feed.kv_h, visit % 256, feed.slot);
-            feed.slot = feed.slot + 1 == kSlots ? ring_from : feed.slot + 1;
-            if (++feed.visit == visits) {
-                feed.visit = 0;
-                feed_from(feed.problem + (int)gridDim.y);
-            }
+        for (int i = 0; i < a.kept[which]; i++) {
+            if (is_elected())
+                copy_rows(strip_of(from + i), &a.in[which], first + i * kSlotTokens, h, b,
+                          barrier_of(from + i), pass_cache());
+            __syncwarp();
         }
     }
 
-    __device__ void await_slot(int index)
+    __device__ ring_strip ring_at(uint32_t strip) const
     {
-        barrier_wait(barrier_of(index), rounds >> index & 1);
-        rounds ^= 1U << index;
-        __syncwarp();
+        const uint32_t slot = strip % kRing;
+        return {ring_start.address + slot * kSlotBytes, ring_start.barrier + 8 * slot};
     }
 
-    /* The slot of the ring with the next strip, once it is there. */
-    __device__ int take()
+    /* The next strip into the slot of one that has been visited. By the warp. */
+    __device__ void fetch(const ring_strip &free)
     {
-        const int taken = slot;
-        await_slot(taken);
-        slot = slot + 1 == kSlots ? ring_from : slot + 1;
-        return taken;
+        if (feed.problem >= a.problems)
+            return;
+        const uint32_t visit = a.visits[feed.visit];
+        const int tensor = (int)(visit % 4);
+        if (is_elected())
+            copy_rows(free.address, &a.in[tensor], first + (int)(visit / 4),
+                      tensor == PAIR_Q ? feed.h : feed.kv_h, feed.b, free.barrier,
+                      tensor == PAIR_V ? pass_cache() : keep_cached());
+        __syncwarp();
+        if (++feed.visit == a.visit_count) {
+            feed.visit = 0;
+            feed_from(feed.problem + (int)gridDim.y);
+        }
+    }
+
+    /* The next strip of the ring, once it is there. */
+    __device__ ring_strip take()
+    {
+        const ring_strip next = ring_at(taken);
+        barrier_wait(next.barrier, taken / kRing % 2);
+        taken++;
+        __syncwarp();
+        return next;
     }
 
     /* phi of the next strip, whose slot is free at once. */
     template <typename T> __device__ void take_phi(strip_values &phi)
     {
         uint32_t raw[4][4];
-        load_strip(raw, strip_of(take()), at);
+        const ring_strip next = take();
+        load_strip(raw, next.address, at);
         __syncwarp();
-        fetch();
+        fetch(next);
         map_loaded<T>(phi, raw);
     }
 
     /* phi of a strip that has come to stay. */
-    template <typename T> __device__ void take_new(strip_values &phi, int index)
+    template <typename T> __device__ void take_new(strip_values &phi, int index, uint32_t round)
     {
         uint32_t raw[4][4];
-        await_slot(index);
+        barrier_wait(barrier_of(index), round);
+        __syncwarp();
         load_strip(raw, strip_of(index), at);
         map_loaded<T>(phi, raw);
         pack_strip<T>(raw, phi);

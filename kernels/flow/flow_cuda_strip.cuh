@@ -1,9 +1,10 @@
-/* What the kernels of Flow-Attention for heads of 64 share: sigmoids, and dot products of strips of
- * 16 rows on the tensor cores. bf16; what is a template takes f16, too. */
+/* What the kernels of Flow-Attention for heads of 64 share: dot products of strips of 16 rows on
+ * the tensor cores. bf16; what is a template takes f16, too. */
 #ifndef FB_FLOW_CUDA_STRIP_CUH
 #define FB_FLOW_CUDA_STRIP_CUH
 
 #include "cuda_fragments.cuh"
+#include "flow_cuda_sigmoids.cuh"
 #include "flow_options.h"
 
 constexpr int kDim = 64;
@@ -17,50 +18,6 @@ constexpr float kFaint = 8.0F;
 /* For range_factors: scale G is at most the length times the largest value, and in f16 comes to be
  * at most 32 times that value. */
 constexpr int kStateBits = 4;
-
-__device__ inline float reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ inline float power_of_two(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* For results of type T: that of bf16 is off by 2^-12, half of f16's last place. */
-template <typename T = __nv_bfloat16> __device__ float sigmoid_of(float x)
-{
-    float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5F * x));
-    return fmaf(0.5F, t, 0.5F);
-}
-template <> __device__ inline float sigmoid_of<__half>(float x)
-{
-    return reciprocal(1.0F + power_of_two(-1.44269504F * x));
-}
-
-/* Four sigmoids by four exponentials and one reciprocal: the special-function unit is what limits
- * this pass. Below -20 they stay at 2e-9, so that the product of four fits. */
-__device__ inline void sigmoids(float (&x)[4])
-{
-    constexpr float log2e = 1.44269504F;
-    float a[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        a[i] = 1.0F + power_of_two(smaller_of(-log2e * x[i], 20.0F * log2e));
-    const float low = a[0] * a[1], high = a[2] * a[3];
-    const float all = reciprocal(low * high);
-    const float for_low = all * high, for_high = all * low;
-    x[0] = for_low * a[1];
-    x[1] = for_low * a[0];
-    x[2] = for_high * a[3];
-    x[3] = for_high * a[2];
-}
 
 /* The product of a strip of 16 rows with a vector: rows g and g + 8, in the lanes with t = 0. */
 struct strip_dots {

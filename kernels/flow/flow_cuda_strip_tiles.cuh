@@ -32,11 +32,11 @@ __device__ inline void sync_warpgroup()
 template <typename T = __nv_bfloat16>
 __device__ void multiply_rows(uint32_t (&strip)[4][4], uint64_t matrix, const strip_dots &weight)
 {
-    float y[8][4] = {};
-    wgmma_hold(y);
+    float y[8][4];
     wgmma_begin();
+    wgmma_first<T>(y, strip[0], matrix);
 #pragma unroll
-    for (int step = 0; step < 4; step++)
+    for (int step = 1; step < 4; step++)
         wgmma_add<T>(y, strip[step], matrix + 128 * step);
     wgmma_commit();
     wgmma_wait<0>();

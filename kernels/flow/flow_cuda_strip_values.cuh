@@ -22,23 +22,67 @@ __device__ void unpack_strip(strip_values &x, const uint32_t (&raw)[4][4])
     }
 }
 
-/* phi of what load_strip read. */
-template <typename T = __nv_bfloat16>
-__device__ void map_loaded(strip_values &phi, const uint32_t (&raw)[4][4])
+/* Whether a lane has nothing but numbers below -3 of a row that load_strip read, bf16. */
+__device__ inline bool any_is_faint(const uint32_t (&raw)[4][4])
 {
-    unpack_strip<T>(phi, raw);
+    largest_pair rows[2];
 #pragma unroll
-    for (int n = 0; n < 8; n++)
-        sigmoids(phi[n]);
+    for (int step = 0; step < 4; step++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            rows[i].see(raw[step][i], raw[step][i + 2]);
+    return __any_sync(0xffffffffU, rows[0].is_faint() || rows[1].is_faint()) != 0;
 }
 
-/* phi of a strip. */
+/* phi of what load_strip read: all digits of each. */
+template <typename T = __nv_bfloat16>
+__device__ void map_exactly(strip_values &phi, const uint32_t (&raw)[4][4])
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        map_pairs<T>(phi[n], raw[n / 2][n % 2 * 2], raw[n / 2][n % 2 * 2 + 1]);
+}
+
+/* The same in less time, see flow_cuda_sigmoids.cuh. */
+template <typename T> __device__ void map_loaded(strip_values &phi, const uint32_t (&raw)[4][4])
+{
+    if constexpr (kNarrow<T>) {
+        map_exactly<T>(phi, raw);
+    } else if (!any_is_faint(raw)) {
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            map_pairs_fast(phi[n], raw[n / 2][n % 2 * 2], raw[n / 2][n % 2 * 2 + 1]);
+    } else {
+        uint32_t limited[4][4];
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            limited[i / 4][i % 4] = raw[i / 4][i % 4];
+            pairs<T>::raise(limited[i / 4][i % 4], pairs<T>::minus_20);
+        }
+        unpack_strip<T>(phi, limited);
+        /* seldom: all pass by the same registers in a loop, so that little code lies in the way */
+#pragma unroll 1
+        for (int n = 0; n < 8; n++) {
+            float y[4] = {phi[0][0], phi[0][1], phi[0][2], phi[0][3]};
+            sigmoids(y);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+#pragma unroll
+                for (int j = 0; j < 7; j++)
+                    phi[j][i] = phi[j + 1][i];
+                phi[7][i] = y[i];
+            }
+        }
+    }
+}
+
+/* phi of a strip, all digits. */
 template <typename T = __nv_bfloat16>
 __device__ void map_strip(strip_values &phi, uint32_t strip, const lane_places &at)
 {
     uint32_t raw[4][4];
     load_strip(raw, strip, at);
-    map_loaded<T>(phi, raw);
+    map_exactly<T>(phi, raw);
 }
 
 /* A strip as operand a. */

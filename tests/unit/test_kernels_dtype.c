@@ -9,6 +9,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -509,17 +510,58 @@ static void test_dtypes_flow_long_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
-/* So many heads that a GPU gives two blocks to each. */
+/* So many heads that a GPU does with them what it does with many; on a processor one is enough. */
+static int64_t heads_of(int64_t many)
+{
+    const char *device = getenv("KERNEL_CASE_DEVICE");
+    return device != NULL && strcmp(device, "cuda") == 0 ? many : 1;
+}
+
+/* So many heads that a GPU gives two blocks to each: tokens that all stay at hand, and so many that
+ * some are read anew in every pass, of more heads than are at work at a time. */
 static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
 {
     (void)state;
+    const int64_t shapes[][3] = {{31, 530, 517}, {heads_of(67), 2600, 2100}};
     size_t executed[VARIANTS_MAX] = {0};
-    for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++) {
-        struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 720};
-        kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, 31, 530, 517, 64, 64);
-        c.problem.dtype = dtypes[d];
-        judge_all_variants(&c, executed);
-    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++) {
+            struct kernel_case c = {.layout = LAYOUT_BNHD, .scale = 1.0f, .seed = 720 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, shapes[i][0], shapes[i][1],
+                                    shapes[i][2], 64, 64);
+            c.problem.dtype = dtypes[d];
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
+/* Small features in bf16, which a GPU forms in one way beside large ones of their token and in
+ * another where there may be none: half of every token's numbers near -8, every third token near
+ * -4, all near -3. */
+static void test_dtypes_flow_small_features_agree_with_oracle(void **state)
+{
+    (void)state;
+    enum { DIM = 64, LENGTH = 530 };
+    static const struct {
+        int64_t components, every;
+        float by;
+    } cases[] = {{DIM / 2, 1, -8.0f}, {DIM, 3, -4.0f}, {DIM, 1, -3.0f}};
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int causal = 0; causal < 2; causal++) {
+            struct kernel_case c = {.layout = LAYOUT_BHND, .scale = 1.0f, .seed = 725 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find("flow"), 1, heads_of(31), LENGTH, LENGTH,
+                                    DIM, DIM);
+            c.problem.dtype = FB_BF16;
+            c.problem.causal = causal != 0;
+            kernel_case_init(&c);
+            for (int64_t d = 0; d < cases[i].components; d++)
+                for (int64_t token = 0; token < LENGTH; token += cases[i].every) {
+                    kernel_case_raise(&c.q, token, token + 1, d, cases[i].by);
+                    kernel_case_raise(&c.k, token, token + 1, d, cases[i].by);
+                }
+            judge_drawn(&c, 1.0, 1.0, executed);
+        }
     kernel_expect_no_failures();
 }
 
@@ -653,6 +695,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dtypes_softmax_gradients_of_small_and_large_dout_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_flow_small_features_agree_with_oracle),
         cmocka_unit_test(test_dtypes_f16_keeps_its_range_with_large_values),
         cmocka_unit_test(test_dtypes_linear_f16_keeps_its_range),
         cmocka_unit_test(test_dtypes_linear_causal_heads_of_64_agree_with_oracle),
