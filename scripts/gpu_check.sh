@@ -123,25 +123,38 @@ only_known_races() {
         ! grep -E '^=+ (Internal|Invalid|Uninit)' "$1"
 }
 
+sanitize_one() { # TOOL TEST [ARGUMENT]
+    compute-sanitizer --tool "$1" --error-exitcode 9 "$(program "$2")" ${3:+"$3"}
+}
+
 # Small problems for every kernel, and decoding, untimed: a sanitizer serialises kernels, and a
-# blocking kernel would wait. Without cuDNN, whose kernels are not ours to check. All side by side.
+# blocking kernel would wait. Without cuDNN, whose kernels are not ours to check. All side by side;
+# racecheck, which is slow, by mechanism.
 sanitize() {
-    local tool test run status=0
+    local tool mechanism run status=0
     local -x FLOWBENCH_CUDNN=/none KERNEL_CASE_DEVICE=cuda
+    local -a runs=()
     local -A jobs
-    for tool in memcheck racecheck initcheck; do
-        for test in test_kernels_paths test_kernels_decode; do
-            compute-sanitizer --tool "$tool" --error-exitcode 9 "$(program "$test")" short \
-                >"$out/sanitize-$tool-$test.log" 2>&1 &
-            jobs[$tool-$test]=$!
-        done
+    for tool in memcheck initcheck; do
+        runs+=("$tool test_kernels_paths")
     done
-    for run in "${!jobs[@]}"; do
-        if ! wait "${jobs[$run]}" && ! only_known_races "$out/sanitize-$run.log"; then
-            echo "FAILED: $out/sanitize-$run.log"
+    for mechanism in flow softmax linear performer local; do
+        runs+=("racecheck test_kernels_paths $mechanism")
+    done
+    for tool in memcheck initcheck racecheck; do
+        runs+=("$tool test_kernels_decode short")
+    done
+    for run in "${runs[@]}"; do
+        # shellcheck disable=SC2086  # tool, test, its argument if any
+        sanitize_one $run >"$out/sanitize-${run// /-}.log" 2>&1 &
+        jobs[$run]=$!
+    done
+    for run in "${runs[@]}"; do
+        if ! wait "${jobs[$run]}" && ! only_known_races "$out/sanitize-${run// /-}.log"; then
+            echo "FAILED: $out/sanitize-${run// /-}.log"
             status=1
         fi
-        echo "$run: $(grep SUMMARY "$out/sanitize-$run.log")"
+        echo "$run: $(grep SUMMARY "$out/sanitize-${run// /-}.log")"
     done
     return "$status"
 }

@@ -2,7 +2,8 @@
  * On a GPU a variant is many kernels, and the problem decides which of them run. Small problems for
  * all of them, inference and training once, against the float64 oracle: little enough for
  * compute-sanitizer, under which scripts/gpu_check.sh runs this. Skipped without a GPU, unless
- * KERNEL_CASE_DEVICE=cpu asks for the variants of the processor.
+ * KERNEL_CASE_DEVICE=cpu asks for the variants of the processor. Arguments: the mechanisms, all
+ * without one; racecheck takes minutes for each, side by side.
  */
 #include "cuda_device.h"
 #include "judge.h"
@@ -11,12 +12,17 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 static const enum fb_dtype dtypes[] = {FB_F32, FB_BF16, FB_F16};
+
+/* The mechanisms that were asked for; none: all. */
+static char **wanted;
+static int wanted_count;
 
 static const int64_t lengths[2] = {200, 70}, others[2] = {130, 0};
 
@@ -116,6 +122,14 @@ static void judge_paths(const struct fb_mechanism *mechanism, const struct path 
         }
 }
 
+static bool is_wanted(const char *mechanism)
+{
+    for (int i = 0; i < wanted_count; i++)
+        if (strcmp(wanted[i], mechanism) == 0)
+            return true;
+    return wanted_count == 0;
+}
+
 static void test_every_kernel_agrees_with_oracle(void **state)
 {
     (void)state;
@@ -123,6 +137,8 @@ static void test_every_kernel_agrees_with_oracle(void **state)
         skip();
     for (size_t m = 0; m < fb_mechanism_count(); m++) {
         const struct fb_mechanism *mechanism = fb_mechanism_at(m);
+        if (!is_wanted(mechanism->name))
+            continue;
         judge_paths(mechanism, any_mechanism, sizeof any_mechanism / sizeof any_mechanism[0]);
         if (strcmp(mechanism->name, "flow") == 0 || strcmp(mechanism->name, "linear") == 0)
             judge_paths(mechanism, linear_time, sizeof linear_time / sizeof linear_time[0]);
@@ -130,9 +146,16 @@ static void test_every_kernel_agrees_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_kernel_agrees_with_oracle)};
+    wanted = argv + 1;
+    wanted_count = argc - 1;
+    for (int i = 0; i < wanted_count; i++)
+        if (fb_mechanism_find(wanted[i]) == NULL) {
+            (void)fprintf(stderr, "%s: no mechanism %s\n", argv[0], wanted[i]);
+            return 2;
+        }
     (void)setenv("KERNEL_CASE_DEVICE", "cuda", 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
