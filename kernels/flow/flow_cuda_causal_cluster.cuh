@@ -83,18 +83,16 @@ __device__ void fetch_rows(uint32_t rows, const tensor_view &view, int64_t b, in
 /* Eight numbers of a row become their sigmoids. */
 template <typename T, bool Fast> __device__ void map_chunk(uint4 &x)
 {
-    float y[8];
-    float(&first)[4] = reinterpret_cast<float(&)[4]>(y[0]);
-    float(&second)[4] = reinterpret_cast<float(&)[4]>(y[4]);
+    float y[4], z[4];
     if constexpr (Fast) {
-        map_pairs_fast(first, x.x, x.y);
-        map_pairs_fast(second, x.z, x.w);
+        map_pairs_fast(y, x.x, x.y);
+        map_pairs_fast(z, x.z, x.w);
     } else {
-        map_pairs<T>(first, x.x, x.y);
-        map_pairs<T>(second, x.z, x.w);
+        map_pairs<T>(y, x.x, x.y);
+        map_pairs<T>(z, x.z, x.w);
     }
-    x = make_uint4(pack_pair<T>(y[0], y[1]), pack_pair<T>(y[2], y[3]), pack_pair<T>(y[4], y[5]),
-                   pack_pair<T>(y[6], y[7]));
+    x = make_uint4(pack_pair<T>(y[0], y[1]), pack_pair<T>(y[2], y[3]), pack_pair<T>(z[0], z[1]),
+                   pack_pair<T>(z[2], z[3]));
 }
 
 /* phi of the warp's rows in place, zero beyond those that are left. */

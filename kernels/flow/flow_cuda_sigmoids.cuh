@@ -1,12 +1,12 @@
 /*
  * Sigmoids of bf16 and f16 numbers for Flow-Attention with heads of 64.
  *
- * The special-function unit and what is around it limit passes that form phi, so bf16 takes
- * sigma(x) = (1 + tanh(x / 2)) / 2: one operation of the unit and four instructions a number. The
- * unit's tanh is off by 2^-11, so sigmoids by 2^-12: an eighth of what rounding to bf16 takes from
- * those above 1/2, but more than that of small ones. These count for little beside large ones of
- * their token; where a token may have no large ones, and in f16, four numbers take four
- * exponentials and a reciprocal instead, which keeps all digits of each.
+ * The special-function unit and what is around it limit passes that form phi, so where that is
+ * measured bf16 takes sigma(x) = (1 + tanh(x / 2)) / 2: one operation of the unit and four
+ * instructions a number. The unit's tanh is off by 2^-11, so sigmoids by 2^-12: an eighth of what
+ * rounding to bf16 takes from those above 1/2, but more than that of small ones. These count for
+ * little beside large ones of their token; where a token may have no large ones, and in f16, four
+ * numbers take four exponentials and a reciprocal instead, which keeps all digits of each.
  */
 #ifndef FB_FLOW_CUDA_SIGMOIDS_CUH
 #define FB_FLOW_CUDA_SIGMOIDS_CUH
