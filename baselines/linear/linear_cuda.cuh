@@ -139,8 +139,16 @@ enum fb_status linear_cuda_masked(enum fb_dtype features, enum fb_dtype dtype,
                                   enum linear_pass pass, const linear_arguments &a,
                                   cudaStream_t stream, struct fb_error *error);
 
-/* linear_cuda_strip_sums.cu, linear_cuda_strip_rows.cu: likewise in strips. The rows take `slots`
- * states of each head of keys, and keep their total unless NULL; dq also writes w. */
+/* linear_cuda_pair.cu: forward in one launch for many heads of 64. kept: where the state of all
+ * keys goes, or NULL. */
+bool linear_cuda_pair_serves(const struct fb_problem *p, const struct fb_call *call,
+                             const linear_arguments &a);
+enum fb_status linear_cuda_pair(const struct fb_problem *p, const struct fb_call *call,
+                                const linear_arguments &a, float *kept, cudaStream_t stream,
+                                struct fb_error *error);
+
+/* linear_cuda_strip_sums.cu, linear_cuda_strip_rows.cu: sums and rows in strips. The rows take
+ * `slots` states of each head of keys, and keep their total unless NULL; dq also writes w. */
 enum fb_status linear_cuda_strip_sum(enum fb_dtype dtype, const linear_arguments &a,
                                      bool of_queries, cudaStream_t stream, struct fb_error *error);
 enum fb_status linear_cuda_strip_out(enum fb_dtype dtype, const linear_arguments &a,

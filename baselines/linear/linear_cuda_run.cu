@@ -380,9 +380,11 @@ extern "C" enum fb_status fb_linear_cuda_forward(const struct fb_problem *p,
         return status;
     if (a.few_lanes > 0)
         return linear_cuda_few(form->features, p->dtype, a, false, stream, error);
+    const bool keeps = call->saved != nullptr && form->apart == 0.0F;
     if (!p->causal && linear_is_strip(a, p->dtype))
-        return forward_strips(p->dtype, a, x.sum_total,
-                              call->saved != nullptr && form->apart == 0.0F, stream, error);
+        return linear_cuda_pair_serves(p, call, a)
+                   ? linear_cuda_pair(p, call, a, keeps ? x.sum_total : nullptr, stream, error)
+                   : forward_strips(p->dtype, a, x.sum_total, keeps, stream, error);
     if (is_causal_slices(p, form) && all_whole(a, false))
         return forward_causal(p, a, stream, error);
     return p->causal ? forward_masked(p, form->features, a, stream, error)

@@ -34,8 +34,9 @@ static inline enum fb_status fb_cuda_map_rows(const struct fb_tensor &x, CUtenso
         return status;
     const cuuint64_t sizes[4] = {(cuuint64_t)x.shape[3], (cuuint64_t)x.shape[2],
                                  (cuuint64_t)x.shape[1], (cuuint64_t)x.shape[0]};
-    const cuuint64_t strides[3] = {2 * (cuuint64_t)x.stride[2], 2 * (cuuint64_t)x.stride[1],
-                                   2 * (cuuint64_t)x.stride[0]};
+    cuuint64_t strides[3];
+    for (int i = 0; i < 3; i++) /* that of a single one may be any number */
+        strides[i] = x.shape[2 - i] > 1 ? 2 * (cuuint64_t)x.stride[2 - i] : kRowBytes;
     const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, steps[4] = {1, 1, 1, 1};
     CUresult made = CUDA_ERROR_NOT_FOUND;
     if (result == cudaDriverEntryPointSuccess)
@@ -72,18 +73,29 @@ __device__ inline bool is_elected()
     return elected != 0;
 }
 
-/* Rows from `row` on into a strip, which starts on 1024 bytes; its bytes count on the barrier. By
- * one thread. */
-__device__ inline void copy_rows(uint32_t strip, const CUtensorMap *map, int row, int h, int b,
-                                 uint32_t barrier, uint64_t policy)
+/* So many bytes are on their way that count on the barrier. */
+__device__ inline void announce_bytes(uint32_t barrier, int bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "n"(kMapRows * kRowBytes)
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
+}
+
+/* The rows of a copy, from `row` on, into a place that starts on 1024 bytes. By one thread. */
+__device__ inline void copy_box(uint32_t strip, const CUtensorMap *map, int row, int h, int b,
+                                uint32_t barrier, uint64_t policy)
+{
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
                  ".L2::cache_hint [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(strip),
                  "l"(map), "r"(0), "r"(row), "r"(h), "r"(b), "r"(barrier), "l"(policy)
                  : "memory");
+}
+
+/* Likewise a strip, whose bytes are announced. */
+__device__ inline void copy_rows(uint32_t strip, const CUtensorMap *map, int row, int h, int b,
+                                 uint32_t barrier, uint64_t policy)
+{
+    announce_bytes(barrier, kMapRows * kRowBytes);
+    copy_box(strip, map, row, h, b, barrier, policy);
 }
 
 /* The rows of a strip, those that exist, to memory, once the strip has been published to the copy

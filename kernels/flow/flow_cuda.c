@@ -70,14 +70,19 @@ static void cuda_sizes(const struct fb_problem *problem, int threads, struct fb_
                           .decode_state_bytes = plan.decode_bytes};
 }
 
-/* Whether every row of every tensor starts on 16 bytes. */
+/* Whether every row of every tensor starts on 16 bytes, and the next one lies behind it, as tensor
+ * maps want it. */
 static bool has_whole_chunks(const struct fb_tensor *const tensors[], size_t count)
 {
+    const int64_t most = (int64_t)1 << 38;
     for (size_t i = 0; i < count; i++) {
         const struct fb_tensor *t = tensors[i];
         const int64_t chunk = 16 / (int64_t)fb_dtype_bytes(t->dtype);
-        if ((uintptr_t)t->data % 16 != 0 || t->stride[0] % chunk != 0 ||
-            t->stride[1] % chunk != 0 || t->stride[2] % chunk != 0)
+        bool whole = (uintptr_t)t->data % 16 == 0;
+        for (int d = 0; d < 3; d++)
+            whole = whole && t->stride[d] % chunk == 0 &&
+                    (t->shape[d] == 1 || (t->stride[d] > 0 && t->stride[d] < most));
+        if (!whole)
             return false;
     }
     return true;

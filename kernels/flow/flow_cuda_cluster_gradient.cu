@@ -39,7 +39,7 @@ __device__ inline head_place place_of(const cluster_gradient_arguments &a, int f
     return at;
 }
 
-/* Vectors, M, q and dout are there; k and v are on their way. */
+/* Vectors, M, q and dout are there; k and v, too, or on their way. */
 template <typename T, int Warps, bool Whole>
 __device__ void fetch_head(const gradient_block<Warps> &x, const cluster_gradient_arguments &a,
                            const head_place &head, float factor)
@@ -47,19 +47,28 @@ __device__ void fetch_head(const gradient_block<Warps> &x, const cluster_gradien
     constexpr int vectors = FB_FLOW_CUDA_VECTORS * kDim;
     const float vector = a.saved[blockIdx.y * a.saved_count + threadIdx.x % vectors];
     const matrix_rows<32 * Warps> matrix(head.state);
-    fetch_side<Whole, Warps>(x.q, a.q, head, head.valid_q);
-    fetch_side<Whole, Warps>(x.g, a.dout, head, head.valid_q);
-    commit_copies();
     ready_gradient(x);
+    if constexpr (!Whole) {
+        read_tile<Warps>(x.q, a.q, head, head.valid_q);
+        read_tile<Warps>(x.g, a.dout, head, head.valid_q);
+    } else if (threadIdx.x == 0) {
+        copy_tiles(x, a, head, TILE_Q, TILE_G, 0);
+    }
     if (threadIdx.x < vectors)
         x.own->vectors[threadIdx.x / kDim][threadIdx.x % kDim] = vector + kEps;
     matrix.template put<T>(x.slope, head.scale * factor);
-    wait_copies<0>();
+    publish_shared();
     __syncthreads();
-    /* not before: what is waited for would come later */
-    fetch_side<Whole, Warps>(x.k, a.k, head, head.valid_k);
-    fetch_side<Whole, Warps>(x.v, a.v, head, head.valid_k);
-    commit_copies();
+    if constexpr (Whole) {
+        barrier_wait(shared_address(&x.own->arrivals[0]), 0);
+        /* not before: what is waited for would come later */
+        if (threadIdx.x == 0)
+            copy_tiles(x, a, head, TILE_K, TILE_V, 1);
+        __syncwarp();
+    } else {
+        read_tile<Warps>(x.k, a.k, head, head.valid_k);
+        read_tile<Warps>(x.v, a.v, head, head.valid_k);
+    }
 }
 
 #endif
@@ -91,7 +100,8 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
         send_product<Warps>(x, product, PRODUCT);
     }
     send_columns<kDim, Warps>(x, x.own->du[0], PRODUCT);
-    wait_copies<0>();
+    if constexpr (Whole)
+        barrier_wait(shared_address(&x.own->arrivals[1]), 0);
     __syncthreads(); /* k and v are there; r g has been read */
     put_packed(x.g + row * kRowBytes, packed, at);
 
@@ -110,18 +120,20 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
     __syncthreads();
     send_columns<2 * kDim, Warps>(x, x.own->later.flows[0][0], FLOWS);
     multiply_keys<T>(x, keys, {sources.p.low * back, sources.p.high * back}, at);
-    write_side<Whole>(a.dv, head, x.v, head.valid_k);
+    write_side<Whole>(a, RESULT_DV, a.dv, head, x.v, head.valid_k);
     add_columns<2 * kDim>(x, x.own->later.flows[0][0], FLOWS, x.own->vectors[DW]);
     __syncthreads();
     end_sinks<T>(x, sinks, at);
     __syncthreads();
     send_columns<kDim, Warps>(x, x.own->later.sinks[0], SINKS);
     complete_sinks<T>(x, sinks, da, at);
-    write_side<Whole>(a.dq, head, x.g, head.valid_q);
+    write_side<Whole>(a, RESULT_DQ, a.dq, head, x.g, head.valid_q);
     add_columns<kDim>(x, x.own->later.sinks[0], SINKS, x.own->vectors[DSK]);
     __syncthreads();
     complete_sources<T>(x, packed, at);
-    write_side<Whole>(a.dk, head, x.k, head.valid_k);
+    write_side<Whole>(a, RESULT_DK, a.dk, head, x.k, head.valid_k);
+    if constexpr (Whole)
+        await_put_rows<0>(); /* they are read from shared memory */
 #else
     (void)a;
 #endif
@@ -139,6 +151,32 @@ template <typename T> auto kernel_of(bool wide, bool whole)
     return wide ? cluster_gradient<T, 16, false> : cluster_gradient<T, 8, false>;
 }
 
+constexpr char kName[] = "flow's gradient";
+
+enum fb_status map_tensors(const fb_call &call, const fb_flow_cuda_plan &plan,
+                           cluster_gradient_arguments &a, fb_error *error)
+{
+    const struct {
+        const fb_tensor *tensor;
+        CUtensorMap *map;
+        int rows;
+    } maps[] = {
+        {&call.q, &a.in[TILE_Q], plan.gradient_strips.tokens},
+        {&call.k, &a.in[TILE_K], plan.gradient_strips.tokens},
+        {&call.v, &a.in[TILE_V], plan.gradient_strips.tokens},
+        {&call.dout, &a.in[TILE_G], plan.gradient_strips.tokens},
+        {&call.dq, &a.out[RESULT_DQ], kMapRows},
+        {&call.dk, &a.out[RESULT_DK], kMapRows},
+        {&call.dv, &a.out[RESULT_DV], kMapRows},
+    };
+    for (const auto &x : maps) {
+        const enum fb_status status = fb_cuda_map_rows(*x.tensor, x.map, kName, error, x.rows);
+        if (status != FB_OK)
+            return status;
+    }
+    return FB_OK;
+}
+
 auto kernel_of(const fb_problem &p, const fb_flow_cuda_plan &plan, bool whole)
 {
     return p.dtype == FB_F16 ? kernel_of<__half>(is_wide(plan), whole)
@@ -148,7 +186,7 @@ auto kernel_of(const fb_problem &p, const fb_flow_cuda_plan &plan, bool whole)
 cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
 {
     return {
-        .name = "flow's gradient",
+        .name = kName,
         .blocks = plan.gradient_strips.ranks,
         .threads = 2 * plan.gradient_strips.tokens,
         .heads = plan.heads,
@@ -175,6 +213,9 @@ extern "C" enum fb_status fb_flow_cuda_cluster_gradient(const struct fb_problem 
                                                         bool whole, struct fb_error *error)
 {
     cluster_gradient_arguments arguments = {};
+    const enum fb_status status = whole ? map_tensors(*call, *plan, arguments, error) : FB_OK;
+    if (status != FB_OK)
+        return status;
     arguments.q = view_of(call->q);
     arguments.k = view_of(call->k);
     arguments.v = view_of(call->v);

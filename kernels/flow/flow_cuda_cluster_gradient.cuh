@@ -6,15 +6,22 @@
 #ifndef FB_FLOW_CUDA_CLUSTER_GRADIENT_CUH
 #define FB_FLOW_CUDA_CLUSTER_GRADIENT_CUH
 
+#include "cuda_tensor_map.cuh"
 #include "flow_cuda_cluster_strips.cuh"
 #include "flow_cuda_gradient_visits.cuh"
 #include "flow_cuda_plan.h"
+#include "flow_cuda_strip_values.cuh"
 
 namespace
 {
 
+/* The tensors, in the order of the block's tiles, and the results. */
+enum gradient_tensor { TILE_Q, TILE_K, TILE_V, TILE_G, GRADIENT_TILES };
+enum gradient_result { RESULT_DQ, RESULT_DK, RESULT_DV, GRADIENT_RESULTS };
+
 struct cluster_gradient_arguments {
-    tensor_view q, k, v, dout, dq, dk, dv;
+    CUtensorMap in[GRADIENT_TILES], out[GRADIENT_RESULTS]; /* where rows start on 16 bytes */
+    tensor_view q, k, v, dout, dq, dk, dv;                 /* where they do not */
     int heads;
     int q_len, kv_len;
     float clamp;
@@ -53,6 +60,7 @@ template <int Warps> struct gradient_shared {
     float du[kGradientRanks<Warps>][kDim];
     float mean[kGradientRanks<Warps> * Warps]; /* parts of sum M dM / S, by rank and warp */
     unsigned long long barriers[GRADIENT_EXCHANGES];
+    unsigned long long arrivals[2]; /* q and dout are there; k and v */
     float vectors[GRADIENT_VECTORS][kDim];
     float parts[Warps][2][kDim]; /* sums of columns, by warp */
 };
@@ -100,6 +108,8 @@ template <int Warps> __device__ void ready_gradient(const gradient_block<Warps> 
         expect(&barriers[STATE], kDim * kRowBytes + x.ranks * Warps * (int)sizeof(float));
         expect(&barriers[FLOWS], x.ranks * 2 * vector);
         expect(&barriers[SINKS], x.ranks * vector);
+        barrier_init(shared_address(&x.own->arrivals[0]), 1);
+        barrier_init(shared_address(&x.own->arrivals[1]), 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
@@ -107,32 +117,55 @@ template <int Warps> __device__ void ready_gradient(const gradient_block<Warps> 
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* Rows of a head as fetch_rows brings them; whole: each starts on 16 bytes. Others are there when
- * this is over. */
-template <bool Whole, int Warps>
-__device__ void fetch_side(char *tile, const tensor_view &view, const head_place &head, int valid)
+/* Two tensors' rows of a head on their way into their tiles, by the copy engine; those beyond the
+ * last become zero. By one thread. */
+template <int Warps>
+__device__ void copy_tiles(const gradient_block<Warps> &x, const cluster_gradient_arguments &a,
+                           const head_place &head, gradient_tensor first, gradient_tensor second,
+                           int arrival)
 {
-    constexpr int rows = 16 * Warps, step = 4 * Warps;
-    if constexpr (Whole) {
-        fetch_rows<Warps>(tile, view, head.b, head.h, head.first, rows, valid);
-    } else {
-        const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, head.b, head.h, head.first);
-        const int own = threadIdx.x / 8, chunk = threadIdx.x % 8;
-#pragma unroll 1
-        for (int row = own; row < rows; row += step)
-            *reinterpret_cast<uint4 *>(tile + chunk_offset(row, chunk)) =
-                row < valid ? read_entries(x.data + row * x.stride + 8 * chunk)
-                            : make_uint4(0, 0, 0, 0);
-    }
+    constexpr int bytes = kGradientTile<Warps>;
+    const uint32_t tiles = shared_address(x.q);
+    const uint32_t barrier = shared_address(&x.own->arrivals[arrival]);
+    announce_bytes(barrier, 2 * bytes);
+    copy_box(tiles + (uint32_t)(first * bytes), &a.in[first], head.first, (int)head.h, (int)head.b,
+             barrier, pass_cache());
+    copy_box(tiles + (uint32_t)(second * bytes), &a.in[second], head.first, (int)head.h,
+             (int)head.b, barrier, pass_cache());
 }
 
-/* The warp's rows of a tile, likewise, to memory. */
+/* Rows that start anywhere, into a tile. */
+template <int Warps>
+__device__ void read_tile(char *tile, const tensor_view &view, const head_place &head, int valid)
+{
+    constexpr int rows = 16 * Warps, step = 4 * Warps;
+    const head_rows<__nv_bfloat16> x = rows_of<__nv_bfloat16>(view, head.b, head.h, head.first);
+    const int own = threadIdx.x / 8, chunk = threadIdx.x % 8;
+#pragma unroll 1
+    for (int row = own; row < rows; row += step)
+        *reinterpret_cast<uint4 *>(tile + chunk_offset(row, chunk)) =
+            row < valid ? read_entries(x.data + row * x.stride + 8 * chunk)
+                        : make_uint4(0, 0, 0, 0);
+}
+
+/* The warp's rows of a tile to memory. */
 template <bool Whole>
-__device__ void write_side(const tensor_view &view, const head_place &head, const char *tile,
+__device__ void write_side(const cluster_gradient_arguments &a, gradient_result which,
+                           const tensor_view &view, const head_place &head, const char *tile,
                            int valid)
 {
-    leave_strip<Whole>(rows_of<__nv_bfloat16>(view, head.b, head.h, head.first), tile,
-                       (int)threadIdx.x / 32 * 16, valid);
+    const int row = (int)threadIdx.x / 32 * 16;
+    if constexpr (Whole) {
+        publish_shared();
+        __syncwarp();
+        if (is_elected())
+            put_rows(&a.out[which], head.first + row, (int)head.h, (int)head.b,
+                     shared_address(tile + row * kRowBytes));
+        __syncwarp();
+    } else {
+        leave_strip<false>(rows_of<__nv_bfloat16>(view, head.b, head.h, head.first), tile, row,
+                           valid);
+    }
 }
 
 /* ---- sums over a warp's tokens --------------------------------------------------------------- */
@@ -215,9 +248,10 @@ __device__ sink_gradients gather_sinks(const gradient_block<Warps> &x, float rat
     char *queries = x.q + row * kRowBytes, *gradients = x.g + row * kRowBytes;
     const float *sk = x.own->vectors[SK], *u = x.own->vectors[U];
     strip_values phi, h = {};
-    const sink_strip s = visit_sink_strip<T>(
-        phi, known, h, shared_address(queries), shared_address(gradients), sk, u, x.slope, ratio,
-        factors.state.back, row + g < valid, row + g + 8 < valid, at);
+    const sink_strip s =
+        visit_sink_strip<T>(phi, known, h, shared_address(queries), shared_address(gradients), sk,
+                            u, group_product<T>{x.slope}, ratio, factors.state.back,
+                            row + g < valid, row + g + 8 < valid, at);
     const float r[2] = {s.share.low * s.alpha.low, s.share.high * s.alpha.high};
     const sink_gradients y = {s.alpha,
                               {-s.alpha.low * r[0] * s.dr.low, -s.alpha.high * r[1] * s.dr.high}};
@@ -336,8 +370,10 @@ __device__ void spread_sources(const gradient_block<Warps> &x, source_strip &s, 
     char *rows = x.k + row * kRowBytes;
     strip_values y = {};
     await(&x.own->barriers[STATE]);
-    close_source_strip<T>(s, phi, keys, y, shared_address(x.v) + row * kRowBytes, sq, du, x.matrix,
-                          back, add_means(x), clamp, row + g < valid, row + g + 8 < valid, at);
+    publish_shared(); /* dM, to the tensor cores */
+    close_source_strip<T>(s, phi, keys, y, shared_address(x.v) + row * kRowBytes, sq, du,
+                          group_product<T>{x.matrix}, back, add_means(x), clamp, row + g < valid,
+                          row + g + 8 < valid, at);
     put_packed(rows, keys, at);
     __syncwarp();
     uint32_t weights[4];
@@ -370,8 +406,8 @@ __device__ void multiply_keys(const gradient_block<Warps> &x, const uint32_t (&k
                               strip_dots p, const lane_places &at)
 {
     const int row = (int)threadIdx.x / 32 * 16;
-    strip_values y = {};
-    multiply_matrix<false, T>(y, keys, x.matrix, at);
+    strip_values y;
+    multiply_group<false, T>(y, keys, wgmma_tile(shared_address(x.matrix)));
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll

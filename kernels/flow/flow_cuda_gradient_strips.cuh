@@ -199,10 +199,11 @@ __global__ void __launch_bounds__(kTileThreads, 2)
             const int row = 16 * warp;
             strip_values phi, h = {};
             uint32_t packed[4][4];
-            const sink_strip x = visit_sink_strip<T>(
-                phi, packed, h, shared_address(q) + row * kRowBytes,
-                shared_address(gradient) + row * kRowBytes, own.vectors[0], own.vectors[1],
-                own.matrix, ratio, factors.state.back, row + g < valid, row + g + 8 < valid, at);
+            const sink_strip x =
+                visit_sink_strip<T>(phi, packed, h, shared_address(q) + row * kRowBytes,
+                                    shared_address(gradient) + row * kRowBytes, own.vectors[0],
+                                    own.vectors[1], turned_product<T>{own.matrix, at}, ratio,
+                                    factors.state.back, row + g < valid, row + g + 8 < valid, at);
             const float into = factors.share.into;
             __syncwarp();
             put_packed(q + row * kRowBytes, packed, at);
@@ -253,10 +254,11 @@ __global__ void __launch_bounds__(kTileThreads, 2)
             const int row = 16 * warp;
             strip_values phi, h = {};
             uint32_t packed[4][4];
-            const sink_strip x = visit_sink_strip<T>(
-                phi, packed, h, shared_address(q) + row * kRowBytes,
-                shared_address(gradient) + row * kRowBytes, own.vectors[0], own.vectors[1],
-                own.matrix, ratio, factors.state.back, row + g < valid, row + g + 8 < valid, at);
+            const sink_strip x =
+                visit_sink_strip<T>(phi, packed, h, shared_address(q) + row * kRowBytes,
+                                    shared_address(gradient) + row * kRowBytes, own.vectors[0],
+                                    own.vectors[1], turned_product<T>{own.matrix, at}, ratio,
+                                    factors.state.back, row + g < valid, row + g + 8 < valid, at);
             strip_dots da = dot_vector(phi, own.vectors[2]);
             da.low = -x.alpha.low * x.alpha.low * fmaf(x.share.low, x.dr.low, da.low);
             da.high = -x.alpha.high * x.alpha.high * fmaf(x.share.high, x.dr.high, da.high);
@@ -294,8 +296,9 @@ __device__ source_strip visit_source_strip(strip_values &phi, uint32_t (&packed)
 {
     source_strip x =
         open_source_strip<T>(phi, k, own.vectors[1], scale, clamp, low_valid, high_valid, at);
-    close_source_strip<T>(x, phi, packed, turned, v, own.vectors[0], own.vectors[2], own.matrix,
-                          back, mean, clamp, low_valid, high_valid, at);
+    close_source_strip<T>(x, phi, packed, turned, v, own.vectors[0], own.vectors[2],
+                          turned_product<T>{own.matrix, at}, back, mean, clamp, low_valid,
+                          high_valid, at);
     return x;
 }
 

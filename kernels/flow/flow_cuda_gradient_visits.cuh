@@ -115,18 +115,31 @@ __device__ strip_pairs dot_two(const uint32_t (&x)[4][4], const float *first, fl
             {(c[1] + d[1]) * two.back + second_eps, (c[3] + d[3]) * two.back + second_eps}};
 }
 
-/* phi(q), also as operand a, h = g M^T and the scalars. sk and u hold eps. h is left in the range
- * of the matrix, which `back` undoes. */
-template <typename T>
+/* A strip times the transpose of a matrix, by a warp. */
+template <typename T> struct turned_product {
+    const char *matrix;
+    const lane_places &at;
+    __device__ void operator()(strip_values &y, const uint32_t (&a)[4][4]) const
+    {
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            y[n][0] = y[n][1] = y[n][2] = y[n][3] = 0.0F;
+        multiply_matrix<true, T>(y, a, matrix, at);
+    }
+};
+
+/* phi(q), also as operand a, h = g M^T, which `multiply` forms, and the scalars. sk and u hold eps.
+ * h is left in the range of the matrix, which `back` undoes. */
+template <typename T, typename Multiply>
 __device__ sink_strip visit_sink_strip(strip_values &phi, uint32_t (&packed)[4][4], strip_values &h,
                                        uint32_t q, uint32_t g, const float *sk, const float *u,
-                                       const char *matrix, float ratio, float back, bool low_valid,
-                                       bool high_valid, const lane_places &at)
+                                       const Multiply &multiply, float ratio, float back,
+                                       bool low_valid, bool high_valid, const lane_places &at)
 {
     sink_strip x;
     map_strip<T>(phi, q, at);
     load_strip(packed, g, at);
-    multiply_matrix<true, T>(h, packed, matrix, at);
+    multiply(h, packed);
     pack_strip<T>(packed, phi);
     const float sk_eps = eps_sum(sk), u_eps = eps_sum(u);
     const strip_pairs dots =
@@ -161,17 +174,17 @@ __device__ source_strip open_source_strip(strip_values &phi, uint32_t k, const f
     return x;
 }
 
-/* phi(k) as operand a, turned = v dM^T, beta, and the gradients of o and of 1 / beta. sq holds eps.
- * turned is left in the range of the matrix, which `back` undoes. */
-template <typename T>
+/* phi(k) as operand a, turned = v dM^T, which `multiply` forms, beta, and the gradients of o and of
+ * 1 / beta. sq holds eps. turned is left in the range of the matrix, which `back` undoes. */
+template <typename T, typename Multiply>
 __device__ void close_source_strip(source_strip &x, const strip_values &phi,
                                    uint32_t (&packed)[4][4], strip_values &turned, uint32_t v,
-                                   const float *sq, const float *du, const char *matrix, float back,
-                                   float mean, float clamp, bool low_valid, bool high_valid,
-                                   const lane_places &at)
+                                   const float *sq, const float *du, const Multiply &multiply,
+                                   float back, float mean, float clamp, bool low_valid,
+                                   bool high_valid, const lane_places &at)
 {
     load_strip(packed, v, at);
-    multiply_matrix<true, T>(turned, packed, matrix, at);
+    multiply(turned, packed);
     const strip_dots dp = dot_pair(phi, turned);
     x.dflow.low = fabsf(x.o.low) <= clamp ? x.p.low * (dp.low * back - mean) : 0.0F;
     x.dflow.high = fabsf(x.o.high) <= clamp ? x.p.high * (dp.high * back - mean) : 0.0F;

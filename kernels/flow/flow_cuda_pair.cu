@@ -39,14 +39,9 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
         exchange_columns(block, SUMS, own.sums, &own.total[0][0], round);
         sum_flows<T>(block);
         exchange_columns(block, FLOWS, own.flows, &own.flow[0][0], round);
-        {
-            float sum[8][4] = {};
-            sum_product<T>(block, sum);
-            if (block.warp < 4)
-                exchange_product<T>(
-                    block, sum, a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
-                    round);
-        }
+        sum_product<T>(block);
+        exchange_product<T>(block, a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
+                            round);
         __syncthreads();
         write_sinks<T>(block, problem);
         block.keep(PAIR_K, next);

@@ -209,14 +209,14 @@ __device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, 
     store_strip(strip, raw, block.at);
 }
 
-/* Z and G of the block's tokens: G in the registers of the first warpgroup. */
-template <typename T> __device__ inline void sum_product(pair_block &block, float (&sum)[8][4])
+/* Z and G of the block's tokens: G in the places of the first keys, by warpgroup. */
+template <typename T> __device__ inline void sum_product(pair_block &block)
 {
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
     const vector_pair<T> flow(own.flow[1], own.flow[1]);
     const uint32_t group = (uint32_t)(block.warp % 4 * 16 * kRowBytes); /* before the warp's rows */
-    float z = 0.0F;
+    float z = 0.0F, sum[8][4] = {};
 #pragma unroll 1
     for (int tile = 0; tile < a.tiles; tile++) {
         const bool kept = tile < a.kept[PAIR_K];
@@ -245,42 +245,29 @@ template <typename T> __device__ inline void sum_product(pair_block &block, floa
         z += __shfl_xor_sync(0xffffffffU, z, step);
     if (threadIdx.x % 32 == 0)
         own.z[block.warp] = z;
-    /* no keys are wanted any more: their places take the other warpgroups' sums */
+    /* no keys are wanted any more */
     __syncthreads();
-    float4 *const buffer = reinterpret_cast<float4 *>(block.ring);
-    if (block.warp >= 4)
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            buffer[(threadIdx.x / 128 - 1) * 1024 + n * 128 + threadIdx.x % 128] =
-                make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
-    publish_shared();
+    for (int n = 0; n < 8; n++)
+        block.product_of(threadIdx.x / 128, n) =
+            make_float4(sum[n][0], sum[n][1], sum[n][2], sum[n][3]);
     __syncthreads();
-    if (block.warp < 4)
-#pragma unroll
-        for (int other = 0; other < 3; other++)
-#pragma unroll
-            for (int n = 0; n < 8; n++) {
-                const float4 y = buffer[other * 1024 + n * 128 + (int)threadIdx.x];
-                sum[n][0] += y.x;
-                sum[n][1] += y.y;
-                sum[n][2] += y.z;
-                sum[n][3] += y.w;
-            }
 }
 
-/* What the gradient wants to know; half of G is each block's to save. */
-__device__ inline void save_head(const pair_block &block, const float (&sum)[8][4], float scale,
+/* What the gradient wants to know; half of G is each block's to save. sum: a warpgroup's columns.
+ */
+__device__ inline void save_head(const pair_block &block, const float (&sum)[2][4], float scale,
                                  float *saved)
 {
     const pair_shared &own = block.own;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, side = (int)threadIdx.x / kDim;
     float *to = saved + FB_FLOW_CUDA_VECTORS * kDim + FB_FLOW_CUDA_SCALARS +
-                (16 * block.warp + g + 8 * block.rank) * kDim + 2 * t;
+                (16 * (block.warp % 4) + g + 8 * block.rank) * kDim + 16 * (block.warp / 4) + 2 * t;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < 2; n++)
         *reinterpret_cast<float2 *>(to + 8 * n) =
             block.rank == 0 ? make_float2(sum[n][0], sum[n][1]) : make_float2(sum[n][2], sum[n][3]);
-    if (block.rank != 0)
+    if (block.rank != 0 || threadIdx.x >= 2 * kDim)
         return;
     saved[threadIdx.x] = own.total[side][threadIdx.x % kDim];
     saved[2 * kDim + threadIdx.x] = own.flow[side][threadIdx.x % kDim];
@@ -288,30 +275,39 @@ __device__ inline void save_head(const pair_block &block, const float (&sum)[8][
         saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
 }
 
-/* Both blocks' G, scaled, as a tile. By the first warpgroup. */
+/* Both blocks' G, scaled, as a tile: each warpgroup adds and sends 16 of its columns. */
 template <typename T>
-__device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], float *saved,
-                                        uint32_t round)
+__device__ inline void exchange_product(pair_block &block, float *saved, uint32_t round)
 {
     pair_shared &own = block.own;
-    const int other = 1 - block.rank;
+    const int other = 1 - block.rank, first = (int)threadIdx.x / 128 * 2;
+    const int place = (int)threadIdx.x % 128;
     unsigned long long *barrier = &own.exchanges[PRODUCT];
-    const uint32_t to = remote_address(shared_address(&own.product[0][threadIdx.x]), other);
+    const uint32_t to = remote_address(shared_address(&own.product[first][place]), other);
     const uint32_t remote_barrier = remote_address(shared_address(barrier), other);
-    float z = 0.0F;
+    float z = 0.0F, sum[2][4] = {};
 #pragma unroll
     for (int i = 0; i < kWarps; i++)
         z += own.z[i];
     if (threadIdx.x == 0)
         send(remote_address(shared_address(&own.remote_z), other), remote_barrier, z);
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < 2; n++) {
+#pragma unroll
+        for (int group = 0; group < kWarps / 4; group++) {
+            const float4 y = block.product_of(group, first + n);
+            sum[n][0] += y.x;
+            sum[n][1] += y.y;
+            sum[n][2] += y.z;
+            sum[n][3] += y.w;
+        }
         send_quad(to + (uint32_t)(n * 128 * 16), remote_barrier, sum[n][0], sum[n][1], sum[n][2],
                   sum[n][3]);
+    }
     await_round(barrier, round);
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const float4 y = own.product[n][threadIdx.x];
+    for (int n = 0; n < 2; n++) {
+        const float4 y = own.product[first + n][place];
         sum[n][0] += y.x;
         sum[n][1] += y.y;
         sum[n][2] += y.z;
@@ -321,12 +317,15 @@ __device__ inline void exchange_product(pair_block &block, float (&sum)[8][4], f
     const range_factors<T, kStateBits> range((float)block.a.kv_len);
     if (saved != nullptr)
         save_head(block, sum, scale, saved);
+    char *rows = own.matrix + block.warp % 4 * 16 * kRowBytes;
+    const float factor = scale * range.into;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sum[n][i] *= scale * range.into;
-    put_strip<T>(own.matrix + block.warp * 16 * kRowBytes, sum, block.at);
+    for (int n = 0; n < 2; n++) {
+        char *at = rows + (block.at.result ^ (uint32_t)((first + n) << 4));
+        *reinterpret_cast<uint32_t *>(at) = pack_pair<T>(factor * sum[n][0], factor * sum[n][1]);
+        *reinterpret_cast<uint32_t *>(at + 8 * kRowBytes) =
+            pack_pair<T>(factor * sum[n][2], factor * sum[n][3]);
+    }
     if (threadIdx.x == 0)
         expect_again(barrier, (int)(sizeof own.product + sizeof own.remote_z));
     publish_shared();

@@ -11,7 +11,7 @@
 #include "cuda_exchange.cuh"
 #include "cuda_tensor_map.cuh"
 #include "flow_cuda_plan.h"
-#include "flow_cuda_strip_tiles.cuh"
+#include "flow_cuda_strip_values.cuh"
 
 namespace
 {
@@ -204,6 +204,13 @@ struct pair_block {
         pack_strip<T>(raw, phi);
         __syncwarp();
         store_strip(strip_of(index), raw, at);
+    }
+
+    /* The thread's part of a warpgroup's G, of eight columns: in the places of the first two tiles
+     * of keys. */
+    __device__ float4 &product_of(int group, int n) const
+    {
+        return reinterpret_cast<float4 *>(ring)[group * 1024 + n * 128 + (int)threadIdx.x % 128];
     }
 
     /* 1 for the lane's rows of the warp's strip of the tile that exist: g and g + 8. */

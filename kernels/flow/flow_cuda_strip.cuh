@@ -3,11 +3,10 @@
 #ifndef FB_FLOW_CUDA_STRIP_CUH
 #define FB_FLOW_CUDA_STRIP_CUH
 
-#include "cuda_fragments.cuh"
+#include "cuda_strips.cuh"
 #include "flow_cuda_sigmoids.cuh"
 #include "flow_options.h"
 
-constexpr int kDim = 64;
 constexpr float kEps = FB_FLOW_EPSILON;
 
 /* Causally: a flow below this is faint. What eps adds to one among n tokens at hand, whose features
@@ -19,11 +18,6 @@ constexpr float kFaint = 8.0F;
  * at most 32 times that value. */
 constexpr int kStateBits = 4;
 
-/* The product of a strip of 16 rows with a vector: rows g and g + 8, in the lanes with t = 0. */
-struct strip_dots {
-    float low, high;
-};
-
 template <typename T>
 __device__ strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand<T> &v)
 {
@@ -34,13 +28,6 @@ __device__ strip_dots dot_strip(const uint32_t (&a)[4][4], const vector_operand<
         multiply<T>(d, a[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
     }
     return {c[0] + d[0], c[2] + d[2]};
-}
-
-__device__ inline void load_strip(uint32_t (&a)[4][4], uint32_t strip, const lane_places &at)
-{
-#pragma unroll
-    for (int step = 0; step < 4; step++)
-        load_a(a[step], strip, at, step);
 }
 
 /* eps times the sum over the vector of (x + eps), by the whole warp. */

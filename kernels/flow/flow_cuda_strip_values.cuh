@@ -5,23 +5,6 @@
 
 #include "flow_cuda_strip.cuh"
 
-/* A strip as the results of a product lie: block of 8 columns, then {row g, row g + 8} x two. */
-typedef float strip_values[8][4];
-
-/* What load_strip read, as f32. */
-template <typename T = __nv_bfloat16>
-__device__ void unpack_strip(strip_values &x, const uint32_t (&raw)[4][4])
-{
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const uint32_t low = raw[n / 2][n % 2 * 2], high = raw[n / 2][n % 2 * 2 + 1];
-        x[n][0] = low_of<T>(low);
-        x[n][1] = high_of<T>(low);
-        x[n][2] = low_of<T>(high);
-        x[n][3] = high_of<T>(high);
-    }
-}
-
 /* Whether a lane has nothing but numbers below -3 of a row that load_strip read, bf16. */
 __device__ inline bool any_is_faint(const uint32_t (&raw)[4][4])
 {
@@ -85,27 +68,6 @@ __device__ void map_strip(strip_values &phi, uint32_t strip, const lane_places &
     map_exactly<T>(phi, raw);
 }
 
-/* A strip as operand a. */
-template <typename T = __nv_bfloat16>
-__device__ void pack_strip(uint32_t (&a)[4][4], const strip_values &x)
-{
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        a[n / 2][n % 2 * 2] = pack_pair<T>(x[n][0], x[n][1]);
-        a[n / 2][n % 2 * 2 + 1] = pack_pair<T>(x[n][2], x[n][3]);
-    }
-}
-
-__device__ inline strip_dots over_quad(strip_dots x)
-{
-#pragma unroll
-    for (int step = 1; step < 4; step *= 2) {
-        x.low += __shfl_xor_sync(0xffffffffU, x.low, step);
-        x.high += __shfl_xor_sync(0xffffffffU, x.high, step);
-    }
-    return x;
-}
-
 /* (x + eps) . (vector + eps) of every row, in all lanes. */
 __device__ inline strip_dots dot_vector(const strip_values &x, const float *vector, float eps)
 {
@@ -155,33 +117,6 @@ __device__ inline strip_dots dot_pair(const strip_values &x, const strip_values 
         sum.high = fmaf(x[n][2], y[n][2], fmaf(x[n][3], y[n][3], sum.high));
     }
     return over_quad(sum);
-}
-
-/* Sums of columns over the strip's rows, given each lane's of its own two rows: a lane gets those
- * of the columns 8 g + 2 t and the next. Each step halves what is left to add. */
-__device__ inline float2 fold_columns(float (&x)[8][2])
-{
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 4; half > 0; half /= 2) {
-        const bool upper = (lane & (4 * half)) != 0;
-#pragma unroll
-        for (int n = 0; n < half; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const float send = upper ? x[n][i] : x[n + half][i];
-                const float keep = upper ? x[n + half][i] : x[n][i];
-                x[n][i] = keep + __shfl_xor_sync(0xffffffffU, send, 4 * half);
-            }
-    }
-    return make_float2(x[0][0], x[0][1]);
-}
-
-__device__ inline void leave_columns(float *part, float (&x)[8][2])
-{
-    const int lane = threadIdx.x % 32;
-    const float2 sum = fold_columns(x);
-    *reinterpret_cast<float2 *>(part + lane / 4 * 8 + lane % 4 * 2) = sum;
 }
 
 /* The strip in the tile times the matrix, or its transpose. */

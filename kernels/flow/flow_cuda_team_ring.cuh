@@ -9,7 +9,7 @@
 #define FB_FLOW_CUDA_TEAM_RING_CUH
 
 #include "flow_cuda_shape.cuh"
-#include "flow_cuda_strip_tiles.cuh"
+#include "flow_cuda_strip_values.cuh"
 
 namespace
 {

@@ -535,6 +535,26 @@ static void test_dtypes_flow_many_heads_of_64_agree_with_oracle(void **state)
     kernel_expect_no_failures();
 }
 
+/* Likewise linear attention: heads in one round, the last tiles without a token of one side;
+ * rounds. */
+static void test_dtypes_linear_many_heads_of_64_agree_with_oracle(void **state)
+{
+    (void)state;
+    const int64_t shapes[][3] = {
+        {heads_of(34), 530, 300}, {heads_of(60), 700, 1300}, {heads_of(132), 800, 800}};
+    size_t executed[VARIANTS_MAX] = {0};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof dtypes[0]; d++) {
+            struct kernel_case c = {
+                .layout = i == 1 ? LAYOUT_BNHD : LAYOUT_BHND, .scale = 1.0f, .seed = 740 + i};
+            kernel_case_set_problem(&c, fb_mechanism_find("linear"), 1, shapes[i][0], shapes[i][1],
+                                    shapes[i][2], 64, 64);
+            c.problem.dtype = dtypes[d];
+            judge_all_variants(&c, executed);
+        }
+    kernel_expect_no_failures();
+}
+
 /* Small features in bf16, which a GPU forms in one way beside large ones of their token and in
  * another where there may be none: half of every token's numbers near -8, every third token near
  * -4, all near -3. */
@@ -695,6 +715,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dtypes_softmax_gradients_of_small_and_large_dout_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_long_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_many_heads_of_64_agree_with_oracle),
+        cmocka_unit_test(test_dtypes_linear_many_heads_of_64_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_small_features_agree_with_oracle),
         cmocka_unit_test(test_dtypes_f16_keeps_its_range_with_large_values),
         cmocka_unit_test(test_dtypes_linear_f16_keeps_its_range),
