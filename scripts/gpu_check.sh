@@ -113,13 +113,13 @@ tests() {
     done
 }
 
-# Whether a log has nothing but the pair that racecheck reports of causal flow's gradient in clusters,
-# a write by one side of a team and a read by all of it: the barrier of the team's 256 threads stands
+# Whether a log has nothing but the pair that racecheck reports of causal flow's gradient in clusters
+# and of what computes what that needs, a write by one side of a team and a read by all of it: the barrier of the team's 256 threads stands
 # between them in the machine code (docs/performance-log.md, 2026-11-27).
 only_known_races() {
     grep -q '\[  PASSED  \]' "$1" && ! grep -q '\[  FAILED  \]' "$1" &&
         grep -q 'Race reported' "$1" &&
-        ! grep -E 'Race reported|and (Read|Write) access' "$1" | grep -qv 'causal_sides_kernel' &&
+        ! grep -E 'Race reported|and (Read|Write) access' "$1" | grep -qvE 'causal_(sides|walk)_kernel' &&
         ! grep -E '^=+ (Internal|Invalid|Uninit)' "$1"
 }
 

@@ -200,19 +200,7 @@ template <typename T> __device__ void sum_keys(linear_pair &x)
         __syncwarp();
         store_strip(keys.address, raw, x.at);
         const linear_strip values = x.take();
-        publish_shared();
-        sync_warpgroup();
-        const uint64_t k = wgmma_tile(keys.address - group);
-        const uint64_t v = wgmma_tile(values.address - group);
-        wgmma_hold(sum);
-        wgmma_begin();
-#pragma unroll
-        for (int strip = 0; strip < 4; strip++)
-            wgmma_add_turned<T>(sum, k + 128 * strip, v + 128 * strip);
-        wgmma_commit();
-        wgmma_wait<0>();
-        wgmma_hold(sum);
-        sync_warpgroup();
+        add_group_product<T>(sum, keys.address - group, values.address - group);
         x.fetch(keys);
         x.fetch(values);
     }

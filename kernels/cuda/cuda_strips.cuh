@@ -107,6 +107,24 @@ __device__ inline void sync_warpgroup()
     asm volatile("bar.sync %0, 128;" ::"r"(1 + (int)threadIdx.x / 128) : "memory");
 }
 
+/* sum += x^T y of a warpgroup's rows of two tiles, four strips each, which its warps have left.
+ * They may go when this is done. */
+template <typename T> __device__ void add_group_product(float (&sum)[8][4], uint32_t x, uint32_t y)
+{
+    const uint64_t a = wgmma_tile(x), b = wgmma_tile(y);
+    publish_shared();
+    sync_warpgroup();
+    wgmma_hold(sum);
+    wgmma_begin();
+#pragma unroll
+    for (int strip = 0; strip < 4; strip++)
+        wgmma_add_turned<T>(sum, a + 128 * strip, b + 128 * strip);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(sum);
+    sync_warpgroup();
+}
+
 /* y = a times the matrix, or its transpose, which has been published. By a warpgroup. */
 template <bool Turned, typename T>
 __device__ void multiply_group(strip_values &y, const uint32_t (&a)[4][4], uint64_t matrix)

@@ -88,6 +88,24 @@ static bool has_whole_chunks(const struct fb_tensor *const tensors[], size_t cou
     return true;
 }
 
+/* Causally by no cluster: what the gradient's clusters need, where they serve, is left by a kernel
+ * of its own. */
+static enum fb_status forward_anywhere(const struct fb_problem *problem, const struct fb_call *call,
+                                       const struct fb_flow_cuda_plan *plan,
+                                       struct fb_flow_cuda_room *room, bool whole,
+                                       struct fb_error *error)
+{
+    if (!problem->causal)
+        return fb_flow_cuda_wide(problem, call, plan, error);
+    const enum fb_status status = fb_flow_cuda_causal(problem, call, error);
+    if (status != FB_OK || call->saved == NULL || plan->sides_ranks == 0)
+        return status;
+    room->backward = room->hopper && backward_fits(problem, plan);
+    if (fb_flow_cuda_backward_way(plan, room, whole) != FB_FLOW_CUDA_CLUSTERS)
+        return FB_OK;
+    return fb_flow_cuda_causal_save(problem, call, plan, whole, error);
+}
+
 static enum fb_status cuda_forward(const struct fb_problem *problem, const struct fb_call *call,
                                    struct fb_error *error)
 {
@@ -111,8 +129,7 @@ static enum fb_status cuda_forward(const struct fb_problem *problem, const struc
         return problem->causal ? fb_flow_cuda_causal_cluster(problem, call, &plan, error)
                                : fb_flow_cuda_cluster(problem, call, &plan, error);
     default:
-        return problem->causal ? fb_flow_cuda_causal(problem, call, error)
-                               : fb_flow_cuda_wide(problem, call, &plan, error);
+        return forward_anywhere(problem, call, &plan, &room, whole, error);
     }
 }
 

@@ -85,12 +85,18 @@ enum fb_status fb_flow_cuda_causal_gradient(const struct fb_problem *problem,
                                             const struct fb_call *call,
                                             const struct fb_flow_cuda_plan *plan, bool strips,
                                             struct fb_error *error) FB_MUST_CHECK;
-/* Likewise in clusters: Hopper, and the problems that the plan has sides for; whole: rows consist
- * of 16-byte chunks, which is faster. */
+/* Likewise in clusters: Hopper, and the problems that the plan has sides for, given what the
+ * forward call has saved. Forward calls by clusters save it themselves, others with the second
+ * function, which takes their scratch memory. whole: rows consist of 16-byte chunks, which is
+ * faster. */
 enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *problem,
                                          const struct fb_call *call,
                                          const struct fb_flow_cuda_plan *plan, bool whole,
                                          struct fb_error *error) FB_MUST_CHECK;
+enum fb_status fb_flow_cuda_causal_save(const struct fb_problem *problem,
+                                        const struct fb_call *call,
+                                        const struct fb_flow_cuda_plan *plan, bool whole,
+                                        struct fb_error *error) FB_MUST_CHECK;
 /* Any number of tokens against the state: decoding and prefilling. */
 enum fb_status fb_flow_cuda_continue(const struct fb_problem *problem, const struct fb_call *call,
                                      struct fb_error *error) FB_MUST_CHECK;

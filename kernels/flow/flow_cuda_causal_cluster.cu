@@ -78,7 +78,23 @@ __device__ void fetch_values(const causal_cluster_arguments &a, const squad_segm
     fetch_rows(x.rows(2), a.v, b, h / a.group, x.at, x.w);
 }
 
-template <typename T>
+/* Where the thread's numbers are saved of the sums before the squad's first chunk. */
+__device__ float *saved_sums(const causal_cluster_arguments &a, const squad_segment &x,
+                             exchange_name name)
+{
+    static_assert(SUMS == 0 && FLOWS == 1, "in the order of what is saved");
+    return a.saved.vectors(x.chunk()) + 2 * kDim * name + x.w.thread;
+}
+
+/* The gradient's segment that starts with the squad; 0: none, or the first, which has no state. */
+__device__ int64_t saved_segment(const causal_cluster_arguments &a, const squad_segment &x)
+{
+    const int64_t segment = x.at.start >> a.saved.segment_bits;
+    const bool starts = segment << a.saved.segment_bits == x.at.start;
+    return x.at.valid > 0 && starts ? segment : 0;
+}
+
+template <typename T, bool Saves>
 __device__ void take_sums(const causal_cluster_arguments &a, const squad_segment &x,
                           kept_numbers<T> &kept)
 {
@@ -99,14 +115,17 @@ __device__ void take_sums(const causal_cluster_arguments &a, const squad_segment
     form_triangles<T>(kept.scores, rows, x.w);
     weigh_triangle(kept.sums[0], kept.scores[0], nullptr, x.w);
     weigh_triangle(kept.sums[1], kept.scores[1], nullptr, x.w);
-    join_parts<T>(x.own, x.o, SUMS, x.own->sums, kept.before_sums, x.round(), sum_scale(x), x.w);
+    join_parts<T, Saves>(x.own, x.o, SUMS, x.own->sums, kept.before_sums, x.round(), sum_scale(x),
+                         saved_sums(a, x, SUMS), x.chunks(), x.w);
 }
 
-template <typename T> __device__ void take_flows(const squad_segment &x, kept_numbers<T> &kept)
+template <typename T, bool Saves>
+__device__ void take_flows(const causal_cluster_arguments &a, const squad_segment &x,
+                           kept_numbers<T> &kept)
 {
     causal_shared *own = x.own;
-    float out = add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
-    float in = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
+    float out = add_dots<T, Saves>(kept.sums[0], x.rows(0), own, 1, sum_undo(x), x.w);
+    float in = add_dots<T, Saves>(kept.sums[1], x.rows(1), own, 0, sum_undo(x), x.w);
     kept.faint = __any_sync(0xffffffffU, x.valid() && !(in >= kFaint && out >= kFaint)) != 0;
     if (kept.faint) {
         out += lift_up_to<T>(x.rows(1), 1.0F);
@@ -117,15 +136,16 @@ template <typename T> __device__ void take_flows(const squad_segment &x, kept_nu
     own->alpha[x.row()] = kept.alpha;
     __syncwarp();
     const float *beta = own->beta + x.w.first, *alpha = own->alpha + x.w.first;
-    sum_flows<T>(own->parts[x.w.order][0], x.rows(0), beta, x.w);
-    sum_flows<T>(own->parts[x.w.order][1], x.rows(1), alpha, x.w);
+    sum_flows<T, Saves>(own->parts[x.w.order][0], x.rows(0), beta, x.w);
+    sum_flows<T, Saves>(own->parts[x.w.order][1], x.rows(1), alpha, x.w);
     x.o.sync();
     send_parts(own, x.o, FLOWS, own->flows, x.w);
     weigh_triangle(kept.sums[0], kept.scores[0], alpha, x.w);
     weigh_triangle(kept.sums[1], kept.scores[1], beta, x.w);
     kept.kept.first.pack(kept.scores[1].first, score_scale<T>(x));
     kept.kept.second.pack(kept.scores[1].second, score_scale<T>(x));
-    join_parts<T>(own, x.o, FLOWS, own->flows, kept.before_flows, x.round(), sum_scale(x), x.w);
+    join_parts<T, Saves>(own, x.o, FLOWS, own->flows, kept.before_flows, x.round(), sum_scale(x),
+                         saved_sums(a, x, FLOWS), x.chunks(), x.w);
 }
 
 /* sigmoid(c) / a, and what p, scores and states have taken with them. */
@@ -136,47 +156,52 @@ __device__ float row_weight(const squad_segment &x, float inverse_flow, float si
     return kNarrow<T> ? weight * two_to(x.magnitude() - kStateExponent - kShareExponent) : weight;
 }
 
-template <typename T>
-__device__ void weigh_rows(const squad_segment &x, kept_numbers<T> &kept, float clamp)
+template <typename T, bool Saves>
+__device__ void weigh_rows(const causal_cluster_arguments &a, const squad_segment &x,
+                           kept_numbers<T> &kept)
 {
     causal_shared *own = x.own;
     const float n = x.count(), inverse = reciprocal(n);
-    float source =
-        add_dots<T>(kept.sums[0], x.rows(0), own->before[x.w.order][1], sum_undo(x), x.w);
+    float source = add_dots<T, Saves>(kept.sums[0], x.rows(0), own, 1, sum_undo(x), x.w);
     if (kept.faint)
         source += lift_up_to<T>(x.rows(1), kept.alpha);
-    const float e = in_order(x.valid() ? weight_of(source * inverse, clamp) : 0.0F, x.w);
+    const float e = in_order(x.valid() ? weight_of(source * inverse, a.clamp) : 0.0F, x.w);
     const float up_to = send_normaliser(own, x.o, e, x.w);
-    float sink = add_dots<T>(kept.sums[1], x.rows(1), own->before[x.w.order][0], sum_undo(x), x.w);
+    float sink = add_dots<T, Saves>(kept.sums[1], x.rows(1), own, 0, sum_undo(x), x.w);
     if (kept.faint)
         sink += lift_up_to<T>(x.rows(0), own->beta[x.row()]);
     own->alpha[x.row()] = row_weight<T>(x, kept.alpha * inverse, sink * inverse);
     if (x.w.half == 1)
         form_before(kept.kept, x.rows(1), x.rows(0) - kOwn * kRowBytes, score_scale<T>(x), x.w);
     const double before = join_normaliser(own, x.o, kept.before_z, x.round(), x.w);
+    if (Saves && x.w.half == 0 && x.w.lane == 0 && x.w.chunk < x.chunks())
+        *a.saved.exponentials(x.chunk() + x.w.chunk) = (float)before;
     float share = in_order(n, x.w) * e * reciprocal((float)(before + (double)up_to));
     if constexpr (kNarrow<T>)
         share *= power<kShareExponent>();
-    own->share[x.w.first + x.w.lane] = split_of<T>(share);
+    split_pair *const shares = own->spent[x.w.order].share;
+    shares[x.w.lane] = split_of<T>(share);
     wait_copies<0>();
     __syncwarp();
-    scale_values<T>(x.rows(2), own->share + x.w.first, x.w);
+    scale_values<T>(x.rows(2), shares, x.w);
     publish_shared(); /* keys, too */
     x.o.sync();
 }
 
 /* The states before the squad's chunks, in place of its keys. */
-template <typename T> __device__ void form_states(const squad_segment &x, float *carried)
+template <typename T, bool Saves>
+__device__ void form_states(const causal_cluster_arguments &a, const squad_segment &x)
 {
     const uint32_t keys = shared_address(x.tiles);
     chunk_products products = {};
     multiply_chunks<T>(products, keys, keys + 2 * kTileBytes, x.w);
     x.o.sync(); /* every warp has spent the keys */
     send_product<T>(x.own, x.o, products, x.w);
-    share_state<T>(x.own, x.o, keys, carried + blockIdx.y * (int64_t)(2 * kDim * kDim),
+    share_state<T>(x.own, x.o, keys, a.carried + blockIdx.y * (int64_t)(2 * kDim * kDim),
                    x.index == 0, x.last, x.round(), x.w);
-    leave_states<T>(x.own, x.tiles, products, x.round(), two_to(kStateExponent - x.magnitude()),
-                    x.w);
+    leave_states<T, Saves>(x.own, x.tiles, products, x.round(),
+                           two_to(kStateExponent - x.magnitude()), a.saved, saved_segment(a, x),
+                           x.w);
     x.o.sync();
 }
 
@@ -195,7 +220,7 @@ __device__ void write_segment(const causal_cluster_arguments &a, const squad_seg
 #endif
 
 /* Machine code for Hopper; other devices never launch it. */
-template <typename T>
+template <typename T, bool Saves>
 __global__ void __launch_bounds__(kSquads *kThreads, 1)
     causal_cluster_kernel(const __grid_constant__ causal_cluster_arguments arguments)
 {
@@ -214,10 +239,10 @@ __global__ void __launch_bounds__(kSquads *kThreads, 1)
     for (int64_t segment = 0; segment < a.segments; segment++) {
         if (segment + 1 == a.segments) /* the gradient's blocks may take the places that get free */
             asm volatile("griddepcontrol.launch_dependents;");
-        take_sums(a, squad_segment(a, shared, segment), kept);
-        take_flows(squad_segment(a, shared, segment), kept);
-        weigh_rows(squad_segment(a, shared, segment), kept, a.clamp);
-        form_states<T>(squad_segment(a, shared, segment), a.carried);
+        take_sums<T, Saves>(a, squad_segment(a, shared, segment), kept);
+        take_flows<T, Saves>(a, squad_segment(a, shared, segment), kept);
+        weigh_rows<T, Saves>(a, squad_segment(a, shared, segment), kept);
+        form_states<T, Saves>(a, squad_segment(a, shared, segment));
         write_segment(a, squad_segment(a, shared, segment), kept.kept);
         const squad_segment next(a, shared, segment + 1);
         sync_chunk(next.o, next.w); /* its tiles are free */
@@ -242,9 +267,10 @@ cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
     };
 }
 
-auto kernel_of(const fb_problem &p)
+template <bool Saves> auto kernel_of(const fb_problem &p)
 {
-    return p.dtype == FB_F16 ? causal_cluster_kernel<__half> : causal_cluster_kernel<__nv_bfloat16>;
+    return p.dtype == FB_F16 ? causal_cluster_kernel<__half, Saves>
+                             : causal_cluster_kernel<__nv_bfloat16, Saves>;
 }
 
 } // namespace
@@ -252,7 +278,7 @@ auto kernel_of(const fb_problem &p)
 extern "C" bool fb_flow_cuda_causal_cluster_fits(const struct fb_problem *p,
                                                  const struct fb_flow_cuda_plan *plan)
 {
-    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of(*p)) > 0;
+    return fb_cuda_at_once(launch_of(*plan, nullptr), (const void *)kernel_of<false>(*p)) > 0;
 }
 
 extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p,
@@ -271,5 +297,9 @@ extern "C" enum fb_status fb_flow_cuda_causal_cluster(const struct fb_problem *p
     arguments.segments = plan->causal_segments;
     arguments.clamp = fb_flow_options_of(p).clamp;
     arguments.carried = (float *)call->scratch;
-    return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), arguments, error);
+    arguments.saved = causal_saved_of(*p, *call, *plan);
+    const bool saves = arguments.saved.heads != nullptr;
+    return fb_cuda_launch_clusters(launch_of(*plan, call->stream),
+                                   saves ? kernel_of<true>(*p) : kernel_of<false>(*p), arguments,
+                                   error);
 }

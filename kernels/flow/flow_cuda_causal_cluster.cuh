@@ -254,14 +254,24 @@ __device__ float sum_own(const strip_dots (&x)[2], const warp_place &w)
     return (odd ? high : low) + __shfl_xor_sync(0xffffffffU, odd ? low : high, 1);
 }
 
+/* A lane's two numbers of a product that has two halves as columns, or one in both. */
+template <bool Halves> __device__ float of_columns(float even, float odd)
+{
+    return Halves ? even + odd : even;
+}
+
 /* Of row 8 t + g of the warp: the quad's parts of its sum over the triangle, and (row + eps) times
- * the vector that stands as operand b; undo: takes back what that has with it (f16). */
-template <typename T>
-__device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const uint4 *before,
-                          float undo, const warp_place &w)
+ * the vector that stands as operand b, its halves, or what is left of it, in turn; undo: takes back
+ * what that has with it (f16). */
+template <typename T, bool Halves>
+__device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const causal_shared *own,
+                          int side, float undo, const warp_place &w)
 {
     constexpr uint32_t one = pairs<T>::ones;
     const uint32_t ones[4] = {one, one, one, one};
+    const uint4 *before = own->before[w.order][side];
+    if (Halves && w.g % 2 != 0)
+        before = own->spent[w.order].rest[side];
     const uint4 x = before[2 * w.t], y = before[2 * w.t + 1];
     const uint32_t b[4][2] = {{x.x, x.y}, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}};
     float dots[2][4] = {}, sum[4] = {};
@@ -276,11 +286,15 @@ __device__ float add_dots(const strip_dots (&parts)[2], uint32_t rows, const uin
         multiply<T>(sum, ones, b[step][0], b[step][1]);
     }
     const bool second = (w.t & 2) != 0, odd = (w.t & 1) != 0;
-    const float low = second ? dots[1][0] : dots[0][0], high = second ? dots[1][2] : dots[0][2];
+    const float low = second ? of_columns<Halves>(dots[1][0], dots[1][1])
+                             : of_columns<Halves>(dots[0][0], dots[0][1]),
+                high = second ? of_columns<Halves>(dots[1][2], dots[1][3])
+                              : of_columns<Halves>(dots[0][2], dots[0][3]),
+                all = of_columns<Halves>(sum[0], sum[1]);
     if constexpr (kNarrow<T>)
-        return fmaf(undo, fmaf(kEps, sum[0], odd ? high : low), sum_own(parts, w));
+        return fmaf(undo, fmaf(kEps, all, odd ? high : low), sum_own(parts, w));
     else
-        return sum_own(parts, w) + fmaf(kEps, sum[0], odd ? high : low);
+        return sum_own(parts, w) + fmaf(kEps, all, odd ? high : low);
 }
 
 /* The sum over the columns of row 8 t + g of the warp. */
@@ -321,8 +335,8 @@ template <typename T> __device__ __noinline__ float lift_up_to(uint32_t rows, fl
 }
 
 /* The sum of the warp's rows, weighted by b of its two strips, into the parts; b is 2^Exponent of
- * the weights. */
-template <typename T, int Exponent>
+ * the weights, or has their halves as columns in turn. */
+template <typename T, int Exponent, bool Halves>
 __device__ void sum_rows(float *part, uint32_t rows, const uint32_t (&b)[2][2], const warp_place &w)
 {
     float sum[4][4] = {};
@@ -338,8 +352,10 @@ __device__ void sum_rows(float *part, uint32_t rows, const uint32_t (&b)[2][2], 
 #pragma unroll
         for (int block = 0; block < 4; block++) {
             constexpr float undo = power<-Exponent>();
-            part[16 * block + w.g] = Exponent == 0 ? sum[block][0] : undo * sum[block][0];
-            part[16 * block + w.g + 8] = Exponent == 0 ? sum[block][2] : undo * sum[block][2];
+            const float low = of_columns<Halves>(sum[block][0], sum[block][1]),
+                        high = of_columns<Halves>(sum[block][2], sum[block][3]);
+            part[16 * block + w.g] = Exponent == 0 ? low : undo * low;
+            part[16 * block + w.g + 8] = Exponent == 0 ? high : undo * high;
         }
 }
 
@@ -348,20 +364,28 @@ template <typename T> __device__ void sum_plain(float *part, uint32_t rows, cons
 {
     constexpr uint32_t one = pairs<T>::ones;
     const uint32_t ones[2][2] = {{one, one}, {one, one}};
-    sum_rows<T, 0>(part, rows, ones, w);
+    sum_rows<T, 0, false>(part, rows, ones, w);
 }
 
-template <typename T>
+/* What is saved of flows needs their halves: rounded once they are off by the same part in all
+ * columns. */
+template <typename T, bool Halves>
 __device__ void sum_flows(float *part, uint32_t rows, const float *flow, const warp_place &w)
 {
     uint32_t b[2][2];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const float2 x = *reinterpret_cast<const float2 *>(flow + 8 * i + 2 * w.t);
+        float2 x = *reinterpret_cast<const float2 *>(flow + 8 * i + 2 * w.t);
         constexpr float scale = kNarrow<T> ? power<kFlowExponent>() : 1.0F;
-        b[i / 2][i % 2] = pack_bounded<T>(scale * x.x, scale * x.y);
+        x = make_float2(scale * x.x, scale * x.y);
+        uint32_t pair = pack_bounded<T>(x.x, x.y);
+        if constexpr (Halves) {
+            const uint32_t rest = pack_bounded<T>(x.x - low_of<T>(pair), x.y - high_of<T>(pair));
+            pair = w.g % 2 == 0 ? pair : rest;
+        }
+        b[i / 2][i % 2] = pair;
     }
-    sum_rows<T, kNarrow<T> ? kFlowExponent : 0>(part, rows, b, w);
+    sum_rows<T, kNarrow<T> ? kFlowExponent : 0, Halves>(part, rows, b, w);
 }
 
 /* E, of a row of the keys. */

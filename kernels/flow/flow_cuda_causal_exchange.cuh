@@ -12,6 +12,7 @@
 #include "cuda_exchange.cuh"
 #include "cuda_pair_products.cuh"
 #include "cuda_wgmma.cuh"
+#include "flow_cuda_causal_saved.cuh"
 #include "flow_cuda_shape.cuh"
 #include "flow_cuda_strip.cuh"
 
@@ -36,7 +37,9 @@ struct causal_cluster_arguments {
     int64_t length, segments; /* tokens; stretches of ranks * kTokens */
     float clamp;
     float *carried; /* [heads][2][kDim * kDim] M before the segment and its rounding errors */
+    causal_saved saved;
 };
+static_assert(kSavedDim == kDim && kSavedChunk == 2 * kOwn, "two warps have a saved chunk");
 
 /* Exponents of these powers, of f16. v is at most 16000 or so: what is not exact then is p v, its
  * sums over a squad and over a head, which are four times the largest v times n / 2^magnitude. */
@@ -68,7 +71,10 @@ struct causal_shared {
     float z[kRanks * kWarps]; /* by rank and warp */
     union {
         float parts[kWarps][2][kDim]; /* sums over a warp's tokens */
-        split_pair share[kTokens];    /* p, when they are spent */
+        struct {                      /* when they are spent */
+            uint4 rest[2][2 * 4];     /* what 16 bits leave of the sums before, where that counts */
+            split_pair share[kOwn];   /* p */
+        } spent[kWarps];
     };
     uint4 before[kWarps][2][2 * 4]; /* the sums over all tokens before a warp's, see place_before */
     float alpha[kTokens];           /* n / a, then r = sigmoid(c) / a */
@@ -169,6 +175,15 @@ struct squad_segment {
     {
         return row() < at.valid;
     }
+    /* Of the squad's chunks of 64 tokens the first, of the head's, and how many have a token. */
+    __device__ int64_t chunk() const
+    {
+        return at.start / kSavedChunk;
+    }
+    __device__ int chunks() const
+    {
+        return (at.valid + kSavedChunk - 1) / kSavedChunk;
+    }
     /* The head has 2^magnitude tokens at most up to the squad's last. */
     __device__ int magnitude() const
     {
@@ -254,18 +269,25 @@ __device__ int place_before(int col)
     return col / 2 % 4 * 16 + col / 8 * 2 + col % 2;
 }
 
-/* A sum over tokens before, plus eps, as an operand. */
-template <typename T> __device__ T sum_operand(float before, float scale)
+/* A sum over tokens before, plus eps, as it becomes an operand. */
+template <typename T> __device__ float sum_operand(float before, float scale)
 {
-    return from_f32<T>(bounded<T>(kNarrow<T> ? (before + kEps) * scale : before + kEps));
+    return bounded<T>(kNarrow<T> ? (before + kEps) * scale : before + kEps);
 }
 
-/* From the parts of the warps, the sums over all tokens before each of them, plus eps. The squad is
- * in step after. */
-template <typename T>
+/* The threads of a squad that have sums, when all have read the parts. */
+__device__ inline void step_sums(const squad_place &o)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(11 + o.squad), "n"(2 * kDim) : "memory");
+}
+
+/* From the parts of the warps, the sums over all tokens before each of them, plus eps, and what 16
+ * bits leave of them, if anything is saved: those before `chunks` chunks, as they are, the thread's
+ * of the first at `saved`. The squad is in step after. */
+template <typename T, bool Saves>
 __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_name name,
                            float (*sums)[2][kDim], carried_sum &carried, uint32_t round,
-                           float scale, const warp_place &w)
+                           float scale, float *saved, int chunks, const warp_place &w)
 {
     const int side = w.thread / kDim, col = w.thread % kDim;
     if (side < 2) {
@@ -281,12 +303,27 @@ __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_na
             }
         before += carried.value;
         carried.add(all);
+        float part[kWarps];
+        if constexpr (Saves) {
+#pragma unroll
+            for (int i = 0; i < kWarps; i++)
+                part[i] = own->parts[i][side][col];
+            step_sums(o);
+        }
 #pragma unroll
         for (int i = 0; i < kWarps; i++) {
-            const float part = own->parts[i][side][col];
-            reinterpret_cast<T *>(own->before[i][side])[place_before(col)] =
-                sum_operand<T>(before, scale);
-            before += part;
+            const float operand = sum_operand<T>(before, scale);
+            const T high = from_f32<T>(operand);
+            reinterpret_cast<T *>(own->before[i][side])[place_before(col)] = high;
+            if constexpr (Saves) {
+                reinterpret_cast<T *>(own->spent[i].rest[side])[place_before(col)] =
+                    from_f32<T>(operand - to_f32(high));
+                if (i % 2 == 0 && i / 2 < chunks)
+                    saved[i / 2 * kSavedVectors] = before;
+                before += part[i];
+            } else {
+                before += own->parts[i][side][col];
+            }
         }
     }
     o.sync();
@@ -454,10 +491,31 @@ __device__ void share_state(causal_shared *own, const squad_place &o, uint32_t t
         send_arrival(place_at(state, w.lane, o));
 }
 
-/* The states before the squad's chunks, in place of its keys: the warp's part of each. */
+/* The warp's part of M for the gradient: a thread has eight columns of two rows, which stand in it
+ * as scale_values has left those of v. */
 template <typename T>
+__device__ void save_state(const causal_saved &saved, int64_t segment, const float (&state)[4][4],
+                           const warp_place &w)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float row[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            row[i] = state[i / 2][2 * half + i % 2];
+        saved_eight eight = saved_eight::of(row);
+        if constexpr (kNarrow<T>)
+            eight.factor *= power<-kShareExponent>();
+        saved.put_eight(segment, 16 * w.chunk + 8 * half + w.g, 4 * w.half + w.t, eight);
+    }
+}
+
+/* The states before the squad's chunks, in place of its keys: the warp's part of each. The first is
+ * that before the gradient's segment, if one starts here (0: none). */
+template <typename T, bool Saves>
 __device__ void leave_states(causal_shared *own, char *tile, const chunk_products &sum,
-                             uint32_t round, float scale, const warp_place &w)
+                             uint32_t round, float scale, const causal_saved &saved,
+                             int64_t segment, const warp_place &w)
 {
     float state[4][4];
     await_round(&own->barriers[STATE], round);
@@ -470,11 +528,15 @@ __device__ void leave_states(causal_shared *own, char *tile, const chunk_product
         state[n][1] = x.y;
         state[n][2] = x.z;
         state[n][3] = x.w;
-        if constexpr (kNarrow<T>)
+    }
+    if (Saves && segment > 0)
+        save_state<T>(saved, segment, state, w);
+    if constexpr (kNarrow<T>)
+#pragma unroll
+        for (int n = 0; n < 4; n++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 state[n][j] *= scale;
-    }
     __syncwarp();
     const uint32_t to = shared_address(tile) + w.chunk * 16 * kRowBytes;
 #pragma unroll

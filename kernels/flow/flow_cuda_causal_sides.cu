@@ -1,22 +1,17 @@
 /*
  * Gradients of Flow-Attention, causal form, bf16 and f16, heads of 64, on Hopper, in one launch: a
  * cluster of blocks takes a head, a block a chunk of 64 tokens at a time, whose q, k, v and dout
- * stand in its shared memory. What comes before and after a chunk the blocks send to one another,
- * as vectors and 64 x 64 states; flow_cuda_causal_gradient.cu tells what the steps compute:
+ * stand in its shared memory. A longer head is walked over backwards, in segments of the cluster.
+ * What comes before a chunk a forward call has saved, as vectors and 64 x 64 states
+ * (flow_cuda_causal_saved.cuh), what comes after it the blocks send to one another;
+ * flow_cuda_causal_gradient.cu tells what the steps compute:
  *
- *   sums      phi; sums of q, of k                                   before the chunk
- *   flows     a, b; sums of alpha q, of beta k                       before
- *   conserve  c, o, E; sum of E                                      before
+ *   chunk     phi; a, b; c, o, E, Z
  *   states    M = sum k^T (p v) before, R = sum q^T (r dout) after
  *   pull      h = M dout, dr, dc; t = R v, dp; sums of dc q', p dp / Z   after
  *   sources   db, do; dv; sums of db k', do k'                       after
  *   sinks     da; sum of da q'                                       after
  *   outputs   dq, dk
- *
- * A head that its cluster holds at once is read once. A longer one is walked over twice, in
- * segments: forwards for the first three steps, of which a record per chunk is kept, and for M;
- * backwards for the rest. M before a segment is what was carried less what the segment adds, in
- * f64: nothing that grows with the length but the records.
  *
  * grid (blocks, units), cluster (blocks), block 512: two teams, each with a chunk, so that one
  * computes while the other waits. Sums are taken in the order of warps, ranks and segments: same
@@ -278,7 +273,7 @@ __device__ void leave_gradient(const sides_block &x, int array, int column, stri
 template <typename T>
 __device__ strip_dots sum_gradients(const sides_block &x, const strip_values &c, int array)
 {
-    strip_dots sum = sum_weighted(dot_packed<T>(x), c, x.own->array[array], x.s);
+    strip_dots sum = sum_weighted(dot_packed<T, 1>(x), c, x.own->array[array], x.s);
     if (x.faint())
         sum = plus(sum, lift_after<T>(x.tile(OWN_TILE, x.side), x.own->array[array], x.s));
     return scaled(sum, taken<T>(-kSlopeExponent));
@@ -327,14 +322,13 @@ __device__ void visit_sources(sides_block &x, const side_scalars &v, strip_dots 
 /* The team is in step before. */
 template <typename T>
 __device__ void visit_backward(sides_block &x, const sides_gradient &a, const chunk_place &p,
-                               bool last, const side_scalars &v, double *states,
-                               double (&carried)[8])
+                               const side_scalars &v, double *carried, const outside_chunk &outside)
 {
     strip_values h;
     uint32_t operand[4][4];
     send_parts<T>(x, PARTS);
     weigh_values<T>(x, operand);
-    join_states<T>(x, states, carried, last);
+    join_states<T>(x, carried, outside);
     const strip_dots d = pull_strip<T>(x, operand, h);
     if (x.side == QUERIES) {
         const strip_dots slope = product(share_of(v.x), share_of(strip_dots{-v.x.low, -v.x.high}));
@@ -378,74 +372,32 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
     causal_sides_kernel(const __grid_constant__ sides_gradient a)
 {
 #if FB_HAVE_WGMMA
-    sides_block x;
-    x.place();
-    x.rank = (int)blockIdx.x * kTeams + x.team;
-    x.ranks = (int)gridDim.x * kTeams;
-    x.share_bits = __ffs(kDim / x.ranks) - 1;
-    x.b = (int)(blockIdx.y / (unsigned)a.round.s.heads);
-    x.h = (int)(blockIdx.y % (unsigned)a.round.s.heads);
-    x.alone = a.segments == 1;
-    x.rounds = 0;
-    for (int i = x.index; i < kCarried; i += kTeamThreads)
-        x.own->carried[i] = {0.0F, 0.0F};
-    if (x.thread < kChunk)
-        put_weight<T>(x, ONES, x.thread, 1.0F);
-    if (x.index == 0) {
-#pragma unroll 1
-        for (int name = 0; name < kExchanges; name++)
-            expect(&x.own->barriers[name], exchange_bytes(name, x.ranks));
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    asm volatile("griddepcontrol.wait;" ::: "memory"); /* what the stream did before is done */
+    sides_block x = start_block(a);
+    double *const carried = a.carried + blockIdx.y * (int64_t)(kDim * kDim);
     side_scalars v = {};
-    double *const states = a.carried + blockIdx.y * (int64_t)(2 * kDim * kDim);
-    double carried[8];
-#pragma unroll 1
-    for (int64_t segment = 0; segment < a.segments; segment++) {
-        const bool last = segment + 1 == a.segments;
-        x.place();
-        const chunk_place p = chunk_of(a, x, segment * x.ranks + x.rank);
-        x.chunk = (int)p.chunk;
-        x.step_team();
-        fetch_chunk(x, a, p, last || x.side == KEYS);
-        if (!last)
-            announce_chunk(x, a, chunk_of(a, x, p.chunk + x.ranks));
-        v.n = numbers_of(p, x.s);
-        take_chunk<T>(x, p);
-        if (segment > 0)
-            join_product<T>(x, states, segment > 1);
-        if (segment == 0) /* every block's barriers stand before anything is sent */
-            asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-        visit_forward<T>(x, a.round.s.clamp, v);
-        take_values(x);
-        if (last)
-            break;
-        keep_record(x, record_of(a, x, p), v);
-        if (x.side == KEYS)
-            send_parts<T>(x, PRODUCT);
-    }
 #pragma unroll 1
     for (int64_t segment = a.segments - 1; segment >= 0; segment--) {
         const bool last = segment + 1 == a.segments;
         x.place();
         const chunk_place p = chunk_of(a, x, segment * x.ranks + x.rank);
         x.chunk = (int)p.chunk;
-        if (!last) {
-            x.step_team();
-            fetch_chunk(x, a, p, true);
-            v.n = numbers_of(p, x.s);
-            const float entry = read_record(x, record_of(a, x, p), v);
-            take_chunk<T>(x, p);
-            use_record<T>(x, v, entry);
-            take_values(x);
-            x.note_faint();
-        }
-        read_carried(x, states, carried, !x.alone, !last);
-        if (segment > 0)
+        x.step_team();
+        fetch_chunk(x, a, p, true);
+        const before_chunk before(a, x, p);
+        v.n = numbers_of(p, x.s);
+        take_chunk<T>(x, p);
+        use_vectors<T>(x, before.entry);
+        if (last) /* every block's barriers stand before anything is sent */
+            await_cluster();
+        x.step_team();
+        visit_chunk<T>(x, a.round.s.clamp, before.exponentials, v);
+        take_values(x);
+        const outside_chunk outside = read_outside(x, a.saved, carried, segment, last);
+        if (segment > 0) {
             announce_chunk(x, a, chunk_of(a, x, p.chunk - x.ranks));
-        visit_backward<T>(x, a, p, last, v, states, carried);
+            announce_before(x, a, p.chunk - x.ranks);
+        }
+        visit_backward<T>(x, a, p, v, carried, outside);
     }
 #else
     (void)a;
@@ -454,16 +406,7 @@ __global__ void __launch_bounds__(kSidesThreads, 1)
 
 cluster_launch launch_of(const fb_flow_cuda_plan &plan, void *stream)
 {
-    return {
-        .name = "causal flow's gradient",
-        .blocks = plan.sides_ranks / kTeams,
-        .threads = kSidesThreads,
-        .heads = plan.heads,
-        .shared_bytes = kSidesBytes,
-        .most_shared = false,
-        .early = true,
-        .stream = stream,
-    };
+    return sides_launch_of("causal flow's gradient", plan, stream);
 }
 
 auto kernel_of(const fb_problem &p)
@@ -484,16 +427,10 @@ extern "C" enum fb_status fb_flow_cuda_causal_sides(const struct fb_problem *p,
                                                     const struct fb_flow_cuda_plan *plan,
                                                     bool whole, struct fb_error *error)
 {
-    sides_gradient a = {};
-    a.round.s = flow_cuda_shape_of(p, call, *plan);
+    sides_gradient a = sides_gradient_of(*p, *call, *plan, whole);
     a.round.dout = view_of(call->dout);
     a.round.dq = view_of(call->dq);
     a.round.dk = view_of(call->dk);
     a.round.dv = view_of(call->dv);
-    a.round.kv_heads = (int)p->kv_heads;
-    a.whole = whole;
-    a.segments = plan->sides_segments;
-    a.carried = (double *)call->scratch;
-    a.records = (float *)(a.carried + plan->heads * 2 * kDim * kDim);
     return fb_cuda_launch_clusters(launch_of(*plan, call->stream), kernel_of(*p), a, error);
 }

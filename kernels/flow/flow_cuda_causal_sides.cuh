@@ -16,6 +16,7 @@
 
 #include "cuda_exchange.cuh"
 #include "cuda_wgmma.cuh"
+#include "flow_cuda_causal_saved.cuh"
 #include "flow_cuda_causal_strips.cuh"
 
 namespace
@@ -26,6 +27,8 @@ constexpr int kTeams = FB_FLOW_CUDA_SIDES_TEAMS;
 constexpr int kSidesThreads = kTeams * kTeamThreads;
 constexpr int kSidesRanks = FB_FLOW_CUDA_RANKS_MAX;
 static_assert(kChunk == FB_FLOW_CUDA_SIDES_TOKENS, "the plan counts in chunks");
+static_assert(kSavedChunk == kChunk && kSavedDim == kDim, "a forward call saves what is needed");
+static_assert(kSavedVectors == kTeamThreads, "a thread takes an entry");
 
 enum { QUERIES, KEYS };
 enum { OWN_TILE = 0, LOW_TILE = 2, VALUE_TILE = 4, STATE_OF = 6, PARTS_OF = 8, SIDES_TILES = 10 };
@@ -41,17 +44,12 @@ constexpr int kExchanges = AFTER_A + 1;
 /* Numbers of the chunk's tokens, where INVERSE + side is n / a or n / b, WEIGHT + side r or p. */
 enum { INVERSE, WEIGHT = 2, OF_C = 4, OF_O, OF_A, OF_B, EXPONENTIAL, RUNNING, SIDES_ARRAYS };
 
-/* What is kept of a chunk between the two walks: a, c of the queries, b, E, Z of the keys, and four
- * vectors. */
-constexpr int kRecordScalars = 5 * kChunk, kRecord = kRecordScalars + 4 * kDim;
-static_assert(kRecord == FB_FLOW_CUDA_SIDES_RECORD, "the plan makes room for records");
-
 struct sides_gradient {
     gradient_round round;
     bool whole;       /* every row starts on 16 bytes */
     int64_t segments; /* stretches of ranks * kChunk tokens */
-    float *records;   /* [units][(segments - 1) * ranks][kRecord] */
-    double *carried;  /* [units][2][kDim * kDim]: R after, M before the segment */
+    causal_saved saved;
+    double *carried; /* [units][kDim * kDim]: R after the segment; M before it, walking forwards */
 };
 
 /* Where the sums of an exchange lie that a side carries from segment to segment. */
@@ -81,8 +79,9 @@ struct sides_shared {
      * and four vectors, in halves, twice. */
     char weights[2][8 * kRowBytes], terms[2][16 * kRowBytes];
     alignas(16) float arrived[2][kSidesRanks][2][kDim];
-    alignas(16) float part[2][2][kDim];          /* the chunk's sums, two vectors */
-    alignas(16) uint32_t packed[2][2][kDim / 2]; /* a vector of each side, in halves, by lanes */
+    alignas(16) float part[2][2][kDim]; /* the chunk's sums, two vectors */
+    /* Two vectors of each side, each in halves, by lanes. */
+    alignas(16) uint32_t packed[2][4][kDim / 2];
     float vectors[CHUNK_VECTORS][kDim];
     float array[SIDES_ARRAYS][kChunk];
     careful_sum carried[kCarried]; /* from segment to segment, by carried_of */
@@ -410,13 +409,14 @@ __device__ inline void send_vectors(const sides_block &x, exchange_name name, in
         send_four(x, name, buffer, four, other);
 }
 
-/* An entry of the side's vector, as b of a product with two columns, its halves: a lane's numbers,
- * two of each 8 columns, stand together. */
-template <typename T> __device__ void put_packed(const sides_block &x, int col, half_pair<T> value)
+/* An entry of a side's first or second vector, as b of a product with two columns for each, its
+ * halves: a lane's numbers, two of each 8 columns, stand together. */
+template <typename T>
+__device__ void put_packed(const sides_block &x, int side, int which, int col, half_pair<T> value)
 {
     const int at = 2 * (col % 8 / 2 * 8 + col / 8) + col % 2;
-    reinterpret_cast<T *>(x.own->packed[x.side][0])[at] = value.high;
-    reinterpret_cast<T *>(x.own->packed[x.side][1])[at] = value.low;
+    reinterpret_cast<T *>(x.own->packed[side][2 * which])[at] = value.high;
+    reinterpret_cast<T *>(x.own->packed[side][2 * which + 1])[at] = value.low;
 }
 
 /* An entry of a vector that the rows of an output are weighted sums of, see weigh_terms. */
@@ -470,7 +470,7 @@ __device__ void take_vectors(sides_block &x, exchange_name name, int buffer, int
                                             : (before + kEps) * taken<T>(x.before_exponent()));
             put_term<T>(x, to + x.thread / kDim, x.thread % kDim, halves);
             if (name != AFTER_O || x.thread >= kDim)
-                put_packed<T>(x, x.thread % kDim, halves);
+                put_packed<T>(x, x.side, 0, x.thread % kDim, halves);
         }
     }
     publish_shared();

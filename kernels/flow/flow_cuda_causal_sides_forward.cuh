@@ -1,5 +1,5 @@
-/* What causal Flow-Attention's gradient in clusters needs of the forward pass, and the records that
- * it keeps of a chunk. */
+/* What causal Flow-Attention's gradient in clusters needs of the forward pass, of a chunk, given
+ * what comes before it. */
 #ifndef FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
 #define FB_FLOW_CUDA_CAUSAL_SIDES_FORWARD_CUH
 
@@ -73,6 +73,11 @@ __device__ inline void fetch_chunk(const sides_block &x, const sides_gradient &a
     commit_copies();
 }
 
+__device__ inline void announce_line(const void *from)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
 /* The rows of the next chunk on their way into the L2 cache, one a thread. */
 __device__ inline void announce_chunk(const sides_block &x, const sides_gradient &a,
                                       const chunk_place &p)
@@ -80,8 +85,7 @@ __device__ inline void announce_chunk(const sides_block &x, const sides_gradient
     const int row = x.thread % kChunk;
     const tensor_view &view = x.thread < kChunk ? own_view(a, x.side) : value_view(a, x.side);
     if (row < p.rows)
-        asm volatile(
-            "prefetch.global.L2 [%0];" ::"l"(rows_of<uint16_t>(view, x.b, x.h, p.at + row).data));
+        announce_line(rows_of<uint16_t>(view, x.b, x.h, p.at + row).data);
 }
 
 /* phi of the side's strips, and their halves in its tiles, published; zero where no token is. */
@@ -179,31 +183,36 @@ __device__ inline strip_dots lifted(strip_dots x, const float *vector)
     return {x.low + lift, x.high + lift};
 }
 
-/* n / a or n / b as weights of sums: in f16 up to a million, which is far from any flow. */
-template <typename T> __device__ strip_dots bounded_weights(strip_dots inverse)
+/* The lane's part of phi's rows times vectors of before the chunk, as dot_packed has them. */
+template <typename T, int Vectors> __device__ strip_dots dot_before(const sides_block &x)
 {
-    const strip_dots w = scaled(inverse, taken<T>(kInverseExponent));
-    return {bounded<T>(w.low), bounded<T>(w.high)};
+    return scaled(dot_packed<T, Vectors>(x), taken<T>(-x.before_exponent()));
 }
 
-/* The lane's part of phi's rows times a vector of before the chunk. */
-template <typename T> __device__ strip_dots dot_before(const sides_block &x)
-{
-    return scaled(dot_packed<T>(x), taken<T>(-x.before_exponent()));
-}
-
-/* a and b; leaves the parts of W and U. */
+/* a and b, given the lane's part of what comes before the chunk; leaves n / a and n / b. Marks
+ * faint strips. */
 template <typename T>
-__device__ void flow_strip(const sides_block &x, const strip_values &c, side_scalars &v)
+__device__ void take_flow(const sides_block &x, const strip_values &c, strip_dots before,
+                          side_scalars &v)
 {
-    v.flow = sum_weighted(dot_before<T>(x), c, nullptr, x.s);
+    v.flow = sum_weighted(before, c, nullptr, x.s);
     v.flow = lifted(v.flow, x.own->vectors[x.side == QUERIES ? CK : CQ]);
     if (mark_faint(x, v.n, v.flow))
         v.flow = plus(v.flow, lift_before<T>(x.tile(OWN_TILE, 1 - x.side), nullptr, x.s));
-    const strip_dots inverse = positive(v.n, quotient(v.n, v.flow));
-    x.s.put(x.own->array[INVERSE + x.side], inverse);
-    put_weights<T>(x, FIRST_WEIGHTS, bounded_weights<T>(inverse));
-    sum_columns<T>(x, 1, x.side, FIRST_WEIGHTS, 1, taken<T>(-kInverseExponent), false);
+    x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
+}
+
+/* c / n and o / n, likewise. */
+template <typename T>
+__device__ void conserve_flow(const sides_block &x, const strip_values &c, strip_dots before,
+                              side_scalars &v)
+{
+    const float *inverse = x.own->array[INVERSE + 1 - x.side];
+    v.x = sum_weighted(before, c, inverse, x.s);
+    v.x = lifted(v.x, x.own->vectors[x.side == QUERIES ? U : W]);
+    if (x.faint())
+        v.x = plus(v.x, lift_before<T>(x.tile(OWN_TILE, 1 - x.side), inverse, x.s));
+    v.x = positive(v.n, quotient(v.x, v.n));
 }
 
 /* Sums of a number per token, from the chunk's first to each, or from its last; by one warp. */
@@ -222,8 +231,29 @@ template <bool Backwards> __device__ void scan_chunk(const float *from, float *t
     to[second] = sum;
 }
 
-/* E and, from what other blocks have, Z; by the keys. */
-template <typename T> __device__ void weigh_keys(sides_block &x, float clamp, side_scalars &v)
+/* Sums of an array of the chunk from its first token to each of the lane's. */
+__device__ inline strip_dots sum_up_to(const float *array, const strip_place &s)
+{
+    const float2 two = *reinterpret_cast<const float2 *>(array + 2 * s.lane);
+    const float both = two.x + two.y;
+    float sum = both;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const float before = __shfl_up_sync(0xffffffffU, sum, step);
+        sum += s.lane >= step ? before : 0.0F;
+    }
+    const float first = (sum - both) + two.x;
+    const int lane = (s.row + s.g) / 2;
+    const bool odd = s.g % 2 != 0;
+    const strip_dots of_first = {__shfl_sync(0xffffffffU, first, lane),
+                                 __shfl_sync(0xffffffffU, first, lane + 4)},
+                     of_second = {__shfl_sync(0xffffffffU, sum, lane),
+                                  __shfl_sync(0xffffffffU, sum, lane + 4)};
+    return {odd ? of_second.low : of_first.low, odd ? of_second.high : of_first.high};
+}
+
+/* E of the keys, into its array; o gives way to E, negative where the clamp acts. */
+__device__ inline strip_dots take_exponentials(const sides_block &x, float clamp, side_scalars &v)
 {
     const auto mark = [&](float o, float n, float &e) {
         e = n > 0.0F ? __expf(fminf(fmaxf(o, -clamp), clamp)) : 0.0F;
@@ -233,86 +263,131 @@ template <typename T> __device__ void weigh_keys(sides_block &x, float clamp, si
     v.x.low = mark(v.x.low, v.n.low, e.low);
     v.x.high = mark(v.x.high, v.n.high, e.high);
     x.s.put(x.own->array[EXPONENTIAL], e);
-    leave_total(x, 0, e);
-    x.step_side();
-    if (x.thread < x.ranks)
-        send_four(x, WEIGHTS, 0, 0, x.thread);
-    if (x.s.warp == kChunkWarps - 1)
-        scan_chunk<false>(x.own->array[EXPONENTIAL], x.own->array[RUNNING], x.s.lane);
-    take_vectors<T, false>(x, WEIGHTS, 0, 0, 1, DU);
-    const float before = x.own->vectors[DU][0];
-    v.z = plus({before, before}, x.s.of(x.own->array[RUNNING]));
+    return e;
 }
 
-/* Everything of the forward pass that a chunk's tokens need. The side is in step before. */
-template <typename T> __device__ void visit_forward(sides_block &x, float clamp, side_scalars &v)
+/* ---- of a chunk, given what has been saved -----------------------------------------------------
+ */
+
+/* What a forward call has saved of the sums before the chunk: the thread's entry of the vectors,
+ * and the sum of E. */
+struct before_chunk {
+    float entry, exponentials;
+    __device__ before_chunk(const sides_gradient &a, const sides_block &x, const chunk_place &p)
+        : entry(0.0F), exponentials(0.0F)
+    {
+        if (p.rows > 0) {
+            entry = a.saved.vectors(p.chunk)[x.index];
+            exponentials = *a.saved.exponentials(p.chunk);
+        }
+    }
+};
+
+/* Likewise what has been saved of the next chunk. */
+__device__ inline void announce_before(const sides_block &x, const sides_gradient &a, int64_t chunk)
 {
-    const bool queries = x.side == QUERIES;
-    const int other = kDim * (1 - x.side);
-    sum_columns<T>(x, 0, x.side, ONES, 1, 1.0F, false);
-    x.step_team();
-    send_vectors(x, SUMS, 0);
+    constexpr int line = 128 / (int)sizeof(float);
+    if (x.index < kSavedVectors / line)
+        announce_line(a.saved.vectors(chunk) + line * x.index);
+}
+
+/* The vectors as they are, as operands, and as terms of the outputs. The team steps before they are
+ * read. */
+template <typename T> __device__ void use_vectors(const sides_block &x, float entry)
+{
+    const int vector = x.index / kDim, col = x.index % kDim;
+    static_assert(CK == 0 && CQ == 1 && U == 2 && W == 3, "as saved; the queries need CK and U");
+    const half_pair<T> halves((entry + kEps) * taken<T>(x.before_exponent()));
+    x.own->vectors[vector][col] = entry;
+    put_packed<T>(x, vector % 2, vector / 2, col, halves);
+    put_term<T>(x, vector, col, halves);
+}
+
+/* Everything of the forward pass that a chunk's tokens need. The team is in step before. */
+template <typename T>
+__device__ void visit_chunk(sides_block &x, float clamp, float exponentials, side_scalars &v)
+{
     strip_values c;
     score_tokens<T>(c, true, x);
-    take_vectors<T, false>(x, SUMS, 0, other, kDim, queries ? CK : CQ);
-    flow_strip<T>(x, c, v);
+    const strip_dots dots = dot_before<T, 2>(x);
+    take_flow<T>(x, c, x.s.t == 0 ? dots : strip_dots{}, v);
     x.step_team();
     x.note_faint();
-    send_vectors(x, FLOWS, 1);
-    take_vectors<T, false>(x, FLOWS, 1, other, kDim, queries ? U : W);
-    v.x = sum_weighted(dot_before<T>(x), c, x.own->array[INVERSE + 1 - x.side], x.s);
-    v.x = lifted(v.x, x.own->vectors[queries ? U : W]);
-    if (x.faint())
-        v.x = plus(v.x, lift_before<T>(x.tile(OWN_TILE, 1 - x.side),
-                                       x.own->array[INVERSE + 1 - x.side], x.s));
-    v.x = positive(v.n, quotient(v.x, v.n));
-    if (queries)
-        x.keep_step(2);
-    else
-        weigh_keys<T>(x, clamp, v);
+    conserve_flow<T>(x, c, x.s.t == 1 ? dots : strip_dots{}, v);
+    if (x.side == QUERIES) {
+        x.keep_step(1);
+    } else {
+        take_exponentials(x, clamp, v);
+        x.step_side();
+        v.z = plus({exponentials, exponentials}, sum_up_to(x.own->array[EXPONENTIAL], x.s));
+    }
     leave_weight<T>(x, v);
 }
 
-/* ---- records --------------------------------------------------------------------------------- */
+/* ---- kernels -----------------------------------------------------------------------------------
+ */
 
-__device__ inline float *record_of(const sides_gradient &a, const sides_block &x,
-                                   const chunk_place &p)
+/* A thread of a block that has started: its barriers stand, those of the cluster's others when the
+ * cluster's barrier, at which it has arrived, has been waited for. What the stream did before is
+ * done. */
+__device__ inline sides_block start_block(const sides_gradient &a)
 {
-    return a.records + (blockIdx.y * (a.segments - 1) * x.ranks + p.chunk) * kRecord;
+    sides_block x;
+    x.place();
+    x.rank = (int)blockIdx.x * kTeams + x.team;
+    x.ranks = (int)gridDim.x * kTeams;
+    x.share_bits = __ffs(kDim / x.ranks) - 1;
+    x.b = (int)(blockIdx.y / (unsigned)a.round.s.heads);
+    x.h = (int)(blockIdx.y % (unsigned)a.round.s.heads);
+    x.alone = a.segments == 1;
+    x.rounds = 0;
+    for (int i = x.index; i < kCarried; i += kTeamThreads)
+        x.own->carried[i] = {0.0F, 0.0F};
+    if (x.index == 0) {
+#pragma unroll 1
+        for (int name = 0; name < kExchanges; name++)
+            expect(&x.own->barriers[name], exchange_bytes(name, x.ranks));
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    return x;
 }
 
-__device__ inline void keep_record(const sides_block &x, float *record, const side_scalars &v)
+__device__ inline void await_cluster()
 {
-    float *own = record + (x.side == QUERIES ? 0 : 2 * kChunk);
-    x.s.put(own, v.flow);
-    x.s.put(own + kChunk, v.x);
-    if (x.side == KEYS)
-        x.s.put(own + 2 * kChunk, v.z);
-    record[kRecordScalars + x.index] = (&x.own->vectors[0][0])[x.index];
-}
-
-/* Its numbers of the lane's rows, and the thread's entry of its vectors. */
-__device__ inline float read_record(const sides_block &x, const float *record, side_scalars &v)
-{
-    const float *own = record + (x.side == QUERIES ? 0 : 2 * kChunk);
-    v.flow = x.s.of(own);
-    v.x = x.s.of(own + kChunk);
-    if (x.side == KEYS)
-        v.z = x.s.of(own + 2 * kChunk);
-    return record[kRecordScalars + x.index];
-}
-
-template <typename T>
-__device__ void use_record(const sides_block &x, const side_scalars &v, float entry)
-{
-    put_term<T>(x, x.index / kDim, x.index % kDim,
-                half_pair<T>((entry + kEps) * taken<T>(x.before_exponent())));
-    x.s.put(x.own->array[INVERSE + x.side], positive(v.n, quotient(v.n, v.flow)));
-    mark_faint(x, v.n, v.flow);
-    leave_weight<T>(x, v);
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 #endif
+
+/* Host: what both kernels are told, without gradients. */
+inline sides_gradient sides_gradient_of(const struct fb_problem &p, const struct fb_call &call,
+                                        const struct fb_flow_cuda_plan &plan, bool whole)
+{
+    sides_gradient a = {};
+    a.round.s = flow_cuda_shape_of(&p, &call, plan);
+    a.round.kv_heads = (int)p.kv_heads;
+    a.whole = whole;
+    a.segments = plan.sides_segments;
+    a.saved = causal_saved_of(p, call, plan);
+    a.carried = (double *)call.scratch;
+    return a;
+}
+
+inline cluster_launch sides_launch_of(const char *name, const fb_flow_cuda_plan &plan, void *stream)
+{
+    return {
+        .name = name,
+        .blocks = plan.sides_ranks / kTeams,
+        .threads = kSidesThreads,
+        .heads = plan.heads,
+        .shared_bytes = kSidesBytes,
+        .most_shared = false,
+        .early = true,
+        .stream = stream,
+    };
+}
 
 } // namespace
 

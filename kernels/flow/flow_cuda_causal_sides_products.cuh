@@ -93,12 +93,13 @@ __device__ void add_product(strip_values &c, const uint32_t (&a)[4][4], const ch
         wgmma_add<T>(c, a[step], b + step * kStepRows);
 }
 
-/* The lane's part of phi's rows times the side's packed vector: to be summed over the quad. */
-template <typename T> __device__ strip_dots dot_packed(const sides_block &x)
+/* The lane's part of phi's rows times the side's packed vectors: the lane with t = 0 has the first,
+ * that with t = 1 the second, others none. To be summed over the quad. */
+template <typename T, int Vectors> __device__ strip_dots dot_packed(const sides_block &x)
 {
     const strip_place &s = x.s;
     uint4 even = {}, odd = {};
-    if (s.g < 2) {
+    if (s.g < 2 * Vectors) {
         const uint4 *from = reinterpret_cast<const uint4 *>(x.own->packed[x.side][s.g]) + 2 * s.t;
         even = from[0];
         odd = from[1];
@@ -260,9 +261,8 @@ template <typename T> struct eight_sums {
 struct joined_chunk {
     int side, first, row, chunk; /* first: of the four blocks, in the order of the sum */
     const char *parts;
-    double *carried;
     int step;
-    __device__ joined_chunk(const sides_block &x, double *states)
+    __device__ explicit joined_chunk(const sides_block &x)
     {
         const int share = 1 << x.share_bits, index = x.index & (16 * share - 1);
         side = index >= 8 * share ? KEYS : QUERIES;
@@ -271,98 +271,69 @@ struct joined_chunk {
         row = index / 8 & (share - 1);
         parts = x.tile(PARTS_OF, side) + row * kRowBytes + 16 * chunk;
         row += x.rank * share;
-        carried = states + (side * kDim + row) * kDim + 8 * chunk;
         step = share * kRowBytes;
     }
     __device__ uint4 part(int rank) const
     {
         return *reinterpret_cast<const uint4 *>(parts + rank * step);
     }
-    __device__ void read(double (&to)[8]) const
+    /* Of what is carried from segment to segment. */
+    __device__ double2 *of(double *carried) const
     {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const double2 pair = reinterpret_cast<const double2 *>(carried)[i];
-            to[2 * i] = pair.x;
-            to[2 * i + 1] = pair.y;
-        }
-    }
-    __device__ void write(const double (&from)[8]) const
-    {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            reinterpret_cast<double2 *>(carried)[i] = make_double2(from[2 * i], from[2 * i + 1]);
+        return reinterpret_cast<double2 *>(carried + row * kDim + 8 * chunk);
     }
 };
 
-/* What is carried of the thread's columns, zero where nothing is. */
-__device__ inline void read_carried(const sides_block &x, double *states, double (&carried)[8],
-                                    bool keys, bool queries)
+/* The thread's columns of what comes before a segment (M, as saved) or after it (R, as carried), on
+ * their way. */
+union outside_chunk {
+    double2 carried[4];
+    saved_eight saved;
+};
+
+__device__ inline outside_chunk read_outside(const sides_block &x, const causal_saved &saved,
+                                             double *carried, int64_t segment, bool last)
 {
-    const joined_chunk c(x, states);
+    const joined_chunk c(x);
+    outside_chunk y;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        carried[i] = 0.0;
-    if (c.side == KEYS ? keys : queries)
-        c.read(carried);
+    for (int i = 0; i < 4; i++)
+        y.carried[i] = make_double2(0.0, 0.0);
+    if (c.side == KEYS) {
+        if (segment > 0)
+            y.saved = saved.eight(segment, c.row, c.chunk);
+    } else if (!last) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y.carried[i] = c.of(carried)[i];
+    }
+    return y;
 }
 
-/* M of a segment to what is carried, if anything is; by one thread for all blocks. M is carried
- * with p's power of two. */
-template <typename T> __device__ void join_product(sides_block &x, double *states, bool carries)
-{
-    const joined_chunk c(x, states);
-    double carried[8];
-    read_carried(x, states, carried, carries, false);
-    x.await_exchange(PRODUCT);
-    if (x.index == 0)
-        x.ready(PRODUCT);
-    if (c.side == QUERIES || c.first > 0)
-        return;
-    eight_sums<T> sum = {};
-#pragma unroll 1
-    for (int rank = 0; rank < x.ranks; rank++)
-        sum.add(c.part(rank));
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        carried[i] += (double)sum.x[i];
-    c.write(carried);
-}
-
-/* What comes before (M) or after (R) each of the cluster's chunks, to their blocks. M before the
- * last segment is what was carried forwards; before others their sum is taken off it. */
+/* What comes before (M) or after (R) each of the cluster's chunks, to their blocks. */
 template <typename T>
-__device__ void join_states(sides_block &x, double *states, double (&carried)[8], bool last)
+__device__ void join_states(sides_block &x, double *carried, const outside_chunk &outside)
 {
-    const joined_chunk c(x, states);
+    const joined_chunk c(x);
     const bool keys = c.side == KEYS;
     const auto order = [&](int k) { return keys ? k : x.ranks - 1 - k; };
     x.step_team(); /* nobody joins before all have read what is carried */
     x.await_exchange(PARTS);
     if (x.index == 0)
         x.ready(PARTS);
-    eight_sums<T> sum = {};
-    if (keys && !last) {
-#pragma unroll 1
-        for (int k = 0; k < x.ranks; k++)
-            sum.add(c.part(k));
+    eight_sums<T> sum;
+    float scale = 1.0F; /* of what is told */
+    if (keys) {
 #pragma unroll
         for (int i = 0; i < 8; i++)
-            carried[i] -= (double)sum.x[i];
-        if (c.first == 0)
-            c.write(carried);
-    }
+            sum.x[i] = outside.saved.at(i) * taken<T>(kShareExponent);
+        scale = taken<T>(-kShareExponent - x.state_exponent());
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        sum.x[i] = (float)carried[i];
-    float scale = 1.0F; /* of what is told */
-    if constexpr (kNarrow<T>) {
-        if (keys)
-            scale = two_to(-kShareExponent - x.state_exponent());
-        else
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                sum.x[i] *= two_to(x.state_exponent());
+        for (int i = 0; i < 8; i++) {
+            const double2 pair = outside.carried[i / 2];
+            sum.x[i] = (float)(i % 2 == 0 ? pair.x : pair.y) * taken<T>(x.state_exponent());
+        }
     }
 #pragma unroll 1
     for (int k = 0; k < c.first; k++)
@@ -380,10 +351,14 @@ __device__ void join_states(sides_block &x, double *states, double (&carried)[8]
 #pragma unroll 1
         for (int k = 0; k < x.ranks; k++)
             all.add(c.part(k));
+        const float undo = taken<T>(-x.state_exponent());
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            carried[i] += (double)(all.x[i] * taken<T>(-x.state_exponent()));
-        c.write(carried);
+        for (int i = 0; i < 4; i++) {
+            double2 pair = outside.carried[i];
+            pair.x += (double)(all.x[2 * i] * undo);
+            pair.y += (double)(all.x[2 * i + 1] * undo);
+            c.of(carried)[i] = pair;
+        }
     }
     x.await_exchange(STATES);
     if (x.index == 0)

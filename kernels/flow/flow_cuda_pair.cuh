@@ -223,19 +223,7 @@ template <typename T> __device__ inline void sum_product(pair_block &block)
         const ring_strip keys = kept ? ring_strip{block.strip_of(tile), 0} : block.take();
         weigh_keys(block, keys.address, kept, tile, flow, z);
         const ring_strip values = block.take();
-        publish_shared(); /* to the tensor cores */
-        sync_warpgroup();
-        const uint64_t k = wgmma_tile(keys.address - group);
-        const uint64_t v = wgmma_tile(values.address - group);
-        wgmma_hold(sum);
-        wgmma_begin();
-#pragma unroll
-        for (int strip = 0; strip < 4; strip++)
-            wgmma_add_turned<T>(sum, k + 128 * strip, v + 128 * strip);
-        wgmma_commit();
-        wgmma_wait<0>();
-        wgmma_hold(sum);
-        sync_warpgroup();
+        add_group_product<T>(sum, keys.address - group, values.address - group);
         if (!kept)
             block.fetch(keys);
         block.fetch(values);

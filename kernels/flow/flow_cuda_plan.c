@@ -293,15 +293,13 @@ static void choose_sides(const struct fb_problem *p, struct fb_flow_cuda_plan *p
     }
 }
 
-/* What is carried of two states, and the records of all segments but the last; nothing for one. */
-static size_t sides_bytes(const struct fb_flow_cuda_plan *plan)
+/* What comes before each chunk of a head: vectors, and the sum of E; M before each segment but the
+ * first. Each begins at a multiple of four words. */
+static int64_t sides_saved(const struct fb_problem *p, const struct fb_flow_cuda_plan *plan)
 {
-    if (plan->sides_segments <= 1)
-        return 0;
-    const int64_t states = 2 * (int64_t)plan->cols * plan->value_cols;
-    const int64_t records =
-        (plan->sides_segments - 1) * plan->sides_ranks * FB_FLOW_CUDA_SIDES_RECORD;
-    return (size_t)(plan->heads * states) * sizeof(double) + floats(plan->heads * records);
+    const int64_t chunks = divide_up(p->q_len, FB_FLOW_CUDA_SIDES_TOKENS);
+    return chunks * FB_FLOW_CUDA_SAVED_VECTORS * plan->cols + divide_up(chunks, 4) * 4 +
+           (plan->sides_segments - 1) * FB_FLOW_CUDA_SAVED_STATE;
 }
 
 static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
@@ -315,7 +313,12 @@ static void take_causal(const struct fb_problem *p, struct fb_flow_cuda_plan *pl
     if (!plan->strips)
         return;
     choose_sides(p, plan);
-    plan->sides_bytes = sides_bytes(plan);
+    if (plan->sides_ranks == 0)
+        return;
+    plan->sides_saved = sides_saved(p, plan);
+    plan->saved_bytes = floats(plan->heads * plan->sides_saved);
+    if (plan->sides_segments > 1) /* a state is carried */
+        plan->sides_bytes = (size_t)(plan->heads * plan->cols * plan->value_cols) * sizeof(double);
 }
 
 static void take_normal(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)

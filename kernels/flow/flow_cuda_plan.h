@@ -41,7 +41,8 @@ enum {
     FB_FLOW_CUDA_CAUSAL_TOKENS = 256,   /* that each of them holds at a time */
     FB_FLOW_CUDA_SIDES_TOKENS = 64,     /* of a team, causal gradient in clusters */
     FB_FLOW_CUDA_SIDES_TEAMS = 2,       /* of a block, likewise */
-    FB_FLOW_CUDA_SIDES_RECORD = 576,    /* floats that are kept of them between two walks */
+    FB_FLOW_CUDA_SAVED_VECTORS = 4,     /* sums before a chunk that a causal forward call saves */
+    FB_FLOW_CUDA_SAVED_STATE = 2560,    /* words of M that it saves: 16-bit numbers and factors */
     FB_FLOW_CUDA_SCALARS = 4,           /* per head: scale, peak, two unused */
     FB_FLOW_CUDA_GRADIENT_VECTORS = 8,  /* per chunk: four sums before it, four after it */
     FB_FLOW_CUDA_GRADIENT_SCALARS = 9,  /* per token, at a time */
@@ -93,7 +94,8 @@ struct fb_flow_cuda_plan {
     int gradient_segment;                  /* chunks of a segment, whose states are kept */
     int64_t gradient_segments;
     int sides_ranks;        /* teams of a cluster, causal gradient; 0: strips are faster */
-    int64_t sides_segments; /* 1: a head stays in the cluster's shared memory */
+    int64_t sides_segments; /* of a head */
+    int64_t sides_saved;    /* words of a head that its forward call saves for them */
     bool causal_split;      /* f32, heads of 64, the core module's options: by warpgroups */
     size_t sides_bytes;     /* all that a backward call needs of memory where they serve */
     size_t lengths_bytes;   /* of both lengths per batch element; 0 without lengths */

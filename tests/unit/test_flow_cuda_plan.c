@@ -274,8 +274,9 @@ static void test_both_passes_stay_within_their_memory(void **state)
         }
 }
 
-/* Where sides serve, their teams and segments cover the head, and scratch memory holds the states
- * and records; few long heads are left to strips. */
+/* Where sides serve, their teams and segments cover the head, a forward call saves the sums before
+ * every chunk and the state before every segment, and scratch memory holds one state, as that of
+ * the forward call does; few long heads are left to strips. */
 static void test_sides_cover_the_head_or_are_not_used(void **state)
 {
     (void)state;
@@ -300,12 +301,17 @@ static void test_sides_cover_the_head_or_are_not_used(void **state)
             const int64_t step = (int64_t)plan.sides_ranks * FB_FLOW_CUDA_SIDES_TOKENS;
             assert_true(step * plan.sides_segments >= lengths[i]);
             assert_true(step * (plan.sides_segments - 1) < lengths[i]);
-            const int64_t records =
-                (plan.sides_segments - 1) * plan.sides_ranks * FB_FLOW_CUDA_SIDES_RECORD;
-            if (plan.sides_segments > 1)
-                assert_true(plan.sides_bytes >= (size_t)(heads * (2 * 64 * 64 * 8 + records * 4)));
-            /* 8 % of eight tensors, and six states of a head in f32 */
-            assert_true(plan.sides_bytes <= (size_t)(heads * (lengths[i] * 82 + 6 * 64 * 64 * 4)));
+            const int64_t chunks = (lengths[i] + 63) / 64;
+            const int64_t least = chunks * (4 * 64 + 1) + (plan.sides_segments - 1) * 64 * 64 / 2;
+            assert_true(plan.sides_saved >= least);
+            assert_int_equal(plan.sides_saved % 4, 0);
+            assert_int_equal(plan.saved_bytes, heads * plan.sides_saved * 4);
+            const size_t carried = (size_t)(heads * 64 * 64 * 8);
+            assert_true(plan.forward_bytes >= carried);
+            assert_int_equal(plan.sides_bytes, plan.sides_segments > 1 ? carried : 0);
+            /* 8 % of eight tensors, and half a state of a head in f32 */
+            assert_true(plan.saved_bytes + plan.sides_bytes <=
+                        (size_t)(heads * (lengths[i] * 82 + 64 * 64 * 4 / 2)) + carried);
         }
 }
 
