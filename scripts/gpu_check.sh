@@ -114,8 +114,9 @@ tests() {
 }
 
 # Whether a log has nothing but the pair that racecheck reports of causal flow's gradient in clusters
-# and of what computes what that needs, a write by one side of a team and a read by all of it: the barrier of the team's 256 threads stands
-# between them in the machine code (docs/performance-log.md, 2026-11-27).
+# and of the kernel that computes what this needs, a write by one side of a team and a read by all of
+# it: the barrier of the team's 256 threads stands between them in the machine code
+# (docs/performance-log.md, 2026-11-27).
 only_known_races() {
     grep -q '\[  PASSED  \]' "$1" && ! grep -q '\[  FAILED  \]' "$1" &&
         grep -q 'Race reported' "$1" &&

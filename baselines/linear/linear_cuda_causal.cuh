@@ -281,11 +281,6 @@ __device__ inline void arrive_cluster()
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 
-__device__ inline void await_cluster()
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
 __device__ inline float4 load_remote(uint32_t address)
 {
     float4 x;

@@ -46,12 +46,12 @@ __device__ inline void send_quad(uint32_t to, uint32_t barrier, float a, float b
                  : "memory");
 }
 
-/* Says to another block's barrier that what this thread, or others that were in step with it since,
- * did before is done. */
+/* Says to another block's barrier that this thread, and others that were in step with it since,
+ * have used what they read from shared memory, so that the place may be sent to again. For no more:
+ * a release to the cluster would wait until all that the thread has written is in memory. */
 __device__ inline void send_arrival(uint32_t barrier)
 {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-                 : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 /* Readies a barrier for so many bytes, and arrivals in every round; by one thread, before the
@@ -63,6 +63,19 @@ __device__ inline void expect(unsigned long long *barrier, int bytes, int arriva
                  : "memory");
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
                  : "memory");
+}
+
+/* The barriers that this thread has readied stand for the other blocks of its cluster, too, when
+ * these have passed await_cluster. By all threads of the block. Of other memory nothing is said. */
+__device__ inline void announce_barriers()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ inline void await_cluster()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 /* The next round of a barrier whose last one this thread has awaited; by one thread. */

@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kSquads *kThreads, 1)
     ready_exchanges(start.own, start.o.ranks);
     fetch_segment(a, start);
     /* every squad's barriers stand before anything is sent */
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    await_cluster();
 #pragma unroll 1
     for (int64_t segment = 0; segment < a.segments; segment++) {
         if (segment + 1 == a.segments) /* the gradient's blocks may take the places that get free */

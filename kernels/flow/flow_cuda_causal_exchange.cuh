@@ -236,9 +236,8 @@ __device__ void ready_exchanges(causal_shared *own, int ranks)
         expect(&own->barriers[NORMALISER], ranks * kWarps * (int)sizeof(float));
         expect(&own->barriers[PRODUCT], (int)sizeof own->product);
         expect(&own->barriers[STATE], kDim * kDim * (int)sizeof(float), ranks * kWarps);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    announce_barriers();
 }
 
 /* ---- vectors --------------------------------------------------------------------------------- */

@@ -347,16 +347,10 @@ __device__ inline sides_block start_block(const sides_gradient &a)
 #pragma unroll 1
         for (int name = 0; name < kExchanges; name++)
             expect(&x.own->barriers[name], exchange_bytes(name, x.ranks));
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    announce_barriers();
     asm volatile("griddepcontrol.wait;" ::: "memory");
     return x;
-}
-
-__device__ inline void await_cluster()
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 #endif

@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         __syncthreads();
     }
     /* every block's barriers stand before anything is sent */
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    await_cluster();
     join_parts(x.own, rank, ranks, SUMS, x.own->sums, x.own->total);
 #pragma unroll 1
     for (int side = 0; side < 2; side++)

@@ -279,9 +279,8 @@ __device__ void ready_exchanges(cluster_shared *own, int ranks)
         expect(&own->barriers[FLOWS], ranks * (int)sizeof own->flows[0]);
         expect(&own->barriers[PRODUCT], (int)(sizeof own->product + ranks * sizeof(float)));
         expect(&own->barriers[STATE], kDim * kRowBytes);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    announce_barriers();
 }
 
 /* The block's part of Z to every block. */

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(32 * Warps, 16 / Warps)
         gather_sinks<T>(x, (float)a.q_len / (float)a.kv_len, factors, head.valid_q, packed, at);
     const strip_dots da = sinks.da;
     /* every block's barriers stand before anything is sent */
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    await_cluster();
     if (threadIdx.x < 32 * kProductWarps<Warps>) {
         product_part<Warps> product = {};
         multiply_tiles<Warps, T>(product, x.q, x.g);

@@ -110,9 +110,8 @@ template <int Warps> __device__ void ready_gradient(const gradient_block<Warps> 
         expect(&barriers[SINKS], x.ranks * vector);
         barrier_init(shared_address(&x.own->arrivals[0]), 1);
         barrier_init(shared_address(&x.own->arrivals[1]), 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    announce_barriers();
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */

@@ -274,11 +274,11 @@ static int64_t causal_split_count(const struct fb_flow_cuda_plan *plan)
            plan->gradient_segments * plan->cols * plan->value_cols;
 }
 
-/* Measured on an H100: what the visits of a cluster's teams to a segment take, how many teams run
- * at once, and what strips take for all tokens, which they share out over the device. */
+/* Measured on an H100 and an H200: what a cluster's teams take for a segment, how many teams run at
+ * once, and what strips take for all tokens, which they share out over the device. */
 static void choose_sides(const struct fb_problem *p, struct fb_flow_cuda_plan *plan)
 {
-    const double segment_us = 32.0, strips_us = 100.0, strips_token_us = 0.0038;
+    const double segment_us = 17.0, strips_us = 100.0, strips_token_us = 0.0038;
     double best = strips_us + strips_token_us * (double)plan->heads * (double)p->q_len;
     for (int ranks = 4; ranks <= FB_FLOW_CUDA_RANKS_MAX; ranks *= 2) {
         const int64_t step = (int64_t)ranks * FB_FLOW_CUDA_SIDES_TOKENS;

@@ -83,9 +83,8 @@ template <int Warps> __device__ void ready_strips(const strips_block<Warps> &x)
         expect(&barriers[FLOWS], x.ranks * (int)sizeof x.own->flows[0]);
         expect(&barriers[PRODUCT], (int)sizeof x.own->product + x.ranks * (int)sizeof(float));
         expect(&barriers[STATE], kDim * kRowBytes);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    announce_barriers();
 }
 
 /* A vector of 64 plus eps as b of a product all of whose columns are its dot products, so that
@@ -300,7 +299,7 @@ __device__ void map_sides(const strips_block<Warps> &x, const strips_arguments &
                   x.own->parts[warp][1], at);
     __syncthreads();
     /* every block's barriers stand before anything is sent */
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    await_cluster();
     send_columns<2 * kDim, Warps>(x, x.own->sums[0][0], SUMS);
     add_columns<2 * kDim>(x, x.own->sums[0][0], SUMS, x.own->total[0]);
     __syncthreads();
