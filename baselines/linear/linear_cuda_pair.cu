@@ -88,21 +88,21 @@ struct linear_pair {
                 shared_address(&own.barriers[0][0]) + (uint32_t)(8 * kRing * warp)};
         feed.visit = 0;
         feed_from((int)blockIdx.y);
-        if (threadIdx.x % 32 == 0)
+        if (threadIdx.x % 32 == 0) {
             for (int i = 0; i < kRing; i++)
                 barrier_init(ring.barrier + (uint32_t)(8 * i), 1);
-        if (threadIdx.x == 0) {
-            expect(&own.exchange, kExchangeBytes);
-            barrier_init(shared_address(&own.read), 1);
+            publish_shared();
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
         __syncwarp();
 #pragma unroll 1
         for (uint32_t i = 0; i < kRing; i++)
             fetch(slot_of(i));
-        /* the other block's barriers stand */
-        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+        if (threadIdx.x == 0) {
+            expect(&own.exchange, kExchangeBytes);
+            barrier_init(shared_address(&own.read), 1);
+        }
+        announce_barriers();
+        await_cluster();
     }
 
     __device__ void feed_from(int problem)
@@ -200,7 +200,7 @@ template <typename T> __device__ void sum_keys(linear_pair &x)
         __syncwarp();
         store_strip(keys.address, raw, x.at);
         const linear_strip values = x.take();
-        add_group_product<T>(sum, keys.address - group, values.address - group);
+        add_group_product<T>(sum, {keys.address - group}, {values.address - group});
         x.fetch(keys);
         x.fetch(values);
     }

@@ -107,27 +107,32 @@ __device__ inline void sync_warpgroup()
     asm volatile("bar.sync %0, 128;" ::"r"(1 + (int)threadIdx.x / 128) : "memory");
 }
 
-/* sum += x^T y of a warpgroup's rows of two tiles, four strips each, which its warps have left.
- * They may go when this is done. */
-template <typename T> __device__ void add_group_product(float (&sum)[8][4], uint32_t x, uint32_t y)
+/* sum += x^T y of a warpgroup's rows of some tiles of both, four strips each, which its warps have
+ * left. They may go when this is done. */
+template <typename T, int Tiles>
+__device__ void add_group_product(float (&sum)[8][4], const uint32_t (&x)[Tiles],
+                                  const uint32_t (&y)[Tiles])
 {
-    const uint64_t a = wgmma_tile(x), b = wgmma_tile(y);
     publish_shared();
     sync_warpgroup();
     wgmma_hold(sum);
     wgmma_begin();
 #pragma unroll
-    for (int strip = 0; strip < 4; strip++)
-        wgmma_add_turned<T>(sum, a + 128 * strip, b + 128 * strip);
+    for (int tile = 0; tile < Tiles; tile++)
+#pragma unroll
+        for (int strip = 0; strip < 4; strip++)
+            wgmma_add_turned<T>(sum, wgmma_tile(x[tile]) + 128 * strip,
+                                wgmma_tile(y[tile]) + 128 * strip);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(sum);
     sync_warpgroup();
 }
 
-/* y = a times the matrix, or its transpose, which has been published. By a warpgroup. */
+/* y = a times the matrix, or its transpose, which has been published, from here until
+ * end_group_product. By a warpgroup. */
 template <bool Turned, typename T>
-__device__ void multiply_group(strip_values &y, const uint32_t (&a)[4][4], uint64_t matrix)
+__device__ void begin_group_product(strip_values &y, const uint32_t (&a)[4][4], uint64_t matrix)
 {
     wgmma_begin();
     if constexpr (Turned) {
@@ -142,8 +147,31 @@ __device__ void multiply_group(strip_values &y, const uint32_t (&a)[4][4], uint6
             wgmma_add<T>(y, a[step], matrix + 128 * step);
     }
     wgmma_commit();
+}
+
+__device__ inline void end_group_product(strip_values &y)
+{
     wgmma_wait<0>();
     wgmma_hold(y);
+}
+
+template <bool Turned, typename T>
+__device__ void multiply_group(strip_values &y, const uint32_t (&a)[4][4], uint64_t matrix)
+{
+    begin_group_product<Turned, T>(y, a, matrix);
+    end_group_product(y);
+}
+
+/* Each row times its weight, as operand a. */
+template <typename T>
+__device__ void pack_weighted(uint32_t (&strip)[4][4], strip_values &y, const strip_dots &weight)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[n][i] *= i < 2 ? weight.low : weight.high;
+    pack_strip<T>(strip, y);
 }
 
 /* A strip times the transpose of a matrix, by a warpgroup. */
@@ -161,12 +189,7 @@ __device__ void multiply_rows(uint32_t (&strip)[4][4], uint64_t matrix, const st
 {
     strip_values y;
     multiply_group<false, T>(y, strip, matrix);
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            y[n][i] *= i < 2 ? weight.low : weight.high;
-    pack_strip<T>(strip, y);
+    pack_weighted<T>(strip, y, weight);
 }
 
 /* The sum of the strip's rows, each times its weight, of which a lane has its columns over its

@@ -30,22 +30,23 @@ __global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant
     extern __shared__ __align__(1024) char shared[];
     pair_block block(a, shared);
     pair_shared &own = block.own;
-    uint32_t round = 0;
+    pair_head head = block.feed;
 #pragma unroll 1
-    for (int problem = (int)blockIdx.y; problem < a.problems;
-         problem += (int)gridDim.y, round ^= 1) {
-        const int next = problem + (int)gridDim.y;
+    for (uint32_t round = 0;; round ^= 1) {
         sum_sides<T>(block, round);
-        exchange_columns(block, SUMS, own.sums, &own.total[0][0], round);
+        exchange_columns<T>(block, SUMS, own.sums, own.total, round);
         sum_flows<T>(block);
-        exchange_columns(block, FLOWS, own.flows, &own.flow[0][0], round);
+        exchange_columns<T>(block, FLOWS, own.flows, own.flow, round);
         sum_product<T>(block);
-        exchange_product<T>(block, a.saved == nullptr ? nullptr : a.saved + problem * a.saved_count,
-                            round);
+        exchange_product<T>(
+            block, a.saved == nullptr ? nullptr : a.saved + head.problem * a.saved_count, round);
         __syncthreads();
-        write_sinks<T>(block, problem);
-        block.keep(PAIR_K, next);
-        block.keep(PAIR_Q, next);
+        write_sinks<T>(block, head);
+        const int next = head.problem + (int)gridDim.y;
+        if (next >= a.problems)
+            return;
+        head = block.head_of(next);
+        block.keep(head);
     }
 #else
     (void)a;

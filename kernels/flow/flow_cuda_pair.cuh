@@ -3,105 +3,12 @@
 #ifndef FB_FLOW_CUDA_PAIR_CUH
 #define FB_FLOW_CUDA_PAIR_CUH
 
-#include "flow_cuda_pair_ring.cuh"
+#include "flow_cuda_pair_vectors.cuh"
 
 namespace
 {
 
 #if FB_HAVE_WGMMA
-
-/* ---- dot products by the tensor cores -------------------------------------------------------- */
-
-/* Two vectors, eps added, as b of a product: columns 0 and 1 hold the first as two bf16 numbers, 2
- * and 3 the second. */
-template <typename T> struct vector_pair {
-    uint32_t b[4][2];
-    float constant[2]; /* eps times a vector's sum */
-    vector_factors<T> first, second;
-
-    __device__ vector_pair(const float *x, const float *y)
-        : first(vector_range<T>(x)), second(vector_range<T>(y))
-    {
-        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        const float *from = g < 2 ? x : y;
-        const float into = g < 2 ? first.into : second.into;
-#pragma unroll
-        for (int step = 0; step < 4; step++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float2 v = *reinterpret_cast<const float2 *>(from + 16 * step + 8 * half + 2 * t);
-                v = make_float2((v.x + kEps) * into, (v.y + kEps) * into);
-                const uint32_t high = pack_pair<T>(v.x, v.y);
-                const uint32_t low = pack_pair<T>(v.x - low_of<T>(high), v.y - high_of<T>(high));
-                b[step][half] = g > 3 ? 0 : g % 2 == 0 ? high : low;
-            }
-        constant[0] = eps_term(x);
-        constant[1] = eps_term(y);
-    }
-};
-
-/* (x + eps) . (vector + eps) of the rows g and g + 8 with both vectors, in all lanes. */
-template <typename T>
-__device__ inline void dot_pairs(strip_dots (&dots)[2], const uint32_t (&x)[4][4],
-                                 const vector_pair<T> &v)
-{
-    float c[4] = {}, d[4] = {}; /* two sums: half the latency */
-#pragma unroll
-    for (int step = 0; step < 4; step += 2) {
-        multiply<T>(c, x[step], v.b[step][0], v.b[step][1]);
-        multiply<T>(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
-    }
-    const float low = c[0] + d[0] + c[1] + d[1], high = c[2] + d[2] + c[3] + d[3];
-    const int quad = (int)threadIdx.x % 32 & ~3;
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        dots[i] = {
-            __shfl_sync(0xffffffffU, low, quad + i) * (i == 0 ? v.first.back : v.second.back) +
-                v.constant[i],
-            __shfl_sync(0xffffffffU, high, quad + i) * (i == 0 ? v.first.back : v.second.back) +
-                v.constant[i]};
-}
-
-/* Likewise with the first one only. */
-template <typename T>
-__device__ inline strip_dots dot_first(const uint32_t (&x)[4][4], const vector_pair<T> &v)
-{
-    float c[4] = {}, d[4] = {};
-#pragma unroll
-    for (int step = 0; step < 4; step += 2) {
-        multiply<T>(c, x[step], v.b[step][0], v.b[step][1]);
-        multiply<T>(d, x[step + 1], v.b[step + 1][0], v.b[step + 1][1]);
-    }
-    const int quad = (int)threadIdx.x % 32 & ~3;
-    return {
-        __shfl_sync(0xffffffffU, c[0] + d[0] + c[1] + d[1], quad) * v.first.back + v.constant[0],
-        __shfl_sync(0xffffffffU, c[2] + d[2] + c[3] + d[3], quad) * v.first.back + v.constant[0]};
-}
-
-/* ---- sums of columns ------------------------------------------------------------------------- */
-
-/* The block's parts to the other one, and both together; kDim of either kind. */
-__device__ inline void exchange_columns(pair_block &block, pair_exchange name, float *remote,
-                                        float *total, uint32_t round)
-{
-    pair_shared &own = block.own;
-    __syncthreads();
-    if (threadIdx.x < 2 * kDim) {
-        float sum = 0.0F;
-#pragma unroll
-        for (int i = 0; i < kWarps; i++)
-            sum += own.parts[i][threadIdx.x / kDim][threadIdx.x % kDim];
-        send(remote_address(shared_address(remote + threadIdx.x), 1 - block.rank),
-             remote_address(shared_address(&own.exchanges[name]), 1 - block.rank), sum);
-        await_round(&own.exchanges[name], round);
-        total[threadIdx.x] = sum + remote[threadIdx.x];
-        if (threadIdx.x == 0)
-            expect_again(&own.exchanges[name], 2 * kDim * (int)sizeof(float));
-    }
-    __syncthreads();
-}
-
-/* ---- passes ---------------------------------------------------------------------------------- */
 
 /* Tiles that stay and others in turn, so that the memory is not idle while those are at hand. */
 template <typename T> __device__ inline void sum_sides(pair_block &block, uint32_t round)
@@ -128,10 +35,97 @@ template <typename T> __device__ inline void sum_sides(pair_block &block, uint32
         }
         leave_columns(block.own.parts[block.warp][side], sum);
     }
+    block.begin_ring();
+}
+
+/* The lane's rows' weights, 1 / flow, 0 for those that do not exist. */
+template <typename T>
+__device__ inline strip_dots inverse_flows(const uint32_t (&phi)[4][4], const vector_pair<T> &v,
+                                           const strip_dots &one)
+{
+    const strip_dots flow = dot_first(phi, v);
+    return {one.low * reciprocal(flow.low), one.high * reciprocal(flow.high)};
+}
+
+/* Weights of a strip's rows as b of a product with its transpose: two numbers of 16 bits in columns
+ * 0 and 1, and again in the others. */
+template <typename T> struct weight_pair {
+    uint32_t b[2];
+
+    __device__ explicit weight_pair(const strip_dots &x)
+    {
+        const int lane = threadIdx.x % 32, part = lane / 4 % 2;
+        const uint32_t high = pack_pair<T>(x.low, x.high);
+        const uint32_t rest = pack_pair<T>(x.low - low_of<T>(high), x.high - high_of<T>(high));
+        /* the lanes of a quad have the same: one gives this, its neighbour that */
+        const uint32_t give = lane % 2 == 0 ? high : rest;
+        const uint32_t even = __shfl_sync(0xffffffffU, give, lane % 4 * 8 + part);
+        const uint32_t odd = __shfl_sync(0xffffffffU, give, lane % 4 * 8 + 4 + part);
+        b[0] = __byte_perm(even, odd, 0x5410);
+        b[1] = __byte_perm(even, odd, 0x7632);
+    }
+};
+
+/* The weighted sums of rows that stay, by the tensor cores, added to the parts where these are
+ * more. Two tiles at a time, which do not wait for one another: of keys and queries, or, where no
+ * queries stay, of both halves of the keys. */
+template <typename T> __device__ inline void sum_kept_flows(pair_block &block)
+{
+    const pair_arguments &a = block.a;
+    const bool both = a.kept[PAIR_Q] > 0;
+    const int keys = a.kept[PAIR_K], visits = both ? keys : (keys + 1) / 2;
+    const int side[2] = {PAIR_K, both ? PAIR_Q : PAIR_K};
+    const int place[2] = {0, both ? keys : 0};  /* of the side's first tile */
+    const int from[2] = {0, both ? 0 : visits}; /* the first tile */
+    const int count[2] = {visits, both ? a.kept[PAIR_Q] : keys - visits};
+    const vector_pair<T> vectors[2] = {
+        vector_pair<T>(block.own.total[PAIR_Q]),
+        vector_pair<T>(block.own.total[both ? PAIR_K : PAIR_Q]),
+    };
+    float sum[2][4][4] = {};
+#pragma unroll 1
+    for (int i = 0; i < visits; i++) {
+        uint32_t strip[2], phi[2][4][4];
+        strip_dots flow[2];
+#pragma unroll
+        for (int c = 0; c < 2; c++) { /* one that is not there counts nothing */
+            strip[c] = block.strip_of(place[c] + from[c] + (i < count[c] ? i : 0));
+            load_strip(phi[c], strip[c], block.at);
+        }
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const int length = side[c] == PAIR_K ? a.kv_len : a.q_len;
+            flow[c] = inverse_flows(phi[c], vectors[c],
+                                    block.exist(from[c] + i, i < count[c] ? length : 0));
+        }
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const weight_pair<T> weights(flow[c]);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                uint32_t turned[4];
+                load_a_turned(turned, strip[c], block.at, n);
+                multiply<T>(sum[c][n], turned, weights.b[0], weights.b[1]);
+            }
+        }
+    }
+    __syncwarp();
+    if (threadIdx.x % 4 != 0)
+        return;
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        const bool adds = a.tiles > a.kept[side[c]] || (c > 0 && !both);
+        float *part = block.own.parts[block.warp][side[c]] + threadIdx.x % 32 / 4;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const float *x = sum[c][n / 2] + n % 2 * 2;
+            part[8 * n] = x[0] + x[1] + (adds ? part[8 * n] : 0.0F);
+        }
+    }
 }
 
 /* u = sum beta k, w = sum alpha q. The tiles that were read last come first, which the L2 cache
- * still holds. */
+ * still holds. f16 has no room for weights. */
 template <typename T> __device__ inline void sum_flows(pair_block &block)
 {
     const pair_arguments &a = block.a;
@@ -139,27 +133,28 @@ template <typename T> __device__ inline void sum_flows(pair_block &block)
     for (int side = PAIR_Q; side >= PAIR_K; side--) {
         const int length = side == PAIR_K ? a.kv_len : a.q_len;
         const int from = side == PAIR_K ? 0 : a.kept[PAIR_K];
-        const vector_pair<T> vector(block.own.total[1 - side], block.own.total[1 - side]);
+        const int last = kNarrow<T> ? 0 : a.kept[side];
+        if (a.tiles == last)
+            continue;
+        const vector_pair<T> vector(block.own.total[1 - side]);
         float sum[8][2] = {};
 #pragma unroll 1
-        for (int tile = a.tiles - 1; tile >= 0; tile--) {
+        for (int tile = a.tiles - 1; tile >= last; tile--) {
             strip_values phi;
             uint32_t raw[4][4];
-            if (tile < a.kept[side]) {
+            if (kNarrow<T> && tile < a.kept[side]) {
                 load_strip(raw, block.strip_of(from + tile), block.at);
                 unpack_strip<T>(phi, raw);
             } else {
                 block.take_phi<T>(phi);
                 pack_strip<T>(raw, phi);
             }
-            const strip_dots one = block.exist(tile, length);
-            strip_dots weight = dot_first(raw, vector);
-            weight.low = one.low * reciprocal(weight.low);
-            weight.high = one.high * reciprocal(weight.high);
-            add_rows(sum, phi, weight);
+            add_rows(sum, phi, inverse_flows(raw, vector, block.exist(tile, length)));
         }
         leave_columns(block.own.parts[block.warp][side], sum);
     }
+    if constexpr (!kNarrow<T>)
+        sum_kept_flows<T>(block);
 }
 
 /* Rows of pairs times f32 numbers, as two of 16 bits: rounded once, as products in f32 would be. */
@@ -177,35 +172,54 @@ __device__ inline void scale_pairs(uint32_t (&strip)[4][4], float low, float hig
                 strip[step][i], large[i % 2], pairs<T>::product(strip[step][i], small[i % 2]));
 }
 
-/* E k into the place of the keys; their sums of E in z. */
+/* E of the lane's rows of a strip; their sums in z. */
 template <typename T>
-__device__ inline void weigh_keys(pair_block &block, uint32_t strip, bool kept, int tile,
-                                  const vector_pair<T> &flow, float &z)
+__device__ inline strip_dots weights_of(const pair_block &block, const uint32_t (&phi)[4][4],
+                                        int tile, const vector_pair<T> &flow, float &z)
 {
     const float clamp = block.a.clamp;
+    const strip_dots one = block.exist(tile, block.a.kv_len), o = dot_first(phi, flow);
+    const strip_dots e = {one.low * __expf(fminf(fmaxf(o.low, -clamp), clamp)),
+                          one.high * __expf(fminf(fmaxf(o.high, -clamp), clamp))};
+    z += e.low + e.high;
+    return e;
+}
+
+/* E k into the places of keys that stay. */
+template <typename T, int Count>
+__device__ inline void weigh_kept(const pair_block &block, int tile, const vector_pair<T> &flow,
+                                  float &z)
+{
+    uint32_t phi[Count][4][4];
+    strip_dots e[Count];
+#pragma unroll
+    for (int i = 0; i < Count; i++)
+        load_strip(phi[i], block.strip_of(tile + i), block.at);
+#pragma unroll
+    for (int i = 0; i < Count; i++)
+        e[i] = weights_of(block, phi[i], tile + i, flow, z);
+#pragma unroll
+    for (int i = 0; i < Count; i++)
+        scale_pairs<T>(phi[i], e[i].low, e[i].high);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < Count; i++)
+        store_strip(block.strip_of(tile + i), phi[i], block.at);
+}
+
+/* E k into the place of keys that have come. */
+template <typename T>
+__device__ inline void weigh_new(const pair_block &block, uint32_t strip, int tile,
+                                 const vector_pair<T> &flow, float &z)
+{
     uint32_t raw[4][4];
     strip_values phi;
     load_strip(raw, strip, block.at);
-    if (!kept) {
-        map_loaded<T>(phi, raw);
-        pack_strip<T>(raw, phi);
-    }
-    const strip_dots one = block.exist(tile, block.a.kv_len);
-    const strip_dots o = dot_first(raw, flow);
-    const float low = one.low * __expf(fminf(fmaxf(o.low, -clamp), clamp));
-    const float high = one.high * __expf(fminf(fmaxf(o.high, -clamp), clamp));
-    z += low + high;
-    if (kept) {
-        scale_pairs<T>(raw, low, high);
-    } else {
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                phi[n][i] *= i < 2 ? low : high;
-        pack_strip<T>(raw, phi);
-    }
+    map_loaded<T>(phi, raw);
+    pack_strip<T>(raw, phi);
+    const strip_dots e = weights_of(block, raw, tile, flow, z);
     __syncwarp();
+    pack_weighted<T>(raw, phi, e);
     store_strip(strip, raw, block.at);
 }
 
@@ -214,16 +228,29 @@ template <typename T> __device__ inline void sum_product(pair_block &block)
 {
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
-    const vector_pair<T> flow(own.flow[1], own.flow[1]);
+    const vector_pair<T> flow(own.flow[1]);
     const uint32_t group = (uint32_t)(block.warp % 4 * 16 * kRowBytes); /* before the warp's rows */
     float z = 0.0F, sum[8][4] = {};
+    int tile = 0;
 #pragma unroll 1
-    for (int tile = 0; tile < a.tiles; tile++) {
+    for (; tile + 1 < a.kept[PAIR_K]; tile += 2) {
+        weigh_kept<T, 2>(block, tile, flow, z);
+        const ring_strip values[2] = {block.take(), block.take()};
+        add_group_product<T>(sum, {block.strip_of(tile) - group, block.strip_of(tile + 1) - group},
+                             {values[0].address - group, values[1].address - group});
+        block.fetch(values[0]);
+        block.fetch(values[1]);
+    }
+#pragma unroll 1
+    for (; tile < a.tiles; tile++) {
         const bool kept = tile < a.kept[PAIR_K];
         const ring_strip keys = kept ? ring_strip{block.strip_of(tile), 0} : block.take();
-        weigh_keys(block, keys.address, kept, tile, flow, z);
+        if (kept)
+            weigh_kept<T, 1>(block, tile, flow, z);
+        else
+            weigh_new<T>(block, keys.address, tile, flow, z);
         const ring_strip values = block.take();
-        add_group_product<T>(sum, keys.address - group, values.address - group);
+        add_group_product<T>(sum, {keys.address - group}, {values.address - group});
         if (!kept)
             block.fetch(keys);
         block.fetch(values);
@@ -257,8 +284,8 @@ __device__ inline void save_head(const pair_block &block, const float (&sum)[2][
             block.rank == 0 ? make_float2(sum[n][0], sum[n][1]) : make_float2(sum[n][2], sum[n][3]);
     if (block.rank != 0 || threadIdx.x >= 2 * kDim)
         return;
-    saved[threadIdx.x] = own.total[side][threadIdx.x % kDim];
-    saved[2 * kDim + threadIdx.x] = own.flow[side][threadIdx.x % kDim];
+    saved[threadIdx.x] = own.total[side].values[threadIdx.x % kDim];
+    saved[2 * kDim + threadIdx.x] = own.flow[side].values[threadIdx.x % kDim];
     if (threadIdx.x < 2)
         saved[FB_FLOW_CUDA_VECTORS * kDim + threadIdx.x] = threadIdx.x == 0 ? scale : 0.0F;
 }
@@ -321,7 +348,7 @@ __device__ inline void exchange_product(pair_block &block, float *saved, uint32_
 
 /* Rows of `out` go to memory from the places of keys that are not wanted any more, two of them at
  * least in turn. */
-template <typename T> __device__ inline void write_sinks(pair_block &block, int problem)
+template <typename T> __device__ inline void write_sinks(pair_block &block, const pair_head &head)
 {
     const pair_arguments &a = block.a;
     pair_shared &own = block.own;
@@ -329,7 +356,6 @@ template <typename T> __device__ inline void write_sinks(pair_block &block, int 
     const range_factors<T, kStateBits> range((float)a.kv_len);
     const vector_pair<T> vectors(own.total[0], own.flow[0]);
     const uint64_t matrix = wgmma_tile(shared_address(own.matrix));
-    const int h = problem % a.heads, b = problem / a.heads;
 #pragma unroll 1
     for (int tile = 0; tile < a.tiles; tile++) {
         uint32_t operand[4][4];
@@ -340,12 +366,15 @@ template <typename T> __device__ inline void write_sinks(pair_block &block, int 
             block.take_phi<T>(phi);
             pack_strip<T>(operand, phi);
         }
+        strip_values y;
         strip_dots dots[2];
+        begin_group_product<false, T>(y, operand, matrix);
         dot_pairs(dots, operand, vectors);
-        multiply_rows<T>(
-            operand, matrix,
-            {sigmoid_of<T>(dots[1].low * ratio) * reciprocal(dots[0].low) * range.back,
-             sigmoid_of<T>(dots[1].high * ratio) * reciprocal(dots[0].high) * range.back});
+        const strip_dots weight = {
+            sigmoid_of<T>(dots[1].low * ratio) * reciprocal(dots[0].low) * range.back,
+            sigmoid_of<T>(dots[1].high * ratio) * reciprocal(dots[0].high) * range.back};
+        end_group_product(y);
+        pack_weighted<T>(operand, y, weight);
         const uint32_t strip = block.strip_of(tile % 2);
         await_put_rows<1>();
         __syncwarp();
@@ -353,7 +382,7 @@ template <typename T> __device__ inline void write_sinks(pair_block &block, int 
         publish_shared();
         __syncwarp();
         if (is_elected())
-            put_rows(&a.out, block.first + tile * kSlotTokens, h, b, strip);
+            put_rows(&a.out, block.first + tile * kSlotTokens, head.h, head.b, strip);
         __syncwarp();
     }
     await_put_rows<0>();

@@ -43,6 +43,13 @@ struct pair_arguments {
     int64_t saved_count;
 };
 
+/* A vector over the features, and as b of products: plus eps, as two numbers of 16 bits. */
+struct pair_vector {
+    alignas(16) float values[kDim];
+    uint4 operand[2]
+                 [2 * 4]; /* 16 numbers for each t: of the columns 8 n + 2 t and the next, by n */
+};
+
 /* The block's small arrays, after the slots. */
 struct pair_shared {
     char matrix[kDim * kRowBytes]; /* scale G as operand */
@@ -51,8 +58,8 @@ struct pair_shared {
         float4 product[8][128];       /* the other block's G, once sums and flows have been sent */
     };
     float sums[2 * kDim], flows[2 * kDim]; /* the other block's */
-    alignas(16) float total[2][kDim];      /* sums of phi(k) (0) and phi(q) (1) */
-    float flow[2][kDim];                   /* u (0), w (1) */
+    pair_vector total[2];                  /* sums of phi(k) (0) and phi(q) (1) */
+    pair_vector flow[2];                   /* u (0), w (1) */
     float z[kWarps];
     float remote_z;
     unsigned long long exchanges[EXCHANGES];
@@ -62,6 +69,11 @@ struct pair_shared {
 constexpr size_t kPairBytes = (size_t)kSlots * kSlotBytes + sizeof(pair_shared);
 
 #if FB_HAVE_WGMMA
+
+/* A head: of queries, and of keys. */
+struct pair_head {
+    int problem, b, h, kv_h;
+};
 
 /* A strip of the ring, and the barrier of its slot. */
 struct ring_strip {
@@ -77,10 +89,9 @@ struct pair_block {
     uint32_t taken; /* strips of the ring so far */
     lane_places at;
     ring_strip ring_start;
-    struct { /* what is fetched next */
-        int problem, visit;
-        int b, h, kv_h; /* of the problem */
-    } feed;
+    bool ring_waits; /* nothing has been fetched into the ring yet */
+    pair_head feed;  /* of what is fetched next */
+    int visit;
 
     __device__ pair_block(const pair_arguments &arguments, char *shared)
         : a(arguments), ring(shared),
@@ -91,26 +102,25 @@ struct pair_block {
         rank = (int)blockIdx.x;
         first = rank * a.tiles * kSlotTokens + 16 * warp;
         ring_start = {strip_of(kKept), barrier_of(kKept)};
-        feed.visit = 0;
-        feed_from((int)blockIdx.y);
-        if (threadIdx.x % 32 == 0)
+        visit = 0;
+        feed = head_of((int)blockIdx.y);
+        if (threadIdx.x % 32 == 0) {
             for (int i = 0; i < kSlots; i++)
                 barrier_init(barrier_of(i), 1);
+            publish_shared();
+        }
+        __syncwarp();
+        keep(feed);
+        ring_waits = true;
+        if (a.visits[0] % 4 != PAIR_V)
+            begin_ring();
         if (threadIdx.x == 0) {
             expect(&own.exchanges[SUMS], (int)sizeof own.sums);
             expect(&own.exchanges[FLOWS], (int)sizeof own.flows);
             expect(&own.exchanges[PRODUCT], (int)(sizeof own.product + sizeof own.remote_z));
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-        __syncwarp();
-        keep(PAIR_K, (int)blockIdx.y);
-        keep(PAIR_Q, (int)blockIdx.y);
-#pragma unroll 1
-        for (uint32_t i = 0; i < kRing; i++)
-            fetch(ring_at(i));
-        /* the other block's barriers stand */
-        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+        announce_barriers();
+        await_cluster();
     }
 
     __device__ uint32_t barrier_of(int index) const
@@ -123,27 +133,23 @@ struct pair_block {
         return shared_address(ring) + (uint32_t)(index * kSlotBytes + warp * 16 * kRowBytes);
     }
 
-    __device__ void feed_from(int problem)
+    __device__ pair_head head_of(int problem) const
     {
-        feed.problem = problem;
-        feed.b = problem / a.heads;
-        feed.h = problem % a.heads;
-        feed.kv_h = feed.h / a.group;
+        const int b = problem / a.heads, h = problem - b * a.heads;
+        return {problem, b, h, h / a.group};
     }
 
     /* The tiles of a head that stay. By the warp. */
-    __device__ void keep(pair_tensor which, int problem) const
+    __device__ void keep(const pair_head &head) const
     {
-        if (problem >= a.problems)
-            return;
-        const int b = problem / a.heads, head = problem % a.heads;
-        const int h = which == PAIR_K ? head / a.group : head;
-        const int from = which == PAIR_K ? 0 : a.kept[PAIR_K];
+        const int keys = a.kept[PAIR_K], all = keys + a.kept[PAIR_Q];
 #pragma unroll 1
-        for (int i = 0; i < a.kept[which]; i++) {
+        for (int i = 0; i < all; i++) {
+            const bool key = i < keys;
             if (is_elected())
-                copy_rows(strip_of(from + i), &a.in[which], first + i * kSlotTokens, h, b,
-                          barrier_of(from + i), pass_cache());
+                copy_rows(strip_of(i), &a.in[key ? PAIR_K : PAIR_Q],
+                          first + (key ? i : i - keys) * kSlotTokens, key ? head.kv_h : head.h,
+                          head.b, barrier_of(i), pass_cache());
             __syncwarp();
         }
     }
@@ -159,17 +165,29 @@ struct pair_block {
     {
         if (feed.problem >= a.problems)
             return;
-        const uint32_t visit = a.visits[feed.visit];
-        const int tensor = (int)(visit % 4);
+        const uint32_t what = a.visits[visit];
+        const int tensor = (int)(what % 4);
         if (is_elected())
-            copy_rows(free.address, &a.in[tensor], first + (int)(visit / 4),
+            copy_rows(free.address, &a.in[tensor], first + (int)(what / 4),
                       tensor == PAIR_Q ? feed.h : feed.kv_h, feed.b, free.barrier,
                       tensor == PAIR_V ? pass_cache() : keep_cached());
         __syncwarp();
-        if (++feed.visit == a.visit_count) {
-            feed.visit = 0;
-            feed_from(feed.problem + (int)gridDim.y);
+        if (++visit == a.visit_count) {
+            visit = 0;
+            feed = head_of(feed.problem + (int)gridDim.y);
         }
+    }
+
+    /* Values that come first wait until the warp has its keys and queries: fetched with these they
+     * would hold up those of the block's other warps. */
+    __device__ void begin_ring()
+    {
+        if (!ring_waits)
+            return;
+        ring_waits = false;
+#pragma unroll 1
+        for (uint32_t i = 0; i < kRing; i++)
+            fetch(ring_at(i));
     }
 
     /* The next strip of the ring, once it is there. */
