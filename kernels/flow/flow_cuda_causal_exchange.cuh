@@ -274,12 +274,6 @@ template <typename T> __device__ float sum_operand(float before, float scale)
     return bounded<T>(kNarrow<T> ? (before + kEps) * scale : before + kEps);
 }
 
-/* The threads of a squad that have sums, when all have read the parts. */
-__device__ inline void step_sums(const squad_place &o)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(11 + o.squad), "n"(2 * kDim) : "memory");
-}
-
 /* From the parts of the warps, the sums over all tokens before each of them, plus eps, and what 16
  * bits leave of them, if anything is saved: those before `chunks` chunks, as they are, the thread's
  * of the first at `saved`. The squad is in step after. */
@@ -289,11 +283,13 @@ __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_na
                            float scale, float *saved, int chunks, const warp_place &w)
 {
     const int side = w.thread / kDim, col = w.thread % kDim;
-    if (side < 2) {
+    const bool has = side < 2;
+    uint32_t rest[kWarps / 2]; /* of two warps each */
+    if (has) {
         await_round(&own->barriers[name], round);
         if (w.thread == 0)
             expect_again(&own->barriers[name], o.ranks * (int)sizeof sums[0]);
-        float before = 0.0F, all = 0.0F;
+        float before = 0.0F, all = 0.0F, left[2];
 #pragma unroll
         for (int other = 0; other < kRanks; other++)
             if (other < o.ranks) {
@@ -302,28 +298,26 @@ __device__ void join_parts(causal_shared *own, const squad_place &o, exchange_na
             }
         before += carried.value;
         carried.add(all);
-        float part[kWarps];
-        if constexpr (Saves) {
-#pragma unroll
-            for (int i = 0; i < kWarps; i++)
-                part[i] = own->parts[i][side][col];
-            step_sums(o);
-        }
 #pragma unroll
         for (int i = 0; i < kWarps; i++) {
             const float operand = sum_operand<T>(before, scale);
             const T high = from_f32<T>(operand);
             reinterpret_cast<T *>(own->before[i][side])[place_before(col)] = high;
-            if constexpr (Saves) {
-                reinterpret_cast<T *>(own->spent[i].rest[side])[place_before(col)] =
-                    from_f32<T>(operand - to_f32(high));
-                if (i % 2 == 0 && i / 2 < chunks)
-                    saved[i / 2 * kSavedVectors] = before;
-                before += part[i];
-            } else {
-                before += own->parts[i][side][col];
-            }
+            left[i % 2] = operand - to_f32(high);
+            if (i % 2 == 1)
+                rest[i / 2] = pack_pair<T>(left[0], left[1]);
+            if (Saves && i % 2 == 0 && i / 2 < chunks)
+                saved[i / 2 * kSavedVectors] = before;
+            before += own->parts[i][side][col];
         }
+    }
+    if constexpr (Saves) {
+        o.sync(); /* what 16 bits leave takes the parts' place */
+        if (has)
+#pragma unroll
+            for (int i = 0; i < kWarps; i++)
+                reinterpret_cast<uint16_t *>(own->spent[i].rest[side])[place_before(col)] =
+                    (uint16_t)(rest[i / 2] >> i % 2 * 16);
     }
     o.sync();
 }
