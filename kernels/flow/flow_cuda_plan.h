@@ -77,7 +77,7 @@ struct fb_flow_cuda_plan {
     int pair_tiles;     /* of each of two blocks that share a head; 0: no pairs serve */
     int pair_keys;      /* of its tiles: whose keys stay in shared memory */
     int pair_queries;   /* likewise queries */
-    int64_t pairs;      /* at a time */
+    int64_t pairs;      /* at a time, no more than heads */
     int causal_blocks;  /* of a cluster that holds a segment of a head, causal form */
     int causal_squads;  /* of each of them */
     int causal_ranks;   /* of all of them; 0: they cannot */
