@@ -369,6 +369,7 @@ static void test_decode_full_states_and_bad_calls_are_refused(void **state)
 int main(int argc, char **argv)
 {
     short_run = argc > 1 && strcmp(argv[1], "short") == 0;
+    cmocka_set_test_filter(getenv("KERNEL_CASE_TESTS")); /* a pattern; none: all */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_ten_thousand_tokens_agree_with_causal_form),
         cmocka_unit_test(test_decode_grouped_queries_and_options_agree_with_causal_form),

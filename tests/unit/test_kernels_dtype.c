@@ -725,6 +725,7 @@ static void test_dtypes_performer_stored_features_agree_with_oracle(void **state
 int main(int argc, char **argv)
 {
     short_run = argc > 1 && strcmp(argv[1], "short") == 0;
+    cmocka_set_test_filter(getenv("KERNEL_CASE_TESTS")); /* a pattern; none: all */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dtypes_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_dtypes_flow_heads_of_64_agree_with_oracle),

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -404,6 +405,7 @@ static void test_gradients_inputs_times_12_to_1000_stay_finite(void **state)
 int main(int argc, char **argv)
 {
     short_run = argc > 1 && strcmp(argv[1], "short") == 0;
+    cmocka_set_test_filter(getenv("KERNEL_CASE_TESTS")); /* a pattern; none: all */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_gradients_of_a_causal_first_query_are_small),

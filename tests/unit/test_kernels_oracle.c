@@ -11,6 +11,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -345,6 +346,7 @@ static void test_kernels_flow_beside_a_sink_agrees_with_oracle(void **state)
 int main(int argc, char **argv)
 {
     short_run = argc > 1 && strcmp(argv[1], "short") == 0;
+    cmocka_set_test_filter(getenv("KERNEL_CASE_TESTS")); /* a pattern; none: all */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_odd_shapes_agree_with_oracle),
         cmocka_unit_test(test_kernels_every_layout_agrees_with_oracle),
