@@ -8,7 +8,12 @@ if(POLICY CMP0116)
     cmake_policy(SET CMP0116 NEW) # dependency files of custom commands name absolute paths
 endif()
 set(FLOWBENCH_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON, OFF")
+option(FLOWBENCH_CUDA_EMULATED "Build the CUDA backend for the tests' emulated device" OFF)
 set(FB_CUDA FALSE)
+if(FLOWBENCH_CUDA_EMULATED)
+    include(${PROJECT_SOURCE_DIR}/tests/emulator/emulator.cmake)
+    return()
+endif()
 if(NOT FLOWBENCH_CUDA STREQUAL "OFF")
     find_program(FLOWBENCH_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin
         /usr/local/cuda/bin)
