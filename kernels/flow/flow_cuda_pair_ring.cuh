@@ -43,11 +43,11 @@ struct pair_arguments {
     int64_t saved_count;
 };
 
-/* A vector over the features, and as b of products: plus eps, as two numbers of 16 bits. */
+/* A vector over the features, and as b of products: plus eps, as two numbers of 16 bits, of which
+ * every t has 16 in a row: those of the columns 8 n + 2 t and the next, by n. */
 struct pair_vector {
     alignas(16) float values[kDim];
-    uint4 operand[2]
-                 [2 * 4]; /* 16 numbers for each t: of the columns 8 n + 2 t and the next, by n */
+    uint4 operand[2][2 * 4];
 };
 
 /* The block's small arrays, after the slots. */
@@ -91,7 +91,7 @@ struct pair_block {
     ring_strip ring_start;
     bool ring_waits; /* nothing has been fetched into the ring yet */
     pair_head feed;  /* of what is fetched next */
-    int visit;
+    int visit;       /* of the head: likewise */
 
     __device__ pair_block(const pair_arguments &arguments, char *shared)
         : a(arguments), ring(shared),
