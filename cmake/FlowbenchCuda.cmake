@@ -10,6 +10,25 @@ endif()
 set(FLOWBENCH_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON, OFF")
 option(FLOWBENCH_CUDA_EMULATED "Build the CUDA backend for the tests' emulated device" OFF)
 set(FB_CUDA FALSE)
+
+# fb_room_cuda_sources(<room> SOURCES a.cu ... [INCLUDE dir...]): compiled into the room, by the
+# fb_add_cuda_object of nvcc or of the emulator.
+function(fb_room_cuda_sources room)
+    cmake_parse_arguments(CU "" "" "SOURCES;INCLUDE" ${ARGN})
+    set(include)
+    foreach(folder kernels kernels/base kernels/cuda ${CU_INCLUDE})
+        list(APPEND include -I${PROJECT_SOURCE_DIR}/${folder})
+    endforeach()
+    foreach(source ${CU_SOURCES})
+        get_filename_component(name ${source} NAME)
+        set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+        fb_add_cuda_object(${object} ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${include})
+        set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+        target_sources(${room} PRIVATE ${object})
+        set_property(GLOBAL APPEND PROPERTY FB_CUDA_OBJECTS ${object})
+    endforeach()
+endfunction()
+
 if(FLOWBENCH_CUDA_EMULATED)
     include(${PROJECT_SOURCE_DIR}/tests/emulator/emulator.cmake)
     return()
@@ -45,26 +64,15 @@ if(FLOWBENCH_WERROR)
     list(APPEND FB_NVCC_FLAGS -Werror=all-warnings -Xcompiler=-Werror)
 endif()
 
-# fb_room_cuda_sources(<room> SOURCES a.cu ... [INCLUDE dir...]): compiled by nvcc into the room.
-function(fb_room_cuda_sources room)
-    cmake_parse_arguments(CU "" "" "SOURCES;INCLUDE" ${ARGN})
-    set(include)
-    foreach(folder kernels kernels/base kernels/cuda ${CU_INCLUDE})
-        list(APPEND include -I${PROJECT_SOURCE_DIR}/${folder})
-    endforeach()
-    foreach(source ${CU_SOURCES})
-        get_filename_component(name ${source} NAME)
-        set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
-        # Names in the dependency file count from the build folder: paths that are relative to another
-        # one would name files that do not exist, and every build would compile everything.
-        add_custom_command(OUTPUT ${object}
-            COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${FLOWBENCH_NVCC} ${FB_NVCC_FLAGS} ${include}
-                -MD -MF ${object}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object}
-            DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source}
-            DEPFILE ${object}.d
-            COMMENT "Building CUDA object ${name}.o" VERBATIM)
-        set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
-        target_sources(${room} PRIVATE ${object})
-        set_property(GLOBAL APPEND PROPERTY FB_CUDA_OBJECTS ${object})
-    endforeach()
+# fb_add_cuda_object(<object> <source> <include flag>...): the object of a .cu, by nvcc.
+function(fb_add_cuda_object object source)
+    get_filename_component(name ${object} NAME)
+    # Names in the dependency file count from the build folder: paths that are relative to another
+    # one would name files that do not exist, and every build would compile everything.
+    add_custom_command(OUTPUT ${object}
+        COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${FLOWBENCH_NVCC} ${FB_NVCC_FLAGS} ${ARGN}
+            -MD -MF ${object}.d -c ${source} -o ${object}
+        DEPENDS ${source}
+        DEPFILE ${object}.d
+        COMMENT "Building CUDA object ${name}" VERBATIM)
 endfunction()

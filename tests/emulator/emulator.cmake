@@ -68,28 +68,18 @@ if(FLOWBENCH_EMULATOR_RACES)
     list(APPEND FB_EMULATOR_CU_FLAGS -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0)
 endif()
 
-# fb_room_cuda_sources(<room> SOURCES a.cu ... [INCLUDE dir...]): translated and compiled into the room.
-function(fb_room_cuda_sources room)
-    cmake_parse_arguments(CU "" "" "SOURCES;INCLUDE" ${ARGN})
-    set(include)
-    foreach(folder kernels kernels/base kernels/cuda ${CU_INCLUDE})
-        list(APPEND include -I${PROJECT_SOURCE_DIR}/${folder})
-    endforeach()
-    foreach(source ${CU_SOURCES})
-        get_filename_component(name ${source} NAME)
-        set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
-        add_custom_command(OUTPUT ${object}
-            COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -E -x c++
-                -include ${FB_EMULATOR_DIR}/emulator_device.h -D__CUDA_ARCH_FEAT_SM90_ALL ${include}
-                -isystem ${FB_CUDA_INCLUDE} -MD -MF ${object}.d -MT ${object}
-                ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${object}.cuda.ii
-            COMMAND ${Python3_EXECUTABLE} ${FB_EMULATOR_DIR}/translate.py ${object}.cuda.ii ${object}.ii
-            COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${CMAKE_CXX_COMPILER} ${FB_EMULATOR_CU_FLAGS}
-                -c ${object}.ii -o ${object}
-            DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${FB_EMULATOR_DIR}/translate.py
-            DEPFILE ${object}.d
-            COMMENT "Building emulated CUDA object ${name}.o" VERBATIM)
-        set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
-        target_sources(${room} PRIVATE ${object})
-    endforeach()
+# fb_add_cuda_object(<object> <source> <include flag>...): the object of a .cu, translated.
+function(fb_add_cuda_object object source)
+    get_filename_component(name ${object} NAME)
+    add_custom_command(OUTPUT ${object}
+        COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -E -x c++
+            -include ${FB_EMULATOR_DIR}/emulator_device.h -D__CUDA_ARCH_FEAT_SM90_ALL ${ARGN}
+            -isystem ${FB_CUDA_INCLUDE} -MD -MF ${object}.d -MT ${object}
+            ${source} -o ${object}.cuda.ii
+        COMMAND ${Python3_EXECUTABLE} ${FB_EMULATOR_DIR}/translate.py ${object}.cuda.ii ${object}.ii
+        COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${CMAKE_CXX_COMPILER} ${FB_EMULATOR_CU_FLAGS}
+            -c ${object}.ii -o ${object}
+        DEPENDS ${source} ${FB_EMULATOR_DIR}/translate.py
+        DEPFILE ${object}.d
+        COMMENT "Building emulated CUDA object ${name}" VERBATIM)
 endfunction()
